@@ -1,0 +1,40 @@
+//go:build deps
+
+// Package deps keeps pinned modules in go.mod while their rooms are being built.
+package deps
+
+import (
+	_ "filippo.io/edwards25519"
+	_ "github.com/bytecodealliance/wasmtime-go/v43"
+	_ "github.com/cometbft/cometbft-db"
+	_ "github.com/cometbft/cometbft/light"
+	_ "github.com/cometbft/cometbft/node"
+	_ "github.com/cosmos/ics23/go"
+	_ "github.com/decred/dcrd/dcrec/secp256k1/v4"
+	_ "github.com/ethereum/go-ethereum/accounts/keystore"
+	_ "github.com/ethereum/go-ethereum/crypto"
+	_ "github.com/ethereum/go-ethereum/rpc"
+	_ "github.com/fxamacker/cbor/v2"
+	_ "github.com/google/btree"
+	_ "github.com/ipfs/boxo/bitswap"
+	_ "github.com/ipfs/boxo/bitswap/network/bsnet"
+	_ "github.com/ipfs/boxo/blockstore"
+	_ "github.com/ipfs/boxo/files"
+	_ "github.com/ipfs/boxo/ipld/merkledag"
+	_ "github.com/ipfs/boxo/ipld/unixfs"
+	_ "github.com/ipfs/boxo/ipld/unixfs/importer"
+	_ "github.com/ipfs/go-cid"
+	_ "github.com/ipfs/go-ds-flatfs"
+	_ "github.com/libp2p/go-libp2p"
+	_ "github.com/libp2p/go-libp2p-pubsub"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/schollz/progressbar/v3"
+	_ "github.com/spf13/cobra"
+	_ "github.com/syndtr/goleveldb/leveldb"
+	_ "github.com/tetratelabs/wazero"
+	_ "golang.org/x/crypto/argon2"
+	_ "golang.org/x/crypto/chacha20poly1305"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+	_ "golang.org/x/term"
+)

@@ -1,0 +1,107 @@
+package ledger
+
+import "github.com/crowdcompute/crowd"
+
+// Question is what the court is asked. Append only.
+type Question uint8
+
+const (
+	WhatOutcome Question = iota + 1 // re-execute: what does the task come to?
+	BadSeal                         // did this executor seal something that is no opening of its commitment?
+	Retrievable                     // can the result be fetched?
+)
+
+// Ballot is one authority's vote, open for anybody to recompute.
+type Ballot struct {
+	_         struct{} `cbor:",toarray"`
+	Authority crowd.NodeID
+	Question  Question
+	Executor  crowd.NodeID
+	Outcome   crowd.Outcome
+	Yes       bool
+}
+
+func (b *Ballot) sameQuestion(o *Ballot) bool {
+	return b.Question == o.Question && b.Executor == o.Executor
+}
+
+func (b *Ballot) sameAnswer(o *Ballot) bool {
+	return b.sameQuestion(o) && b.Outcome == o.Outcome && b.Yes == o.Yes
+}
+
+func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
+	if _, ok := w.authority(from); !ok {
+		return refuse(NotYours, "%s is no authority", from.Short())
+	}
+	in := map[Question]JobState{WhatOutcome: Court, BadSeal: Unsealing, Retrievable: Inspecting}[m.Question]
+	if in == 0 {
+		return refuse(BadTx, "question %d is none", m.Question)
+	}
+	j, r := w.jobIn(m.Job, in)
+	if r != nil {
+		return r
+	}
+	b := Ballot{Authority: from, Question: m.Question}
+	switch m.Question {
+	case WhatOutcome:
+		if m.Outcome.Gas > j.Spec.Task.Limits.Gas || len(m.Outcome.Result) > crowd.MaxCID {
+			return refuse(BadTx, "an impossible outcome")
+		}
+		b.Outcome = m.Outcome
+	case BadSeal:
+		b.Executor, b.Yes = m.Executor, m.Yes
+		if p := j.Place(m.Executor); p == nil || p.State != Committed {
+			return refuse(NotFound, "%s has nothing sealed in job %s", m.Executor.Short(), j.ID.Short())
+		}
+	case Retrievable:
+		b.Yes = m.Yes
+	}
+	same := 1
+	for i := range j.Ballots {
+		old := &j.Ballots[i]
+		if old.Authority == from && old.sameQuestion(&b) {
+			return refuse(Duplicate, "%s has voted", from.Short())
+		}
+		if old.sameAnswer(&b) {
+			same++
+		}
+	}
+	j.Ballots = append(j.Ballots, b)
+	if 3*same <= 2*len(w.authorities()) { // more than 2/3, DESIGN section 6
+		w.putJob(&j)
+		return nil
+	}
+	for i := range j.Ballots {
+		if j.Ballots[i].sameAnswer(&b) {
+			w.reputation(j.Ballots[i].Authority.Address(), func(r *Reputation) { r.Support++ })
+		}
+	}
+	switch {
+	case b.Question == WhatOutcome:
+		w.judge(&j, b.Outcome, same)
+	case b.Question == BadSeal && b.Yes:
+		w.convict(&j, j.Place(b.Executor), "sealed something that is no opening of its commitment")
+	case b.Question == BadSeal: // the seal is good, so that an authority can open it
+		w.putJob(&j)
+	case b.Yes:
+		w.settle(&j, "%d authorities fetched the result", same)
+	default:
+		for i := range j.Places {
+			if p := &j.Places[i]; p.State == Revealed {
+				w.reputation(p.Node.Address(), func(r *Reputation) { r.Faults++ })
+			}
+		}
+		w.end(&j, Failed, "%d authorities could not fetch the result", same)
+	}
+	return nil
+}
+
+// judge convicts everybody whose outcome is not the court's.
+func (w *work) judge(j *Job, right crowd.Outcome, votes int) {
+	for i := range j.Places {
+		if p := &j.Places[i]; p.State == Revealed && p.Opening.Outcome != right {
+			w.fraud(j, p, "its outcome is not the one that the court computed")
+		}
+	}
+	w.decide(j, Verdict{Outcome: right, By: ByCourt}, "%d authorities re-executed the task", votes)
+}

@@ -1,0 +1,171 @@
+package ledger
+
+import (
+	"bytes"
+	"math/big"
+	"slices"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/identity"
+)
+
+// drawDelay is how many blocks after a post its beacon comes: the task is fixed
+// before anybody, its author or a single proposer, knows the lot. DESIGN section 7.2.
+const drawDelay = 2
+
+// DrawInput is alpha = H("assign"‖JobID‖R_{h+2}). The chain is in R, which begins with its genesis.
+func DrawInput(job crowd.JobID, r crowd.Hash) []byte {
+	h := crowd.Keccak256([]byte("crowd/assign\x00"), job[:], r[:])
+	return h[:]
+}
+
+// Tickets is how often a stake takes part in a draw.
+func (p Params) Tickets(stake crowd.Credits) uint32 {
+	return uint32(min(uint64(stake/p.StakeUnit), uint64(p.MaxTickets)))
+}
+
+// Won counts the winning ones among tickets, and gives the best of them: the
+// lower, the sooner the node's turn. Each ticket wins by itself with probability
+// units/total, by its own hash of the VRF output: that is binomial sortition
+// (Algorand, Gilad et al. 2017, section 5) without its floating-point sums.
+// Where all tickets together are no more than units, each wins.
+func Won(out identity.VRFOutput, tickets uint32, total, units uint64) (won uint32, priority crowd.Hash) {
+	limit := new(big.Int).Lsh(new(big.Int).SetUint64(units), 256)
+	limit.Div(limit, new(big.Int).SetUint64(max(total, 1)))
+	certain := limit.BitLen() > 256
+	bound := make([]byte, 32)
+	if !certain {
+		limit.FillBytes(bound)
+	}
+	for t := uint32(0); t < tickets; t++ {
+		h := crowd.Keccak256([]byte("crowd/ticket\x00"), out[:], []byte{byte(t >> 24), byte(t >> 16), byte(t >> 8), byte(t)})
+		if !certain && bytes.Compare(h[:], bound) >= 0 {
+			continue
+		}
+		if won == 0 || bytes.Compare(h[:], priority[:]) < 0 {
+			priority = h
+		}
+		won++
+	}
+	return won, priority
+}
+
+// Place in a draw, with what anybody needs to check it.
+type Drawn struct {
+	_        struct{} `cbor:",toarray"`
+	Node     crowd.NodeID
+	VRF      identity.VRFPublic
+	Proof    identity.VRFProof
+	Tickets  uint32
+	Won      uint32
+	Priority crowd.Hash
+	Price    crowd.Price // the node's ask
+}
+
+// Check recomputes d for a job whose draw had that beacon and that many tickets in all.
+func (d *Drawn) Check(job crowd.JobID, r crowd.Hash, total, units uint64) error {
+	out, err := identity.VerifyVRF(d.VRF, DrawInput(job, r), d.Proof)
+	if err != nil {
+		return err
+	}
+	won, priority := Won(out, d.Tickets, total, units)
+	if won == 0 || won != d.Won || priority != d.Priority {
+		return refuse(BadProof, "%s won %d tickets with best %x, not %d with %x", d.Node.Short(), won, priority[:4], d.Won, d.Priority[:4])
+	}
+	return nil
+}
+
+// draw fixes the lot of a job that waited for this block's beacon.
+func (w *work) draw(id crowd.JobID) {
+	j := w.mustJob(id)
+	j.Beacon = w.beacon.R
+	w.move(&j, Claiming, w.in(w.params.ClaimWindow), "the beacon of block %d decides", w.height())
+}
+
+// certain: every ticket wins, so that it is known who must come.
+func (w *work) certain(j *Job) bool { return j.Tickets <= w.params.CommitteeUnits }
+
+func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
+	j, r := w.jobIn(m.Job, Claiming)
+	if r != nil {
+		return r
+	}
+	p, ok := w.provider(from)
+	if !ok {
+		return refuse(NotEligible, "%s is no provider", from.Short())
+	}
+	for _, c := range w.conditions(j.Owner, &j.Spec, j.DrawAt) {
+		if !c.ok(&p) {
+			return refuse(NotEligible, "%s fails %q", from.Short(), c.name)
+		}
+	}
+	for i := range j.Drawn {
+		if j.Drawn[i].Node == from {
+			return refuse(Duplicate, "%s has claimed", from.Short())
+		}
+	}
+	out, err := identity.VerifyVRF(p.VRF, DrawInput(j.ID, j.Beacon), m.Proof)
+	if err != nil {
+		return refuse(BadProof, "%v", err)
+	}
+	d := Drawn{Node: from, VRF: p.VRF, Proof: m.Proof, Tickets: w.params.Tickets(p.Stake), Price: p.Offer.Price}
+	if d.Won, d.Priority = Won(out, d.Tickets, j.Tickets, w.params.CommitteeUnits); d.Won == 0 {
+		return refuse(BadProof, "none of %d tickets won", d.Tickets)
+	}
+	at, _ := slices.BinarySearchFunc(j.Drawn, d, func(a, b Drawn) int {
+		if c := bytes.Compare(a.Priority[:], b.Priority[:]); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.Node[:], b.Node[:])
+	})
+	j.Drawn = slices.Insert(j.Drawn, at, d)
+	if uint32(len(j.Drawn)) > w.params.MaxClaims {
+		j.Drawn = j.Drawn[:w.params.MaxClaims]
+	}
+	w.reputation(from.Address(), func(r *Reputation) { r.Missed = 0 })
+	if w.certain(&j) && uint32(len(j.Drawn)) == j.Eligible {
+		w.dispatch(&j)
+	} else {
+		w.putJob(&j)
+	}
+	return nil
+}
+
+// dispatch closes the claims and gives out the places.
+func (w *work) dispatch(j *Job) {
+	if w.certain(j) {
+		w.eachEligible(j.Owner, &j.Spec, j.DrawAt, func(p Provider) {
+			if !slices.ContainsFunc(j.Drawn, func(d Drawn) bool { return d.Node == p.ID }) {
+				w.reputation(p.ID.Address(), func(r *Reputation) { r.Missed++ })
+			}
+		})
+	}
+	if len(j.Drawn) < pairSize {
+		w.end(j, Failed, "%d of %d eligible providers claimed their place, the plan needs %d", len(j.Drawn), j.Eligible, pairSize)
+		return
+	}
+	for range pairSize {
+		w.seat(j)
+	}
+	w.move(j, Running, j.earliest(), "%d of %d eligible providers claimed", len(j.Drawn), j.Eligible)
+}
+
+// seat gives the next drawn node a place, if there is one.
+func (w *work) seat(j *Job) bool {
+	for int(j.Next) < len(j.Drawn) {
+		d := j.Drawn[j.Next]
+		j.Next++
+		p, ok := w.provider(d.Node)
+		if !ok || p.Tombstoned || p.Leaving != 0 {
+			continue
+		}
+		p.Active++
+		w.putProvider(p)
+		j.Places = append(j.Places, Place{
+			Node: d.Node, Price: d.Price, State: Working,
+			Due: w.in(j.Spec.Task.Limits.Wall.Milliseconds() + w.params.DispatchGrace),
+		})
+		return true
+	}
+	return false
+}

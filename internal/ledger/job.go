@@ -1,0 +1,484 @@
+package ledger
+
+import (
+	"fmt"
+
+	"github.com/crowdcompute/crowd"
+)
+
+// pairSize is how many executors the plan "pair" runs side by side.
+const pairSize = 2
+
+// maxWhy bounds a reason given by a node, in bytes.
+const maxWhy = 200
+
+// JobState is where a job stands. Append only.
+type JobState uint8
+
+const (
+	Posted     JobState = iota + 1 // escrow locked, waits for the beacon
+	Claiming                       // the lot is known, winners claim
+	Running                        // executors work and commit
+	Revealing                      // all have committed, they reveal
+	Unsealing                      // the authorities open what silent executors committed to
+	Court                          // reveals differ or one is alone: the authorities re-execute
+	Delivering                     // the outcome is fixed, the owner fetches it
+	Inspecting                     // the authorities look whether it can be fetched
+	Settled                        // paid
+	Cancelled                      // by the owner
+	Failed                         // refunded
+)
+
+var stateNames = [...]string{"", "posted", "claiming", "running", "revealing", "unsealing", "court", "delivering", "inspecting", "settled", "cancelled", "failed"}
+
+func (s JobState) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("state %d", uint8(s))
+}
+
+// MarshalText gives the state's name at the RPC border.
+func (s JobState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Ended reports whether nothing more can happen to the job's money.
+func (s JobState) Ended() bool { return s >= Settled }
+
+// PlaceState is where one executor's work stands. Append only.
+type PlaceState uint8
+
+const (
+	Working   PlaceState = iota + 1
+	Committed            // bound to an outcome that nobody sees
+	Revealed             // opened, by itself or by an authority
+	Dropped              // gave up or missed a deadline
+	Fraud                // its outcome is not the verdict, or its seal is no opening
+)
+
+var placeNames = [...]string{"", "working", "committed", "revealed", "dropped", "fraud"}
+
+func (s PlaceState) String() string {
+	if int(s) < len(placeNames) {
+		return placeNames[s]
+	}
+	return fmt.Sprintf("state %d", uint8(s))
+}
+
+// MarshalText gives the state's name at the RPC border.
+func (s PlaceState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Place is one executor's part in a job.
+type Place struct {
+	_          struct{} `cbor:",toarray"`
+	Node       crowd.NodeID
+	Price      crowd.Price
+	State      PlaceState
+	Why        string     // of Dropped and Fraud
+	Due        crowd.Time // to commit by
+	Commitment crowd.Hash
+	Sealed     [][]byte // to each authority; gone once opened
+	Opening    *Opening
+}
+
+// Step is one entry of a job's history.
+type Step struct {
+	_      struct{} `cbor:",toarray"`
+	State  JobState
+	Why    string
+	Height crowd.Height
+	Time   crowd.Time
+}
+
+// Payment is one movement of credits that a job caused.
+type Payment struct {
+	_      struct{}      `cbor:",toarray"`
+	To     crowd.Address // zero: burned
+	Amount crowd.Credits
+	Why    string
+}
+
+// Verdict is the outcome that a job came to, and how.
+type Verdict struct {
+	_       struct{} `cbor:",toarray"`
+	Outcome crowd.Outcome
+	By      string // "agreement" of the drawn executors, or "court"
+}
+
+// How a verdict came about.
+const (
+	ByAgreement = "agreement"
+	ByCourt     = "court"
+)
+
+// Job is all that the chain knows of a job.
+type Job struct {
+	_        struct{} `cbor:",toarray"`
+	ID       crowd.JobID
+	Owner    crowd.NodeID
+	Nonce    uint64 // of the post; with Owner and Spec it makes ID
+	Spec     crowd.JobSpec
+	State    JobState
+	Due      crowd.Time    // when the state ends by itself; 0: waits for a beacon
+	Escrow   crowd.Credits // still locked
+	Slashed  crowd.Credits // stakes of cheaters, handed out when the job ends
+	DrawAt   crowd.Height  // block whose beacon decides
+	Eligible uint32        // providers at the post
+	Tickets  uint64        // of them together
+	Beacon   crowd.Hash    // R of block DrawAt
+	Drawn    []Drawn       // by priority; the first get places, the rest are alternates
+	Next     uint32        // index in Drawn of the next alternate
+	Places   []Place
+	Ballots  []Ballot
+	Verdict  *Verdict
+	Payments []Payment
+	History  []Step
+}
+
+// Place of node, or nil.
+func (j *Job) Place(node crowd.NodeID) *Place {
+	for i := range j.Places {
+		if j.Places[i].Node == node {
+			return &j.Places[i]
+		}
+	}
+	return nil
+}
+
+// count places in a state.
+func (j *Job) count(s PlaceState) (n int) {
+	for i := range j.Places {
+		if j.Places[i].State == s {
+			n++
+		}
+	}
+	return n
+}
+
+// earliest deadline among those who still work.
+func (j *Job) earliest() (t crowd.Time) {
+	for i := range j.Places {
+		if p := &j.Places[i]; p.State == Working && (t == 0 || p.Due < t) {
+			t = p.Due
+		}
+	}
+	return t
+}
+
+// EscrowFor is what posting spec locks: the most that the executors can earn.
+func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
+	one := spec.Filters.MaxPrice.Cost(spec.Task.Limits.Gas)
+	sum := crowd.Credits(0)
+	for range pairSize {
+		var ok bool
+		if sum, ok = sum.Add(one); !ok {
+			return ^crowd.Credits(0)
+		}
+	}
+	return sum
+}
+
+func (w *work) mustJob(id crowd.JobID) Job {
+	j, ok := load[Job](w.get, string(JobKey(id)))
+	if !ok {
+		panic("bug: an index names job " + id.Short() + ", which is not there")
+	}
+	return j
+}
+
+func (w *work) putJob(j *Job) { w.put(string(JobKey(j.ID)), j) }
+
+// jobIn is the job if it stands in one of these states.
+func (w *work) jobIn(id crowd.JobID, states ...JobState) (Job, *Refusal) {
+	j, ok := load[Job](w.get, string(JobKey(id)))
+	if !ok {
+		return j, refuse(NotFound, "job %s", id.Short())
+	}
+	for _, s := range states {
+		if j.State == s {
+			return j, nil
+		}
+	}
+	if j.State < states[0] {
+		return j, refuse(TooEarly, "job %s is %s", id.Short(), j.State)
+	}
+	return j, refuse(TooLate, "job %s is %s", id.Short(), j.State)
+}
+
+// move enters a state, with its deadline and the reason, and stores the job.
+func (w *work) move(j *Job, to JobState, due crowd.Time, why string, a ...any) {
+	reason := fmt.Sprintf(why, a...)
+	j.State = to
+	j.History = append(j.History, Step{State: to, Why: reason, Height: w.height(), Time: w.now()})
+	w.emit(JobMoved{j.ID, to, reason})
+	w.wait(j, due)
+}
+
+// wait sets the deadline of the state and stores the job.
+func (w *work) wait(j *Job, due crowd.Time) {
+	if j.Due != 0 {
+		w.delete(dueKey(j.Due, j.ID))
+	}
+	if j.Due = due; due != 0 {
+		w.put(dueKey(due, j.ID), uint8(1))
+	}
+	w.putJob(j)
+}
+
+func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
+	spec := m.Spec
+	if err := spec.Validate(); err != nil {
+		return refuse(BadSpec, "%v", err)
+	}
+	need := EscrowFor(&spec)
+	if need > spec.Budget {
+		return refuse(OverBudget, "up to %s for %d executors at %d micro-credits per mega-gas and %d gas; the budget is %s",
+			need, pairSize, spec.Filters.MaxPrice, spec.Task.Limits.Gas, spec.Budget)
+	}
+	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, DrawAt: w.height() + drawDelay}
+	e := w.eachEligible(from, &spec, j.DrawAt, func(Provider) {})
+	if e.Count < pairSize {
+		return refuse(NoProvider, "%s", e.Why())
+	}
+	if r := w.debit(from.Address(), need, "the escrow"); r != nil {
+		return r
+	}
+	j.Eligible, j.Tickets = e.Count, e.Tickets
+	w.put(drawKey(j.DrawAt, j.ID), uint8(1))
+	w.move(&j, Posted, 0, "escrow of %s locked", need)
+	return nil
+}
+
+func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
+	j, r := w.jobIn(m.Job, Running)
+	if r != nil {
+		return r
+	}
+	p := j.Place(from)
+	if p == nil {
+		return refuse(NotYours, "%s has no place in job %s", from.Short(), j.ID.Short())
+	}
+	if p.State != Working {
+		return refuse(Duplicate, "the place is %s", p.State)
+	}
+	if len(m.Sealed) != len(w.authorities()) {
+		return refuse(BadTx, "%d sealed openings for %d authorities", len(m.Sealed), len(w.authorities()))
+	}
+	for _, s := range m.Sealed {
+		if len(s) > maxSealed {
+			return refuse(BadTx, "a sealed opening of %d bytes, at most %d", len(s), maxSealed)
+		}
+	}
+	p.State, p.Commitment, p.Sealed = Committed, m.Commitment, m.Sealed
+	w.progress(&j)
+	return nil
+}
+
+// maxSealed bounds a sealed opening, in bytes.
+const maxSealed = 1024
+
+// progress goes on when nobody works any more, else waits for who does.
+func (w *work) progress(j *Job) {
+	if j.count(Working) > 0 {
+		w.wait(j, j.earliest())
+		return
+	}
+	if j.count(Committed) == 0 {
+		w.end(j, Failed, "no drawn node did the work")
+		return
+	}
+	w.move(j, Revealing, w.in(w.params.RevealWindow), "%d committed", j.count(Committed))
+}
+
+func (w *work) reveal(from crowd.NodeID, m *Reveal) *Refusal {
+	j, r := w.jobIn(m.Job, Revealing, Unsealing)
+	if r != nil {
+		return r
+	}
+	return w.openPlace(&j, from, m.Opening)
+}
+
+// unseal is reveal by an authority, in place of a silent executor.
+func (w *work) unseal(from crowd.NodeID, m *Unseal) *Refusal {
+	if _, ok := w.authority(from); !ok {
+		return refuse(NotYours, "%s is no authority", from.Short())
+	}
+	j, r := w.jobIn(m.Job, Unsealing)
+	if r != nil {
+		return r
+	}
+	return w.openPlace(&j, m.Executor, m.Opening)
+}
+
+func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
+	p := j.Place(node)
+	switch {
+	case p == nil:
+		return refuse(NotYours, "%s has no place in job %s", node.Short(), j.ID.Short())
+	case p.State == Revealed:
+		return refuse(Duplicate, "%s has revealed", node.Short())
+	case p.State != Committed:
+		return refuse(TooLate, "the place is %s", p.State)
+	case Commitment(j.ID, node, o) != p.Commitment:
+		return refuse(BadProof, "the opening does not fit the commitment")
+	case o.Outcome.Gas > j.Spec.Task.Limits.Gas || len(o.Outcome.Result) > crowd.MaxCID:
+		return w.convict(j, p, "revealed an impossible outcome")
+	}
+	p.State, p.Opening, p.Sealed = Revealed, &o, nil
+	return w.compare(j)
+}
+
+// convict takes a place from a cheater and goes on without it.
+func (w *work) convict(j *Job, p *Place, why string) *Refusal {
+	w.fraud(j, p, why)
+	return w.compare(j)
+}
+
+// compare decides once nothing is left to open: agreement, or the court.
+func (w *work) compare(j *Job) *Refusal {
+	if j.count(Committed) > 0 {
+		w.putJob(j)
+		return nil
+	}
+	var first *Opening
+	agree := true
+	for i := range j.Places {
+		if p := &j.Places[i]; p.State == Revealed {
+			if first == nil {
+				first = p.Opening
+			}
+			agree = agree && first.Outcome == p.Opening.Outcome
+		}
+	}
+	switch n := j.count(Revealed); {
+	case n == 0:
+		w.end(j, Failed, "no opening is left")
+	case n >= pairSize && agree:
+		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAgreement}, "%d executors agree", n)
+	case n >= pairSize:
+		w.move(j, Court, w.in(w.params.CourtWindow), "the executors' outcomes differ")
+	default:
+		w.move(j, Court, w.in(w.params.CourtWindow), "one executor's outcome alone proves nothing")
+	}
+	return nil
+}
+
+// decide fixes the outcome and waits for the owner to fetch it.
+func (w *work) decide(j *Job, v Verdict, why string, a ...any) {
+	j.Verdict = &v
+	w.move(j, Delivering, w.in(w.params.DeliveryWindow), why, a...)
+}
+
+func (w *work) giveUp(from crowd.NodeID, m *GiveUp) *Refusal {
+	j, r := w.jobIn(m.Job, Running)
+	if r != nil {
+		return r
+	}
+	p := j.Place(from)
+	if p == nil || p.State != Working {
+		return refuse(NotYours, "%s does not work on job %s", from.Short(), j.ID.Short())
+	}
+	if len(m.Why) > maxWhy {
+		return refuse(BadTx, "a reason of %d bytes, at most %d", len(m.Why), maxWhy)
+	}
+	w.drop(&j, p, "gave up: "+m.Why)
+	w.progress(&j)
+	return nil
+}
+
+// drop frees a place and seats an alternate. It never costs stake: a crash is no fraud.
+func (w *work) drop(j *Job, p *Place, why string) {
+	seat := p.State == Working
+	p.State, p.Why, p.Sealed = Dropped, why, nil
+	w.release(p.Node)
+	w.reputation(p.Node.Address(), func(r *Reputation) { r.Faults++ })
+	if seat {
+		w.seat(j)
+	}
+}
+
+func (w *work) accept(from crowd.NodeID, m *Accept) *Refusal {
+	j, r := w.jobIn(m.Job, Delivering, Inspecting)
+	if r == nil {
+		if r = ownedBy(&j, from); r == nil {
+			w.settle(&j, "the owner has the result")
+		}
+	}
+	return r
+}
+
+func (w *work) complain(from crowd.NodeID, m *Complain) *Refusal {
+	j, r := w.jobIn(m.Job, Delivering)
+	if r == nil {
+		if r = ownedBy(&j, from); r == nil {
+			w.move(&j, Inspecting, w.in(w.params.CourtWindow), "the owner cannot get the result")
+		}
+	}
+	return r
+}
+
+func ownedBy(j *Job, id crowd.NodeID) *Refusal {
+	if j.Owner != id {
+		return refuse(NotYours, "job %s belongs to %s", j.ID.Short(), j.Owner.Short())
+	}
+	return nil
+}
+
+func (w *work) cancel(from crowd.NodeID, m *Cancel) *Refusal {
+	j, r := w.jobIn(m.Job, Posted, Claiming, Running)
+	if r != nil {
+		return r
+	}
+	if r := ownedBy(&j, from); r != nil {
+		return r
+	}
+	if j.count(Committed) > 0 {
+		return refuse(TooLate, "an executor has committed to the result of job %s; it will be delivered", j.ID.Short())
+	}
+	if j.State == Posted {
+		w.delete(drawKey(j.DrawAt, j.ID))
+	}
+	for i := range j.Places {
+		if p := &j.Places[i]; p.State == Working {
+			w.pay(&j, p.Node.Address(), p.Price.Cost(j.Spec.Task.Limits.Gas).PPM(w.params.CancelPPM), "work on a job that its owner cancelled")
+		}
+	}
+	w.end(&j, Cancelled, "by its owner")
+	return nil
+}
+
+// expire is what happens when a deadline falls.
+func (w *work) expire(id crowd.JobID) {
+	j := w.mustJob(id)
+	due := j.Due
+	j.Due = 0 // its index entry is gone already
+	switch j.State {
+	case Claiming:
+		w.dispatch(&j)
+	case Running:
+		for i := range len(j.Places) { // drop appends
+			if p := &j.Places[i]; p.State == Working && p.Due <= due {
+				w.drop(&j, p, "did not commit in time")
+			}
+		}
+		w.progress(&j)
+	case Revealing:
+		w.move(&j, Unsealing, w.in(w.params.CourtWindow), "%d did not reveal in time", j.count(Committed))
+	case Unsealing:
+		for i := range j.Places {
+			if p := &j.Places[i]; p.State == Committed {
+				w.drop(&j, p, "did not reveal, nor did an authority")
+			}
+		}
+		w.compare(&j)
+	case Court:
+		w.end(&j, Failed, "the court came to no verdict")
+	case Delivering:
+		w.move(&j, Inspecting, w.in(w.params.CourtWindow), "the owner is silent")
+	case Inspecting:
+		w.end(&j, Failed, "nobody could show that the result can be fetched")
+	case Settled, Cancelled, Failed:
+		w.delete(string(JobKey(id)))
+	default:
+		panic("bug: a deadline in state " + j.State.String())
+	}
+}

@@ -1,0 +1,176 @@
+// Package ledger decides who owns what and what became of every job: accounts,
+// stakes, the draw, commit and reveal, the court, settlement. It is one pure
+// function, Apply(state, block); consensus, sockets, files and clocks are not here.
+package ledger
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/identity"
+)
+
+// Params are the rules of one network, fixed in its genesis. Times are milliseconds of block time.
+type Params struct {
+	_ struct{} `cbor:",toarray"`
+
+	TxFee    crowd.Credits // burned for each account transaction
+	MinStake crowd.Credits // of a provider that may be drawn
+
+	Lookback       crowd.Height  // blocks a registration must be old before a draw, DESIGN section 3 (64)
+	StakeUnit      crowd.Credits // stake that gives one ticket in a draw
+	MaxTickets     uint32        // cap on the tickets of one node
+	CommitteeUnits uint64        // expected winning tickets of a draw
+	MaxClaims      uint32        // best claims kept for a job
+	MaxMissed      uint32        // certain draws missed in a row before a provider counts as asleep
+
+	ClaimWindow    int64 // to claim a drawn place
+	DispatchGrace  int64 // on top of the job's own wall limit, to fetch, run and commit
+	RevealWindow   int64 // to reveal once all have committed
+	CourtWindow    int64 // for the authorities to open, re-execute or inspect
+	DeliveryWindow int64 // for the owner to accept or complain
+	Unbonding      int64 // between leaving and withdrawing a stake
+	Retention      int64 // an ended job stays in the state so long
+
+	BurnPPM   uint32 // of executors' pay, so that wash trading costs: DESIGN section 7.8 (2 %)
+	SlashPPM  uint32 // of the stake of a proven cheater
+	BountyPPM uint32 // of what was slashed, to the executor whose right answer exposed it
+	CancelPPM uint32 // of the most an executor could earn, paid when a running job is cancelled
+}
+
+// MainParams are the figures for a network of strangers.
+func MainParams() Params {
+	const second = 1000
+	return Params{
+		TxFee: 100, MinStake: 100 * crowd.Credit,
+		Lookback: 64, StakeUnit: 10 * crowd.Credit, MaxTickets: 100, CommitteeUnits: 60, MaxClaims: 32, MaxMissed: 3,
+		ClaimWindow: 5 * second, DispatchGrace: 60 * second, RevealWindow: 30 * second, CourtWindow: 3600 * second,
+		DeliveryWindow: 600 * second, Unbonding: 7 * 86400 * second, Retention: 30 * 86400 * second,
+		BurnPPM: 20_000, SlashPPM: 1_000_000, BountyPPM: 100_000, CancelPPM: 100_000,
+	}
+}
+
+// DevParams are MainParams with the waiting of a network on one machine.
+func DevParams() Params {
+	const second = 1000
+	p := MainParams()
+	p.Lookback = 2
+	p.ClaimWindow = 500
+	p.DispatchGrace = 5 * second
+	p.RevealWindow = 2 * second
+	p.CourtWindow = 60 * second
+	p.DeliveryWindow = 10 * second
+	p.Unbonding = 60 * second
+	p.Retention = 86400 * second
+	return p
+}
+
+// Validate reports everything that is wrong with p at once.
+func (p Params) Validate() error {
+	var errs []error
+	if p.BurnPPM > 1e6 || p.SlashPPM > 1e6 || p.BountyPPM > 1e6 || p.CancelPPM > 1e6 {
+		errs = append(errs, errors.New("params: a share of more than 1e6 ppm"))
+	}
+	if p.StakeUnit == 0 || p.MaxTickets == 0 || p.CommitteeUnits == 0 || p.MaxClaims < pairSize || p.MinStake < p.StakeUnit {
+		errs = append(errs, errors.New("params: stake unit, tickets, committee, claims and least stake must allow a draw"))
+	}
+	if p.ClaimWindow <= 0 || p.DispatchGrace <= 0 || p.RevealWindow <= 0 || p.CourtWindow <= 0 ||
+		p.DeliveryWindow <= 0 || p.Unbonding <= 0 || p.Retention <= 0 {
+		errs = append(errs, errors.New("params: every window must be longer than nothing"))
+	}
+	return errors.Join(errs...)
+}
+
+// Authority orders the chain and sits in the court.
+type Authority struct {
+	_         struct{} `cbor:",toarray"`
+	ID        crowd.NodeID
+	VRF       identity.VRFPublic // its share of the beacon
+	Consensus []byte             // its key in the consensus engine; opaque here
+}
+
+// Grant is an account with its credits in the genesis; with an offer and a stake it is a provider.
+type Grant struct {
+	_       struct{} `cbor:",toarray"`
+	ID      crowd.NodeID
+	Balance crowd.Credits
+	Stake   crowd.Credits      // 0: no provider
+	VRF     identity.VRFPublic // of a provider
+	Offer   Offer
+}
+
+// Genesis is all that a chain starts from.
+type Genesis struct {
+	_           struct{} `cbor:",toarray"`
+	Name        string
+	Time        crowd.Time
+	Params      Params
+	Authorities []Authority
+	Grants      []Grant
+}
+
+// ChainID names the chain by its whole genesis, so that who knows the ID knows the rules and the authorities.
+func (g *Genesis) ChainID() string {
+	return fmt.Sprintf("%s-%x", g.Name, crowd.Digest("genesis", g).Bytes(12))
+}
+
+const maxName = 24 // a chain ID is at most 50 bytes
+
+// New is the state at height 0.
+func New(g *Genesis) (State, error) {
+	if err := g.Params.Validate(); err != nil {
+		return State{}, err
+	}
+	if len(g.Authorities) == 0 {
+		return State{}, errors.New("genesis: no authority")
+	}
+	if len(g.Name) == 0 || len(g.Name) > maxName {
+		return State{}, fmt.Errorf("genesis: a name of %d bytes, want 1 to %d", len(g.Name), maxName)
+	}
+	w := begin(State{}, Block{Time: g.Time})
+	w.put(keyParams, &g.Params)
+	w.put(keyAuthorities, &g.Authorities)
+	w.put(keyBeacon, &Beacon{R: crowd.Digest("beacon", g)})
+	supply := Supply{}
+	seen := map[crowd.Address]bool{}
+	for i, a := range g.Authorities {
+		if err := identity.Valid(a.ID); err != nil {
+			return State{}, fmt.Errorf("genesis: authority %d: %w", i, err)
+		}
+		for _, b := range g.Authorities[:i] {
+			if a.ID == b.ID {
+				return State{}, fmt.Errorf("genesis: authority %d stands there twice", i)
+			}
+		}
+	}
+	for i, gr := range g.Grants {
+		if err := identity.Valid(gr.ID); err != nil {
+			return State{}, fmt.Errorf("genesis: grant %d: %w", i, err)
+		}
+		addr := gr.ID.Address()
+		if seen[addr] {
+			return State{}, fmt.Errorf("genesis: grant %d: %s stands there twice", i, addr)
+		}
+		seen[addr] = true
+		for _, c := range []crowd.Credits{gr.Balance, gr.Stake} {
+			sum, ok := supply.Minted.Add(c)
+			if !ok || sum > maxSupply {
+				return State{}, errors.New("genesis: more credits than the ledger counts")
+			}
+			supply.Minted = sum
+		}
+		w.putAccount(addr, Account{Balance: gr.Balance})
+		if gr.Stake > 0 {
+			if err := gr.Offer.validate(); err != nil {
+				return State{}, fmt.Errorf("genesis: grant %d: %w", i, err)
+			}
+			w.putProvider(Provider{ID: gr.ID, VRF: gr.VRF, Offer: gr.Offer, Stake: gr.Stake})
+		}
+	}
+	w.put(keySupply, &supply)
+	return w.seal(), nil
+}
+
+// maxSupply leaves room so that no sum of amounts that exist can overflow.
+const maxSupply = crowd.Credits(1) << 62

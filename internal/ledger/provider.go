@@ -1,0 +1,194 @@
+package ledger
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/identity"
+)
+
+// Provider lends a machine and has something to lose.
+type Provider struct {
+	_          struct{} `cbor:",toarray"`
+	ID         crowd.NodeID
+	VRF        identity.VRFPublic
+	Offer      Offer
+	Stake      crowd.Credits
+	Since      crowd.Height // of the newest registration; 0: genesis, which no beacon preceded
+	Leaving    crowd.Time   // when the stake may be withdrawn; 0: stays
+	Active     uint32       // jobs in which it holds a place
+	Tombstoned bool         // proven fraud: never drawn again
+}
+
+func (w *work) provider(id crowd.NodeID) (Provider, bool) {
+	return load[Provider](w.get, string(ProviderKey(id.Address())))
+}
+
+func (w *work) putProvider(p Provider) { w.put(string(ProviderKey(p.ID.Address())), &p) }
+
+const maxTags = 32
+
+func (o *Offer) validate() error {
+	if len(o.Tags) > maxTags || len(o.Country) > 2 {
+		return fmt.Errorf("offer: %d tags and country %.10q; at most %d tags, two letters", len(o.Tags), o.Country, maxTags)
+	}
+	for _, t := range o.Tags {
+		if len(t) == 0 || len(t) > crowd.MaxFilter {
+			return fmt.Errorf("offer: a tag of %d bytes, want 1 to %d", len(t), crowd.MaxFilter)
+		}
+	}
+	return nil
+}
+
+func (w *work) register(from crowd.NodeID, m *Register) *Refusal {
+	if err := m.Offer.validate(); err != nil {
+		return refuse(BadSpec, "%v", err)
+	}
+	p, _ := w.provider(from)
+	if p.Tombstoned {
+		return refuse(NotEligible, "this identity was caught cheating")
+	}
+	if p.Leaving != 0 {
+		return refuse(TooEarly, "this provider is leaving; withdraw the stake first")
+	}
+	total, ok := p.Stake.Add(m.Stake)
+	if !ok || total < w.params.MinStake {
+		return refuse(NoFunds, "a stake of %s, at least %s", total, w.params.MinStake)
+	}
+	if r := w.debit(from.Address(), m.Stake, "the stake"); r != nil {
+		return r
+	}
+	p.ID, p.VRF, p.Offer, p.Stake, p.Since = from, m.VRF, m.Offer, total, w.height()
+	w.putProvider(p)
+	return nil
+}
+
+func (w *work) leave(from crowd.NodeID) *Refusal {
+	p, ok := w.provider(from)
+	switch {
+	case !ok:
+		return refuse(NotFound, "%s is no provider", from.Short())
+	case p.Leaving == 0:
+		p.Leaving = w.in(w.params.Unbonding)
+		w.putProvider(p)
+	case p.Active > 0:
+		return refuse(TooEarly, "the stake answers for %d running jobs", p.Active)
+	case w.now() < p.Leaving:
+		return refuse(TooEarly, "the stake is free in %d ms", p.Leaving-w.now())
+	default:
+		w.credit(from.Address(), p.Stake)
+		if p.Stake, p.Leaving = 0, 0; p.Tombstoned { // the tombstone outlives the stake
+			w.putProvider(p)
+		} else {
+			w.delete(string(ProviderKey(from.Address())))
+		}
+	}
+	return nil
+}
+
+func (w *work) awake(from crowd.NodeID) *Refusal {
+	if _, ok := w.provider(from); !ok {
+		return refuse(NotFound, "%s is no provider", from.Short())
+	}
+	w.reputation(from.Address(), func(r *Reputation) { r.Missed = 0 })
+	return nil
+}
+
+// Requirement is one condition of a draw and how many providers are left after it.
+type Requirement struct {
+	Name string
+	Left uint32
+}
+
+// Eligibility says who may be drawn for a job, and where the others fell out.
+type Eligibility struct {
+	Count   uint32
+	Tickets uint64 // of all eligible providers together
+	Steps   []Requirement
+}
+
+// Why names the requirement after which too few are left.
+func (e Eligibility) Why() string {
+	if len(e.Steps) == 0 || e.Steps[0].Left == 0 {
+		return "no provider is registered"
+	}
+	for i, s := range e.Steps[1:] {
+		if s.Left < pairSize {
+			return fmt.Sprintf("%d of %d providers meet %q; the plan needs %d", s.Left, e.Steps[i].Left, s.Name, pairSize)
+		}
+	}
+	return ""
+}
+
+// condition is one requirement with its test.
+type condition struct {
+	name string
+	ok   func(p *Provider) bool
+}
+
+func (w *work) conditions(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.Height) []condition {
+	most := spec.Filters.MaxPrice.Cost(spec.Task.Limits.Gas)
+	cs := []condition{
+		{"is registered", func(*Provider) bool { return true }},
+		{"is not the job's owner", func(p *Provider) bool { return p.ID != owner }},
+		{"was never caught cheating", func(p *Provider) bool { return !p.Tombstoned }},
+		{"is not leaving", func(p *Provider) bool { return p.Leaving == 0 }},
+		{"is awake", func(p *Provider) bool {
+			r, _ := load[Reputation](w.get, string(ReputationKey(p.ID.Address())))
+			return r.Missed < w.params.MaxMissed
+		}},
+		{fmt.Sprintf("registered %d blocks before the draw", w.params.Lookback), func(p *Provider) bool {
+			return p.Since == 0 || p.Since+w.params.Lookback <= draw
+		}},
+		{fmt.Sprintf("stake at least %s", max(w.params.MinStake, most)), func(p *Provider) bool {
+			return p.Stake >= max(w.params.MinStake, most)
+		}},
+		{fmt.Sprintf("price at most %d micro-credits per mega-gas", spec.Filters.MaxPrice), func(p *Provider) bool {
+			return p.Offer.Price <= spec.Filters.MaxPrice
+		}},
+	}
+	for _, tag := range spec.Filters.Tags {
+		cs = append(cs, condition{"tag " + tag, func(p *Provider) bool { return slices.Contains(p.Offer.Tags, tag) }})
+	}
+	if c := spec.Filters.Countries; len(c) > 0 {
+		cs = append(cs, condition{fmt.Sprintf("country in %v", c), func(p *Provider) bool { return slices.Contains(c, p.Offer.Country) }})
+	}
+	if n := spec.Filters.Providers; len(n) > 0 {
+		cs = append(cs, condition{"is named by the job", func(p *Provider) bool { return slices.Contains(n, p.ID) }})
+	}
+	return cs
+}
+
+// eachEligible calls f for every provider that may be drawn and counts who fell out where.
+// Providers of this very block are not seen: no look-back lets them in.
+func (w *work) eachEligible(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.Height, f func(Provider)) Eligibility {
+	cs := w.conditions(owner, spec, draw)
+	var e Eligibility
+	for _, c := range cs {
+		e.Steps = append(e.Steps, Requirement{Name: c.name})
+	}
+	w.base.Each(prefixProvider, func(key string, _ []byte) bool {
+		p, ok := load[Provider](w.get, key)
+		if !ok {
+			return true
+		}
+		for i, c := range cs {
+			if !c.ok(&p) {
+				return true
+			}
+			e.Steps[i].Left++
+		}
+		e.Count++
+		e.Tickets += uint64(w.params.Tickets(p.Stake))
+		f(p)
+		return true
+	})
+	return e
+}
+
+// Eligible says who could be drawn for spec were owner to post it in the block after height h.
+func (s State) Eligible(owner crowd.NodeID, spec *crowd.JobSpec, h crowd.Height) Eligibility {
+	w := begin(s, Block{Height: h + 1})
+	return w.eachEligible(owner, spec, h+1+drawDelay, func(Provider) {})
+}

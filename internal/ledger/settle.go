@@ -1,0 +1,118 @@
+package ledger
+
+import "github.com/crowdcompute/crowd"
+
+// pay moves credits from the job's escrow. The escrow always covers it: places
+// are paid at most their price, which is at most MaxPrice, for at most the limit.
+func (w *work) pay(j *Job, to crowd.Address, amount crowd.Credits, why string) {
+	if amount == 0 {
+		return
+	}
+	left, ok := j.Escrow.Sub(amount)
+	if !ok {
+		panic("bug: a job pays more than its escrow")
+	}
+	j.Escrow = left
+	w.disburse(j, to, amount, why)
+}
+
+// disburse hands out credits that already left wherever they were.
+func (w *work) disburse(j *Job, to crowd.Address, amount crowd.Credits, why string) {
+	if amount == 0 {
+		return
+	}
+	if to.IsZero() {
+		w.burn(amount)
+	} else {
+		w.credit(to, amount)
+	}
+	j.Payments = append(j.Payments, Payment{To: to, Amount: amount, Why: why})
+}
+
+// settle pays who gave the right outcome, by gas used, and ends the job.
+func (w *work) settle(j *Job, why string, a ...any) {
+	gas := j.Verdict.Outcome.Gas
+	for i := range j.Places {
+		p := &j.Places[i]
+		if p.State != Revealed {
+			continue
+		}
+		cost := p.Price.Cost(gas)
+		burn := cost.PPM(w.params.BurnPPM)
+		w.pay(j, p.Node.Address(), cost-burn, "work done")
+		w.pay(j, crowd.Address{}, burn, "burned share of the pay")
+		w.reputation(p.Node.Address(), func(r *Reputation) { r.Done++; r.Work += gas })
+	}
+	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += gas })
+	w.end(j, Settled, why, a...)
+}
+
+// end returns what is left of the escrow, makes the owner whole and frees the places.
+func (w *work) end(j *Job, to JobState, why string, a ...any) {
+	spent := EscrowFor(&j.Spec) - j.Escrow
+	w.pay(j, j.Owner.Address(), j.Escrow, "escrow returned")
+	w.makeWhole(j, spent)
+	for i := range j.Places {
+		p := &j.Places[i]
+		if p.Sealed = nil; p.State != Dropped && p.State != Fraud {
+			w.release(p.Node)
+		}
+	}
+	w.move(j, to, w.in(w.params.Retention), why, a...)
+}
+
+// release ends one place's hold on its provider.
+func (w *work) release(id crowd.NodeID) {
+	p, ok := w.provider(id)
+	if !ok {
+		panic("bug: a provider withdrew while it held a place")
+	}
+	p.Active--
+	w.putProvider(p)
+}
+
+// fraud takes the stake of a proven cheater into the job and buries its identity.
+func (w *work) fraud(j *Job, place *Place, why string) {
+	place.State, place.Why, place.Sealed = Fraud, why, nil
+	w.release(place.Node)
+	p, _ := w.provider(place.Node)
+	amount := p.Stake.PPM(w.params.SlashPPM)
+	p.Stake -= amount
+	p.Tombstoned = true
+	w.putProvider(p)
+	w.reputation(place.Node.Address(), func(r *Reputation) { r.Caught++ })
+	j.Slashed += amount
+	w.emit(Slashed{j.ID, place.Node, amount})
+}
+
+// makeWhole hands out what was slashed: the owner gets back the spent part of
+// its escrow, each authority on the verdict the price of its re-execution, each
+// executor whose right answer exposed the fraud a bounty; the rest is burned.
+func (w *work) makeWhole(j *Job, spent crowd.Credits) {
+	pot := j.Slashed
+	if pot == 0 {
+		return
+	}
+	j.Slashed = 0
+	give := func(to crowd.Address, amount crowd.Credits, why string) {
+		amount = min(amount, pot)
+		pot -= amount
+		w.disburse(j, to, amount, why)
+	}
+	bounty := pot.PPM(w.params.BountyPPM)
+	give(j.Owner.Address(), spent, "made whole from the cheater's stake")
+	if j.Verdict != nil && j.Verdict.By == ByCourt {
+		for i := range j.Ballots {
+			if b := &j.Ballots[i]; b.Question == WhatOutcome && b.Outcome == j.Verdict.Outcome {
+				give(b.Authority.Address(), j.Spec.Filters.MaxPrice.Cost(b.Outcome.Gas), "re-execution in court")
+			}
+		}
+	}
+	for i := range j.Places {
+		if p := &j.Places[i]; p.State == Revealed && j.Verdict != nil {
+			give(p.Node.Address(), bounty/crowd.Credits(j.count(Revealed)), "bounty: its right answer exposed a cheater")
+			w.reputation(p.Node.Address(), func(r *Reputation) { r.Reported++ })
+		}
+	}
+	give(crowd.Address{}, pot, "burned rest of the cheater's stake")
+}

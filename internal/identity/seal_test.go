@@ -6,6 +6,8 @@ import (
 	"crypto/hpke"
 	"testing"
 
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+
 	"github.com/crowdcompute/crowd"
 )
 
@@ -71,6 +73,22 @@ func TestSeal_ScheduleIsRFC9180(t *testing.T) {
 	got, err := aead.Open(nil, nonce, text, []byte("aad"))
 	if err != nil || string(got) != "plain" {
 		t.Errorf("got %q, error %v, want what the standard library sealed", got, err)
+	}
+}
+
+// The shared x coordinate against another library's, from both sides.
+func TestKey_ECDH(t *testing.T) {
+	for seed := range byte(20) {
+		a, b := newKey(t, seed), newKey(t, seed+100)
+		pub := uncompressed(b.ID())
+		theirs, err := secp256k1.ParsePubKey(pub[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := secp256k1.GenerateSharedSecret(secp256k1.PrivKeyFromBytes(a.Bytes()), theirs)
+		if got, back := a.ecdh(b.ID()), b.ecdh(a.ID()); !bytes.Equal(got, want) || !bytes.Equal(back, want) {
+			t.Fatalf("seed %d: got %x and %x, want %x", seed, got, back, want)
+		}
 	}
 }
 

@@ -119,6 +119,9 @@ func EncryptKeystore(r io.Reader, k *Key, passphrase string, scryptN, scryptP in
 // DecryptKeystore reads a keystore file. ErrPassphrase is what it fails with when all is well but the
 // passphrase. A file that asks for more than 256 MiB, or for more than twice the work of a standard
 // file, is refused before anything is spent on it.
+//
+// The format's MAC leaves out the IV. A changed one shows by the address in the file; in a file without
+// an address (ours and go-ethereum's have one) it goes unseen and gives another key: compare the ID.
 func DecryptKeystore(file []byte, passphrase string) (*Key, error) {
 	k, err := decryptKeystore(file, passphrase, keystoreBound)
 	if err != nil {
@@ -162,7 +165,7 @@ func decryptKeystore(file []byte, passphrase string, bound kdfBound) (*Key, erro
 	if err != nil {
 		return nil, err
 	}
-	// The MAC does not cover the address, so somebody may have swapped it.
+	// The MAC covers neither the address nor the IV, so somebody may have changed one.
 	if f.Address != "" {
 		if a, err := crowd.ParseAddress(f.Address); err != nil || a != k.id.Address() {
 			return nil, fmt.Errorf("address %q is not that of the key inside, %s", f.Address, k.id.Address())

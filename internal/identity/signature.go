@@ -26,7 +26,8 @@ var (
 // Sign signs a hash with the deterministic nonce of RFC 6979.
 // The hash must be a digest that the signer has computed, never 32 bytes that a stranger chose.
 func (k *Key) Sign(h crowd.Hash) Signature {
-	// RFC 6979 section 2.3.4 reduces the hash before it makes the nonce; libsecp256k1 leaves that to us.
+	// RFC 6979 section 2.3.4 makes the nonce from the reduced hash. libsecp256k1 does that, its stand-in
+	// without cgo does not: reduced here, both builds sign alike.
 	var e secp256k1.ModNScalar
 	e.SetBytes((*[32]byte)(&h))
 	reduced := e.Bytes()

@@ -176,10 +176,12 @@ func TestVerifyVRF_RefusesOtherEncodings(t *testing.T) {
 }
 
 func TestKey_VRFIsItsOwn(t *testing.T) {
-	if newKey(t, 1).VRF().Public() != newKey(t, 1).VRF().Public() {
-		t.Error("same key: got two VRF keys")
+	k := newKey(t, 1)
+	again, err := FromBytes(k.Bytes())
+	if err != nil || k.VRF().Public() != again.VRF().Public() {
+		t.Errorf("same key, error %v: got two VRF keys", err)
 	}
-	if newKey(t, 1).VRF().Public() == newKey(t, 2).VRF().Public() {
+	if k.VRF().Public() == newKey(t, 2).VRF().Public() {
 		t.Error("two keys: got one VRF key")
 	}
 }

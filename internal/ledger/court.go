@@ -1,6 +1,10 @@
 package ledger
 
-import "github.com/crowdcompute/crowd"
+import (
+	"fmt"
+
+	"github.com/crowdcompute/crowd"
+)
 
 // Question is what the court is asked. Append only.
 type Question uint8
@@ -10,6 +14,18 @@ const (
 	BadSeal                         // did this executor seal something that is no opening of its commitment?
 	Retrievable                     // can the result be fetched?
 )
+
+func (q Question) String() string {
+	switch q {
+	case WhatOutcome:
+		return "what is the outcome"
+	case BadSeal:
+		return "is the seal bad"
+	case Retrievable:
+		return "can the result be fetched"
+	}
+	return fmt.Sprintf("question %d", uint8(q))
+}
 
 // Ballot is one authority's vote, open for anybody to recompute.
 type Ballot struct {

@@ -29,6 +29,9 @@ func (w *work) disburse(j *Job, to crowd.Address, amount crowd.Credits, why stri
 	j.Payments = append(j.Payments, Payment{To: to, Amount: amount, Why: why})
 }
 
+// WhyWork is the reason of an executor's pay.
+const WhyWork = "work done"
+
 // settle pays who gave the right outcome, by gas used, and ends the job.
 func (w *work) settle(j *Job, why string, a ...any) {
 	gas := j.Verdict.Outcome.Gas
@@ -39,7 +42,7 @@ func (w *work) settle(j *Job, why string, a ...any) {
 		}
 		cost := p.Price.Cost(gas)
 		burn := cost.PPM(w.params.BurnPPM)
-		w.pay(j, p.Node.Address(), cost-burn, "work done")
+		w.pay(j, p.Node.Address(), cost-burn, WhyWork)
 		w.pay(j, crowd.Address{}, burn, "burned share of the pay")
 		w.reputation(p.Node.Address(), func(r *Reputation) { r.Done++; r.Work += gas })
 	}

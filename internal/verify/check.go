@@ -1,0 +1,229 @@
+package verify
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// Header is what the authorities signed about a block.
+type Header struct {
+	Chain  string
+	Height crowd.Height
+	Root   crowd.Hash // of the state that this block builds on
+}
+
+// Trust is what the checker knows without the receipt.
+type Trust struct {
+	Chain  string    // the one chain whose authorities are believed
+	Result crowd.CID // of the result at hand; "" when there is none to compare
+	// Header checks the authorities' signatures. Set once; required.
+	Header func(g *ledger.Genesis, evidence []byte) (Header, error)
+}
+
+// Finding is one thing that was checked.
+type Finding struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// Check verifies a receipt offline and names each thing that it looked at. It
+// goes on after a failure where the rest still means something. The receipt is
+// good only when every finding is.
+func Check(data []byte, trust Trust) (findings []Finding, good bool) {
+	good = true
+	note := func(name, detail string, err error) bool {
+		if err != nil {
+			detail, good = err.Error(), false
+		}
+		findings = append(findings, Finding{Name: name, OK: err == nil, Detail: detail})
+		return err == nil
+	}
+	r, err := Decode(data)
+	if !note("form", fmt.Sprintf("%d bytes as written by the node", len(data)), err) {
+		return findings, false
+	}
+	var g ledger.Genesis
+	err = crowd.Decode(r.Evidence.Genesis, &g)
+	if err == nil && g.ChainID() != trust.Chain {
+		err = fmt.Errorf("the receipt is of chain %s; you trust %s", g.ChainID(), trust.Chain)
+	}
+	if !note("chain", fmt.Sprintf("%s, %d authorities", trust.Chain, len(g.Authorities)), err) {
+		return findings, false
+	}
+	h, err := trust.Header(&g, r.Evidence.Header)
+	if err == nil && h.Chain != trust.Chain {
+		err = fmt.Errorf("the header is of chain %q", h.Chain)
+	}
+	headerOK := note("header", fmt.Sprintf("block %d, signed by the authorities", h.Height), err)
+
+	var j ledger.Job
+	if !note("record", "the job's record is well formed", crowd.Decode(r.Evidence.Record, &j)) {
+		return findings, false
+	}
+	err = errors.New("not checked: the header is not to be trusted")
+	if headerOK {
+		err = ledger.VerifyProof(h.Root, ledger.JobKey(j.ID), r.Evidence.Record, r.Evidence.Proof)
+	}
+	note("state proof", fmt.Sprintf("the record is in the state %s", h.Root), err)
+	note("job", "the ID is the hash of owner, nonce and specification", checkID(&j))
+	note("draw", fmt.Sprintf("%d VRF proofs under the beacon of block %d; places went by priority", len(j.Drawn), j.DrawAt), checkDraw(&g.Params, &j))
+	n, err := checkCommitments(&j)
+	note("commitments", fmt.Sprintf("%d openings fit what was committed", n), err)
+	by, err := checkVerdict(&g, &j)
+	note("verdict", by, err)
+	note("payments", fmt.Sprintf("%d payments account for the whole escrow", len(j.Payments)), checkPayments(&j))
+	if trust.Result != "" {
+		err = nil
+		if j.Verdict == nil {
+			err = errors.New("the job has no verdict")
+		} else if j.Verdict.Outcome.Result != trust.Result {
+			err = fmt.Errorf("the result at hand is %s, the verdict says %s", trust.Result, j.Verdict.Outcome.Result)
+		}
+		note("result", "the result at hand is the one of the verdict", err)
+	}
+	err = nil
+	if normal(r.Summary) != normal(summarize(trust.Chain, &j)) {
+		err = errors.New("does not say what the evidence says")
+	}
+	note("summary", "says what the evidence says", err)
+	return findings, good
+}
+
+// normal is s by its own encoding, in which nil and empty lists are one.
+func normal(s Summary) string { return string((&Receipt{Summary: s}).Encode()) }
+
+func checkID(j *ledger.Job) error {
+	if !j.State.Ended() {
+		return fmt.Errorf("the job has not ended: it is %s", j.State)
+	}
+	if id := j.Spec.ID(j.Owner, j.Nonce); id != j.ID {
+		return fmt.Errorf("owner, nonce and specification hash to %s, the record says %s", id, j.ID)
+	}
+	return j.Spec.Validate()
+}
+
+func checkDraw(p *ledger.Params, j *ledger.Job) error {
+	for i := range j.Drawn {
+		d := &j.Drawn[i]
+		if err := d.Check(j.ID, j.Beacon, j.Tickets, p.CommitteeUnits); err != nil {
+			return err
+		}
+		if i > 0 && bytes.Compare(j.Drawn[i-1].Priority[:], d.Priority[:]) > 0 {
+			return fmt.Errorf("%s stands before a better draw", j.Drawn[i-1].Node.Short())
+		}
+	}
+	next := 0
+	for i := range j.Places {
+		for next < len(j.Drawn) && j.Drawn[next].Node != j.Places[i].Node {
+			next++ // passed over: left or was caught between draw and seat
+		}
+		if next == len(j.Drawn) {
+			return fmt.Errorf("%s holds a place out of turn", j.Places[i].Node.Short())
+		}
+		if j.Places[i].Price > j.Spec.Filters.MaxPrice {
+			return fmt.Errorf("%s asks more than the job allows", j.Places[i].Node.Short())
+		}
+		next++
+	}
+	return nil
+}
+
+func checkCommitments(j *ledger.Job) (n int, err error) {
+	for i := range j.Places {
+		p := &j.Places[i]
+		if p.State == ledger.Revealed && p.Opening == nil {
+			return n, fmt.Errorf("%s revealed nothing", p.Node.Short())
+		}
+		if p.Opening == nil {
+			continue
+		}
+		if ledger.Commitment(j.ID, p.Node, *p.Opening) != p.Commitment {
+			return n, fmt.Errorf("%s revealed something else than it committed to", p.Node.Short())
+		}
+		n++
+	}
+	return n, nil
+}
+
+// checkVerdict recomputes why the outcome stands.
+func checkVerdict(g *ledger.Genesis, j *ledger.Job) (how string, err error) {
+	v := j.Verdict
+	if v == nil {
+		if j.State == ledger.Settled {
+			return "", errors.New("settled without a verdict")
+		}
+		return fmt.Sprintf("none: the job %s", j.State), nil
+	}
+	same, other := 0, 0
+	for i := range j.Places {
+		p := &j.Places[i]
+		if p.Opening == nil {
+			continue
+		}
+		switch {
+		case p.Opening.Outcome == v.Outcome && p.State == ledger.Revealed:
+			same++
+		case p.State == ledger.Revealed:
+			return "", fmt.Errorf("%s revealed another outcome and stands uncontested", p.Node.Short())
+		default:
+			other++
+		}
+	}
+	switch v.By {
+	case ledger.ByAgreement:
+		if same < 2 || other > 0 {
+			return "", fmt.Errorf("%d executors agree and %d do not: that is no agreement of a pair", same, other)
+		}
+		return fmt.Sprintf("%d drawn executors revealed the same outcome", same), nil
+	case ledger.ByCourt:
+		voted := map[crowd.NodeID]bool{}
+		for i := range j.Ballots {
+			b := &j.Ballots[i]
+			for _, a := range g.Authorities {
+				if a.ID == b.Authority && b.Question == ledger.WhatOutcome && b.Outcome == v.Outcome {
+					voted[a.ID] = true
+				}
+			}
+		}
+		if 3*len(voted) <= 2*len(g.Authorities) {
+			return "", fmt.Errorf("%d of %d authorities voted for the outcome, more than 2/3 must", len(voted), len(g.Authorities))
+		}
+		return fmt.Sprintf("%d of %d authorities re-executed the task to this outcome; %d executors had it right", len(voted), len(g.Authorities), same), nil
+	}
+	return "", fmt.Errorf("reached by %q, which is no way", v.By)
+}
+
+// checkPayments looks that the escrow went out whole and that pay was for gas used.
+func checkPayments(j *ledger.Job) error {
+	sum := crowd.Credits(0)
+	for _, p := range j.Payments {
+		var ok bool
+		if sum, ok = sum.Add(p.Amount); !ok {
+			return errors.New("more was paid than there is")
+		}
+	}
+	if escrow := ledger.EscrowFor(&j.Spec); sum < escrow || j.Escrow != 0 || j.Slashed != 0 {
+		return fmt.Errorf("%s was paid out of an escrow of %s", sum, escrow)
+	}
+	if j.State != ledger.Settled || j.Verdict == nil {
+		return nil
+	}
+	for i := range j.Places {
+		p := &j.Places[i]
+		if p.State != ledger.Revealed {
+			continue
+		}
+		most := p.Price.Cost(j.Verdict.Outcome.Gas)
+		for _, pay := range j.Payments {
+			if pay.To == p.Node.Address() && pay.Why == ledger.WhyWork && pay.Amount > most {
+				return fmt.Errorf("%s got %s for work worth %s", p.Node.Short(), pay.Amount, most)
+			}
+		}
+	}
+	return nil
+}

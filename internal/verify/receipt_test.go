@@ -1,0 +1,294 @@
+package verify
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/identity"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// signedHeader is a small real header: an authority's signature over chain,
+// height and state root. The same receipts are checked under CometBFT's headers
+// where nodes run.
+type signedHeader struct {
+	_      struct{} `cbor:",toarray"`
+	Header Header
+	Sig    identity.Signature
+}
+
+func verifyHeader(g *ledger.Genesis, evidence []byte) (Header, error) {
+	var s signedHeader
+	if err := crowd.Decode(evidence, &s); err != nil {
+		return Header{}, err
+	}
+	if !identity.Verify(g.Authorities[0].ID, crowd.Digest("test header", s.Header), s.Sig) {
+		return Header{}, errors.New("not signed by the authority")
+	}
+	return s.Header, nil
+}
+
+// played runs one job with two executors on the real ledger; the second lies when asked to.
+func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
+	t.Helper()
+	key := func(seed byte) *identity.Key {
+		k, err := identity.Generate(rand.NewChaCha8([32]byte{seed}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	authority, owner, nodes := key(1), key(2), map[crowd.NodeID]*identity.Key{}
+	g := &ledger.Genesis{Name: "test", Time: 1000, Params: ledger.DevParams(),
+		Authorities: []ledger.Authority{{ID: authority.ID(), VRF: authority.VRF().Public()}},
+		Grants:      []ledger.Grant{{ID: owner.ID(), Balance: 100 * crowd.Credit}}}
+	for i := range 3 {
+		k := key(byte(10 + i))
+		nodes[k.ID()] = k
+		g.Grants = append(g.Grants, ledger.Grant{ID: k.ID(), Balance: crowd.Credit, Stake: 100 * crowd.Credit, VRF: k.VRF().Public(),
+			Offer: ledger.Offer{Price: crowd.ReferencePrice}})
+	}
+	chain = g.ChainID()
+	s, err := ledger.New(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := ledger.Block{Time: 1000, Proposer: authority.ID()}
+	block := func(k *identity.Key, m ledger.Message) {
+		t.Helper()
+		b.Height, b.Time, b.Txs, b.Beacon = b.Height+1, b.Time+5, nil, nil
+		if k != nil {
+			tx, err := ledger.Open(chain, ledger.Sign(k, chain, s.Account(k.ID().Address()).Nonce, m))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Txs = []ledger.Tx{tx}
+		}
+		r := s.Beacon().R
+		proof, _ := authority.VRF().Prove(r[:])
+		b.Beacon = &proof
+		a, err := ledger.Apply(s, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k != nil && a.Results[0] != nil {
+			t.Fatalf("%T: %v", m, a.Results[0])
+		}
+		s = a.State
+	}
+	spec := crowd.JobSpec{
+		Task: crowd.Task{Program: "bafyprogram", Args: []string{"--radius", "8"},
+			Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 10 * time.Second}},
+		Plan: crowd.Plan{Method: crowd.PlanPair}, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
+	}
+	id := spec.ID(owner.ID(), 0)
+	job := func() ledger.Job { j, _ := s.Job(id); return j }
+	block(owner, &ledger.Post{Spec: spec})
+	block(nil, nil)
+	block(nil, nil)
+	for _, gr := range g.Grants[1:] {
+		k := nodes[gr.ID]
+		proof, _ := k.VRF().Prove(ledger.DrawInput(id, job().Beacon))
+		block(k, &ledger.Claim{Job: id, Proof: proof})
+	}
+	right := crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafyright"}
+	opening := func(i int) ledger.Opening {
+		o := ledger.Opening{Outcome: right, Salt: crowd.Hash{byte(i)}}
+		if cheat && i == 1 {
+			o.Outcome.Result = "bafywrong"
+		}
+		return o
+	}
+	for i, p := range job().Places {
+		block(nodes[p.Node], &ledger.Commit{Job: id, Commitment: ledger.Commitment(id, p.Node, opening(i)), Sealed: [][]byte{{1}}})
+	}
+	for i, p := range job().Places {
+		block(nodes[p.Node], &ledger.Reveal{Job: id, Opening: opening(i)})
+	}
+	if cheat {
+		block(authority, &ledger.Vote{Job: id, Question: ledger.WhatOutcome, Outcome: right})
+	}
+	block(owner, &ledger.Accept{Job: id})
+	h := Header{Chain: chain, Height: b.Height + 1, Root: s.Root()}
+	header := crowd.Encode(signedHeader{Header: h, Sig: authority.Sign(crowd.Digest("test header", h))})
+	record, proof := s.Prove(ledger.JobKey(id))
+	r, err := New(g, header, record, proof)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Encode(), chain
+}
+
+func failed(findings []Finding) (names []string) {
+	for _, f := range findings {
+		if !f.OK {
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
+
+func TestReceipt_GoodOnes(t *testing.T) {
+	for _, cheat := range []bool{false, true} {
+		receipt, chain := played(t, cheat)
+		findings, good := Check(receipt, Trust{Chain: chain, Header: verifyHeader, Result: "bafyright"})
+		if !good || len(findings) != 12 {
+			t.Errorf("cheat %v: got %+v", cheat, findings)
+		}
+		if _, good := Check(receipt, Trust{Chain: chain, Header: verifyHeader, Result: "bafywrong"}); good {
+			t.Error("another result passed")
+		}
+		if f, good := Check(receipt, Trust{Chain: "other", Header: verifyHeader}); good || failed(f)[0] != "chain" {
+			t.Errorf("another chain: got %+v", f)
+		}
+		r, err := Decode(receipt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if by := r.Summary.Outcome.By; cheat != (by == ledger.ByCourt) {
+			t.Errorf("cheat %v: verdict by %s", cheat, by)
+		}
+		if wantPaid := map[bool]crowd.Credits{false: crowd.Credit, true: 0}[cheat]; r.Summary.Paid != wantPaid {
+			t.Errorf("cheat %v: the owner paid %s want %s", cheat, r.Summary.Paid, wantPaid)
+		}
+	}
+}
+
+func TestReceipt_AnyByteChangedFailsAndSaysWhere(t *testing.T) {
+	receipt, chain := played(t, true)
+	step := 7 // coprime to base64's groups of four, so that each place of a group has its turn
+	if os.Getenv("CROWD_NIGHT") != "" {
+		step = 1
+	}
+	for i := 0; i < len(receipt); i += step {
+		for _, x := range []byte{1, 0x20} {
+			bad := bytes.Clone(receipt)
+			bad[i] ^= x
+			findings, good := Check(bad, Trust{Chain: chain, Header: verifyHeader})
+			if good || len(failed(findings)) == 0 {
+				t.Fatalf("byte %d of %d changed from %q to %q passed", i, len(receipt), receipt[i], bad[i])
+			}
+		}
+	}
+	for _, bad := range [][]byte{nil, receipt[:len(receipt)-1], append(bytes.Clone(receipt), ' '), []byte("{}"), []byte("null\n")} {
+		if _, good := Check(bad, Trust{Chain: chain, Header: verifyHeader}); good {
+			t.Errorf("%.20q passed", bad)
+		}
+	}
+}
+
+// A forger who keeps the form right is caught by what the evidence proves.
+func TestReceipt_ForgeriesAreNamed(t *testing.T) {
+	receipt, chain := played(t, false)
+	forge := func(change func(r *Receipt, j *ledger.Job)) []string {
+		r, err := Decode(receipt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var j ledger.Job
+		if err := crowd.Decode(r.Evidence.Record, &j); err != nil {
+			t.Fatal(err)
+		}
+		change(r, &j)
+		r.Evidence.Record = crowd.Encode(&j)
+		r.Summary = summarize(chain, &j)
+		findings, good := Check(r.Encode(), Trust{Chain: chain, Header: verifyHeader})
+		if good {
+			t.Error("a forgery passed")
+		}
+		return failed(findings)
+	}
+	for _, c := range []struct {
+		want   string
+		change func(r *Receipt, j *ledger.Job)
+	}{
+		{"job", func(_ *Receipt, j *ledger.Job) { j.Spec.Task.Args = []string{"--radius", "9"} }},
+		{"draw", func(_ *Receipt, j *ledger.Job) { j.Drawn[0].Proof[5] ^= 1 }},
+		{"draw", func(_ *Receipt, j *ledger.Job) { j.Drawn[0], j.Drawn[1] = j.Drawn[1], j.Drawn[0] }},
+		{"draw", func(_ *Receipt, j *ledger.Job) { j.Places[0].Node[0] ^= 1 }},
+		{"commitments", func(_ *Receipt, j *ledger.Job) { j.Places[0].Opening.Outcome.Result = "bafyother" }},
+		{"verdict", func(_ *Receipt, j *ledger.Job) { j.Verdict.Outcome.Result = "bafyother" }},
+		{"verdict", func(_ *Receipt, j *ledger.Job) { j.Verdict.By = ledger.ByCourt }},
+		{"payments", func(_ *Receipt, j *ledger.Job) { j.Payments[0].Amount *= 3 }},
+		{"payments", func(_ *Receipt, j *ledger.Job) { j.Payments = j.Payments[:1] }},
+		{"header", func(r *Receipt, _ *ledger.Job) { r.Evidence.Header[40] ^= 1 }},
+		{"state proof", func(r *Receipt, _ *ledger.Job) { r.Evidence.Proof = nil }},
+		{"state proof", func(_ *Receipt, j *ledger.Job) { j.History[0].Why = "a lie" }},
+	} {
+		if got := forge(c.change); !strings.Contains(strings.Join(got, ","), c.want) {
+			t.Errorf("got %v want %q among them", got, c.want)
+		}
+	}
+	var raw map[string]map[string]any
+	if err := json.Unmarshal(receipt, &raw); err != nil {
+		t.Fatal(err)
+	}
+	if s, _ := raw["evidence"]["record"].(string); len(s) == 0 {
+		t.Error("the record is not in the file")
+	} else if _, err := base64.StdEncoding.DecodeString(s); err != nil {
+		t.Error(err)
+	}
+	r, _ := Decode(receipt)
+	r.Summary.Paid = 1
+	if f, good := Check(r.Encode(), Trust{Chain: chain, Header: verifyHeader}); good || failed(f)[0] != "summary" {
+		t.Errorf("a summary that lies: got %+v", f)
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	receipt, chain := played(f, true)
+	f.Add(receipt)
+	f.Add([]byte("{}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, good := Check(data, Trust{Chain: chain, Header: verifyHeader}); good && !bytes.Equal(data, receipt) {
+			t.Errorf("another receipt passed: %q", data)
+		}
+	})
+}
+
+// PairUndetected against simulation: draw two of many tickets, count pairs of the ring.
+func TestPairUndetected_MatchesSimulation(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	const n, rounds = 1000, 200_000
+	for _, beta := range []float64{0.05, 0.1, 0.3} {
+		bad := 0
+		for range rounds {
+			a := rng.IntN(n)
+			b := rng.IntN(n - 1)
+			if b >= a {
+				b++
+			}
+			if float64(a) < beta*n && float64(b) < beta*n {
+				bad++
+			}
+		}
+		got, want := float64(bad)/rounds, PairUndetected(beta)
+		if sigma := math.Sqrt(want / rounds); math.Abs(got-want) > 5*sigma+beta/n {
+			t.Errorf("beta %v: simulated %v, formula %v", beta, got, want)
+		}
+	}
+}
+
+func TestFor_RefusesWhatAPairCannotReach(t *testing.T) {
+	p, err := For(0.99, DefaultColluding)
+	if err != nil || p.Method != crowd.PlanPair || math.Abs(p.Undetected-0.01) > 1e-12 {
+		t.Errorf("got %+v %v want a pair at 0.01", p, err)
+	}
+	for _, c := range [][2]float64{{0.999, 0.1}, {1, 0.1}, {-1, 0.1}, {math.NaN(), 0.1}, {0.5, 2}} {
+		if _, err := For(c[0], c[1]); err == nil {
+			t.Errorf("confidence %v at %v was promised", c[0], c[1])
+		}
+	}
+	if b := PairColluding(0.99); math.Abs(PairUndetected(b)-0.01) > 1e-12 {
+		t.Errorf("PairColluding is not the inverse: %v", b)
+	}
+}

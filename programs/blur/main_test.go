@@ -147,8 +147,8 @@ func TestRunReadsJPEGAndTellsProgress(t *testing.T) {
 // What a provider's sandbox computes is what the owner could have computed alone.
 func TestWasmWritesTheSameBytes(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "blur.wasm")
-	build := exec.Command("go", "build", "-trimpath", "-o", file, ".")
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", file, ".")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
 	if msg, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build for wasip1: %v\n%s", err, msg)
 	}

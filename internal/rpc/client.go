@@ -1,0 +1,351 @@
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net/url"
+	"strings"
+	"sync"
+
+	geth "github.com/ethereum/go-ethereum/rpc"
+
+	"github.com/crowdcompute/crowd"
+)
+
+// Client calls one node. Its errors are *Error. It may be used by many goroutines.
+type Client struct {
+	// set once
+	end  Endpoint
+	call *geth.Client
+
+	// guarded by mu
+	mu     sync.Mutex
+	stream *geth.Client // for subscriptions, made when first needed; may be call
+}
+
+// Dial connects to a node and asks who it is, so that a wrong address or token
+// fails here.
+func Dial(ctx context.Context, end Endpoint) (*Client, error) {
+	c := &Client{end: end}
+	var err error
+	if end.Socket != "" {
+		c.call, err = geth.DialIPC(ctx, end.Socket)
+		c.stream = c.call
+	} else {
+		c.call, err = dialURL(ctx, end.URL, end.Token)
+		if err == nil && strings.HasPrefix(end.URL, "ws") {
+			c.stream = c.call
+		}
+	}
+	if err != nil {
+		return nil, fromWire("connect to node", err)
+	}
+	if _, err := c.Info(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func dialURL(ctx context.Context, raw, token string) (*geth.Client, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || !strings.Contains(" http https ws wss ", " "+u.Scheme+" ") {
+		return nil, Errorf(BadRequest, "node address %q: want a URL as http://127.0.0.1:8545", raw).
+			WithHint("give the node's URL or its folder")
+	}
+	return geth.DialOptions(ctx, raw, geth.WithHeader("Authorization", "Bearer "+token))
+}
+
+// Endpoint is what the client was dialled with.
+func (c *Client) Endpoint() Endpoint { return c.end }
+
+// Close ends the connection and all streams.
+func (c *Client) Close() {
+	c.call.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stream != nil {
+		c.stream.Close()
+	}
+}
+
+func do[T any](ctx context.Context, c *Client, op, method string, args ...any) (out T, err error) {
+	err = fromWire(op, c.call.CallContext(ctx, &out, method, args...))
+	return out, err
+}
+
+func do0(ctx context.Context, c *Client, op, method string, args ...any) error {
+	return fromWire(op, c.call.CallContext(ctx, nil, method, args...))
+}
+
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	return do[Info](ctx, c, "describe node", "crowd_info")
+}
+
+func (c *Client) Quote(ctx context.Context, r PostRequest) (Quote, error) {
+	return do[Quote](ctx, c, "quote job", "crowd_quote", r)
+}
+
+func (c *Client) Post(ctx context.Context, r PostRequest) (crowd.JobID, error) {
+	return do[crowd.JobID](ctx, c, "post job", "crowd_post", r)
+}
+
+func (c *Client) Cancel(ctx context.Context, id crowd.JobID) error {
+	return do0(ctx, c, "cancel job", "crowd_cancel", id)
+}
+
+// Jobs lists the newest jobs; limit 0 is as many as one answer may have.
+func (c *Client) Jobs(ctx context.Context, limit int) ([]JobSummary, error) {
+	return do[[]JobSummary](ctx, c, "list jobs", "crowd_jobs", orNil(limit))
+}
+
+// ResolveJob finds the job whose ID begins with prefix.
+func (c *Client) ResolveJob(ctx context.Context, prefix string) (crowd.JobID, error) {
+	return do[crowd.JobID](ctx, c, "find job", "crowd_resolveJob", prefix)
+}
+
+func (c *Client) Job(ctx context.Context, id crowd.JobID) (JobView, error) {
+	return do[JobView](ctx, c, "describe job", "crowd_job", id)
+}
+
+func (c *Client) Explain(ctx context.Context, id crowd.JobID) (Explanation, error) {
+	return do[Explanation](ctx, c, "explain job", "crowd_explain", id)
+}
+
+func (c *Client) Receipt(ctx context.Context, id crowd.JobID) (json.RawMessage, error) {
+	return do[json.RawMessage](ctx, c, "get receipt", "crowd_receipt", id)
+}
+
+func (c *Client) Result(ctx context.Context, id crowd.JobID) (Result, error) {
+	return do[Result](ctx, c, "get result", "crowd_result", id)
+}
+
+func (c *Client) ReadResult(ctx context.Context, id crowd.JobID, path string, offset int64, limit int) (Chunk, error) {
+	return do[Chunk](ctx, c, "read result", "crowd_readResult", id, path, offset, orNil(limit))
+}
+
+func (c *Client) Accounts(ctx context.Context) ([]Account, error) {
+	return do[[]Account](ctx, c, "list accounts", "crowd_accounts")
+}
+
+func (c *Client) Account(ctx context.Context, a crowd.Address) (Account, error) {
+	return do[Account](ctx, c, "show account", "crowd_account", a)
+}
+
+func (c *Client) Providers(ctx context.Context) ([]Provider, error) {
+	return do[[]Provider](ctx, c, "list providers", "crowd_providers")
+}
+
+func (c *Client) Peers(ctx context.Context) ([]Peer, error) {
+	return do[[]Peer](ctx, c, "list peers", "crowd_peers")
+}
+
+func orNil(limit int) any {
+	if limit == 0 {
+		return nil
+	}
+	return limit
+}
+
+// ListResult yields the files and folders of a result, sorted by path.
+func (c *Client) ListResult(ctx context.Context, id crowd.JobID) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		after := ""
+		for {
+			page, err := do[[]Entry](ctx, c, "list result", "crowd_listResult", id, after, nil)
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			for _, e := range page {
+				// Sorted, or a wrong node could keep us here for ever.
+				if e.Path <= after {
+					yield(Entry{}, Errorf(Internal, "list result: %q is not behind %q", e.Path, after))
+					return
+				}
+				if after = e.Path; !yield(e, nil) {
+					return
+				}
+			}
+			if len(page) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// Download writes a file of a result to w and returns its size.
+func (c *Client) Download(ctx context.Context, id crowd.JobID, path string, w io.Writer) (int64, error) {
+	var at int64
+	for {
+		chunk, err := c.ReadResult(ctx, id, path, at, MaxChunk)
+		if err != nil {
+			return at, err
+		}
+		n, err := w.Write(chunk.Data)
+		at += int64(n)
+		switch {
+		case err != nil:
+			return at, fmt.Errorf("write %s: %w", path, err)
+		case chunk.EOF:
+			return at, nil
+		case n == 0:
+			return at, Errorf(Internal, "read %s: the node sends nothing at byte %d", path, at)
+		}
+	}
+}
+
+// UploadFile stores what r reads and returns its CID. progress, which may be nil,
+// is told the bytes of each chunk sent.
+func (c *Client) UploadFile(ctx context.Context, r io.Reader, progress func(int)) (crowd.CID, error) {
+	return c.upload(ctx, KindFile, func(id string) error { return c.send(ctx, id, "", r, progress) })
+}
+
+// UploadFolder stores the files and folders of dir. Links to files are followed,
+// all else that is neither file nor folder is refused.
+func (c *Client) UploadFolder(ctx context.Context, dir fs.FS, progress func(int)) (crowd.CID, error) {
+	return c.upload(ctx, KindFolder, func(id string) error {
+		return fs.WalkDir(dir, ".", func(path string, d fs.DirEntry, err error) error {
+			if err != nil || path == "." {
+				return err
+			}
+			if d.IsDir() {
+				return do0(ctx, c, "upload "+path, "crowd_writeUpload", id, path+"/", 0, []byte{})
+			}
+			f, err := dir.Open(path)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if info, err := f.Stat(); err != nil {
+				return err
+			} else if !info.Mode().IsRegular() {
+				return Errorf(BadRequest, "upload %s: not a file", path).WithHint("leave out links to folders, pipes and devices")
+			}
+			return c.send(ctx, id, path, f, progress)
+		})
+	})
+}
+
+func (c *Client) upload(ctx context.Context, kind string, fill func(id string) error) (crowd.CID, error) {
+	id, err := do[string](ctx, c, "begin upload", "crowd_beginUpload", kind)
+	if err != nil {
+		return "", err
+	}
+	if err := fill(id); err != nil {
+		// Best effort: what is not aborted expires.
+		do0(context.WithoutCancel(ctx), c, "abort upload", "crowd_abortUpload", id)
+		return "", err
+	}
+	return do[crowd.CID](ctx, c, "finish upload", "crowd_finishUpload", id)
+}
+
+func (c *Client) send(ctx context.Context, id, path string, r io.Reader, progress func(int)) error {
+	buf := make([]byte, MaxChunk)
+	for at := int64(0); ; {
+		n, err := io.ReadFull(r, buf)
+		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !end {
+			return fmt.Errorf("read %s: %w", path, err)
+		}
+		if n > 0 || at == 0 { // an empty file is one empty chunk
+			if err := do0(ctx, c, strings.TrimSpace("upload "+path), "crowd_writeUpload", id, path, at, buf[:n]); err != nil {
+				return err
+			}
+			at += int64(n)
+			if progress != nil {
+				progress(n)
+			}
+		}
+		if end {
+			return nil
+		}
+	}
+}
+
+// Watch yields what happened and happens to a job, from its beginning until a
+// final stage. Every other end is an error.
+func (c *Client) Watch(ctx context.Context, id crowd.JobID) iter.Seq2[JobEvent, error] {
+	return func(yield func(JobEvent, error) bool) {
+		final := false
+		for ev, err := range listen[JobEvent](ctx, c, "watch job", "job", id) {
+			if !yield(ev, err) || err != nil {
+				return
+			}
+			final = final || ev.Stage.Final()
+		}
+		if !final {
+			yield(JobEvent{}, Errorf(Unavailable, "watch job: the node ended the stream before the job ended").
+				WithHint("watch it again; the history is kept"))
+		}
+	}
+}
+
+// Logs yields what a job's program has written and, with follow, writes until it ends.
+func (c *Client) Logs(ctx context.Context, id crowd.JobID, follow bool) iter.Seq2[LogChunk, error] {
+	return listen[LogChunk](ctx, c, "follow logs", "logs", id, follow)
+}
+
+func (c *Client) streamClient(ctx context.Context) (*geth.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stream == nil { // HTTP cannot carry notes: the same server speaks WebSocket
+		s, err := dialURL(ctx, "ws"+strings.TrimPrefix(c.end.URL, "http"), c.end.Token)
+		if err != nil {
+			return nil, err
+		}
+		c.stream = s
+	}
+	return c.stream, nil
+}
+
+func listen[T any](ctx context.Context, c *Client, op string, args ...any) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var zero T
+		conn, err := c.streamClient(ctx)
+		if err != nil {
+			yield(zero, fromWire(op, err))
+			return
+		}
+		// No capacity: go-ethereum's client queues what we have not taken yet, up to
+		// 20,000 notes, and then ends the subscription.
+		notes := make(chan note[T])
+		sub, err := conn.Subscribe(ctx, namespace, notes, args...)
+		if err != nil {
+			yield(zero, fromWire(op, err))
+			return
+		}
+		defer sub.Unsubscribe()
+		for {
+			select {
+			case <-ctx.Done():
+				yield(zero, fromWire(op, ctx.Err()))
+				return
+			case err := <-sub.Err():
+				if err == nil {
+					err = geth.ErrClientQuit
+				}
+				yield(zero, fromWire(op, err))
+				return
+			case n := <-notes:
+				switch {
+				case n.Error != nil:
+					yield(zero, n.Error.error())
+					return
+				case n.End:
+					return
+				case n.Item == nil:
+					yield(zero, Errorf(Internal, "%s: an empty note", op))
+					return
+				case !yield(*n.Item, nil):
+					return
+				}
+			}
+		}
+	}
+}

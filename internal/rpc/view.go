@@ -1,0 +1,310 @@
+package rpc
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+)
+
+// The views are what people and programs outside see. Credits are micro-credits,
+// prices micro-credits per mega-gas, sizes bytes, times RFC 3339, bytes base64.
+
+// Stage is where in its life a job is. The order is the order of a good life.
+type Stage string
+
+const (
+	Posted    Stage = "posted"    // escrow is locked, the lot is not drawn yet
+	Drawn     Stage = "drawn"     // the lot has chosen who works
+	Running   Stage = "running"   // executors work
+	Committed Stage = "committed" // executors are bound to results that they have not shown
+	Checked   Stage = "checked"   // results are open and were compared
+	Court     Stage = "court"     // results differ: the authorities re-execute
+	Delivered Stage = "delivered" // the consumer's node holds the result
+	Settled   Stage = "settled"   // everybody is paid; the end
+	Cancelled Stage = "cancelled" // the consumer took it back; the end
+	Failed    Stage = "failed"    // no result; the escrow went back; the end
+)
+
+// Final reports whether a job's life ends with s.
+func (s Stage) Final() bool { return s == Settled || s == Cancelled || s == Failed }
+
+// Info describes the node that answers.
+type Info struct {
+	Node    crowd.NodeID  `json:"node"`
+	Address crowd.Address `json:"address"`
+	Roles   []string      `json:"roles"` // consumer, provider, authority
+	Chain   string        `json:"chain"`
+	Height  crowd.Height  `json:"height"`
+	Version string        `json:"version"`
+	Listen  []string      `json:"listen"` // multiaddresses
+	Peers   int           `json:"peers"`
+	Started time.Time     `json:"started"`
+}
+
+// Limits of one run.
+type Limits struct {
+	Gas        crowd.Gas `json:"gas"`
+	Memory     uint64    `json:"memory"`
+	Output     uint64    `json:"output"`
+	WallMillis int64     `json:"wallMillis"`
+}
+
+// Filters say which providers may be drawn; empty ones exclude nobody.
+type Filters struct {
+	MaxPrice  crowd.Price    `json:"maxPrice,omitempty"` // 0: any price that the budget allows
+	Tags      []string       `json:"tags,omitempty"`
+	Countries []string       `json:"countries,omitempty"`
+	Providers []crowd.NodeID `json:"providers,omitempty"`
+}
+
+// PostRequest is a job to be quoted or posted. Content is uploaded before.
+type PostRequest struct {
+	Program    crowd.CID     `json:"program"`
+	Inputs     crowd.CID     `json:"inputs,omitempty"` // a folder, seen at /in
+	Stdin      crowd.CID     `json:"stdin,omitempty"`
+	Args       []string      `json:"args,omitempty"`
+	Env        []string      `json:"env,omitempty"`  // NAME=value
+	Seed       *crowd.Hash   `json:"seed,omitempty"` // absent: zero
+	Limits     Limits        `json:"limits"`
+	Filters    Filters       `json:"filters"`
+	Budget     crowd.Credits `json:"budget,omitempty"`     // most that may be locked; 0: what the quote says
+	Confidence float64       `json:"confidence,omitempty"` // that a wrong result is found; 0: the default, 0.99
+}
+
+// Spec is the job that r asks for, validated. A Budget of zero is left for the
+// node to fill.
+func (r *PostRequest) Spec() (crowd.JobSpec, error) {
+	s := crowd.JobSpec{
+		Task: crowd.Task{
+			Program: r.Program, Inputs: r.Inputs, Stdin: r.Stdin, Args: r.Args, Env: r.Env,
+			Limits: crowd.Limits{Gas: r.Limits.Gas, Memory: r.Limits.Memory, Output: r.Limits.Output},
+		},
+		Plan: crowd.Plan{Method: crowd.PlanPair},
+		Filters: crowd.Filters{MaxPrice: r.Filters.MaxPrice, Tags: r.Filters.Tags,
+			Countries: r.Filters.Countries, Providers: r.Filters.Providers},
+		Budget: r.Budget,
+	}
+	if r.Seed != nil {
+		s.Task.Seed = *r.Seed
+	}
+	// Clamped, so that the product cannot overflow; Validate refuses both ends.
+	ms := min(max(r.Limits.WallMillis, -1), int64(crowd.MaxWall/time.Millisecond)+1)
+	s.Task.Limits.Wall = time.Duration(ms) * time.Millisecond
+	if err := s.Validate(); err != nil {
+		return crowd.JobSpec{}, Errorf(BadRequest, "%w", err)
+	}
+	if !(r.Confidence >= 0 && r.Confidence < 1) {
+		return crowd.JobSpec{}, Errorf(BadRequest, "confidence %v: want a number from 0 to below 1", r.Confidence)
+	}
+	return s, nil
+}
+
+// Quote is what a job would cost at most and how sure its result would be.
+type Quote struct {
+	Bound        crowd.Credits `json:"bound"`      // most that is locked and can be spent
+	Price        crowd.Price   `json:"price"`      // the price that the bound assumes
+	Plan         string        `json:"plan"`       // "pair"
+	Undetected   float64       `json:"undetected"` // probability that a wrong result is accepted
+	Eligible     int           `json:"eligible"`   // providers that could be drawn
+	Needed       int           `json:"needed"`     // providers that the plan wants
+	Requirements []Requirement `json:"requirements"`
+}
+
+// Requirement is one condition on providers and how many meet it, taken alone.
+type Requirement struct {
+	Name string `json:"name"` // "price <= 1000", "tag gpu"
+	Met  int    `json:"met"`
+	Of   int    `json:"of"`
+}
+
+// Outcome is what a run came to.
+type Outcome struct {
+	Status    string    `json:"status"` // crowd.Status as text: "exited", "out of gas", …
+	ExitCode  uint32    `json:"exitCode"`
+	Gas       crowd.Gas `json:"gas"`
+	Result    crowd.CID `json:"result"`
+	UserError bool      `json:"userError"` // the program or its input is to blame
+}
+
+// ViewOutcome is the view of o.
+func ViewOutcome(o crowd.Outcome) *Outcome {
+	return &Outcome{o.Status.String(), o.ExitCode, o.Gas, o.Result, o.UserError()}
+}
+
+func (o *Outcome) String() string {
+	if o.Status == crowd.Exited.String() {
+		return fmt.Sprintf("exit code %d", o.ExitCode)
+	}
+	return o.Status
+}
+
+// Member is one node in a job's committee.
+type Member struct {
+	Node      crowd.NodeID `json:"node"`
+	Role      string       `json:"role"`      // executor, alternate
+	Priority  uint64       `json:"priority"`  // the lot: highest 64 bits of the VRF output; lower comes first
+	ProofOK   bool         `json:"proofOK"`   // this node checked the VRF proof
+	State     string       `json:"state"`     // claimed, running, committed, revealed, silent, failed
+	Why       string       `json:"why"`       // of State
+	Gas       crowd.Gas    `json:"gas"`       // used so far
+	Committed bool         `json:"committed"` // its commitment is on chain
+	Revealed  bool         `json:"revealed"`  // its outcome is on chain
+	Match     *bool        `json:"match"`     // its outcome is the accepted one; absent while unknown
+}
+
+// Progress of a run, as the executors tell it; nobody has checked it.
+type Progress struct {
+	Gas   crowd.Gas `json:"gas"`   // of the executor that is farthest
+	Limit crowd.Gas `json:"limit"` // most it may use; a run usually ends before
+}
+
+// Verdict is how the check of a result ended.
+type Verdict struct {
+	Accepted bool    `json:"accepted"` // there is a result to rely on
+	Method   string  `json:"method"`   // pair, court
+	Why      string  `json:"why"`
+	Blame    []Blame `json:"blame"`
+}
+
+// Blame names who is at fault; Node is absent when it is the consumer.
+type Blame struct {
+	Node  *crowd.NodeID `json:"node,omitempty"`
+	Fault string        `json:"fault"` // user error, node fault, malice
+	Why   string        `json:"why"`
+}
+
+// Payment is one line of a settlement.
+type Payment struct {
+	Account crowd.Address `json:"account"`        // the zero address: burned
+	Node    *crowd.NodeID `json:"node,omitempty"` // whose account it is, when known
+	Change  int64         `json:"change"`         // micro-credits, negative for a loss
+	From    string        `json:"from,omitempty"` // escrow, stake
+	Why     string        `json:"why"`            // "executed", "refund", "slashed: wrong result"
+	Slashed bool          `json:"slashed,omitempty"`
+}
+
+// JobEvent says that something happened to a job, and why. What a stage does
+// not have is absent.
+type JobEvent struct {
+	Seq       int           `json:"seq"` // from 1, without gaps
+	Time      time.Time     `json:"time"`
+	Height    crowd.Height  `json:"height,omitempty"` // of the block that said so
+	Stage     Stage         `json:"stage"`
+	Why       string        `json:"why"`
+	Committee []Member      `json:"committee,omitempty"` // at drawn and whenever it changes
+	Progress  *Progress     `json:"progress,omitempty"`  // while running
+	Verdict   *Verdict      `json:"verdict,omitempty"`   // from checked on
+	Outcome   *Outcome      `json:"outcome,omitempty"`   // from checked on
+	Payments  []Payment     `json:"payments,omitempty"`  // at the end
+	Price     crowd.Credits `json:"price,omitempty"`     // what the consumer paid, at the end
+	Failure   *Failure      `json:"failure,omitempty"`   // at failed
+}
+
+// Failure is why a job has no result, in the terms of an Error.
+type Failure struct {
+	Kind    Kind   `json:"kind"`
+	Message string `json:"message"`
+	Hint    string `json:"hint"`
+}
+
+// JobSummary is one line of a list of jobs.
+type JobSummary struct {
+	ID      crowd.JobID   `json:"id"`
+	Posted  time.Time     `json:"posted"`
+	Updated time.Time     `json:"updated"`
+	Stage   Stage         `json:"stage"`
+	Why     string        `json:"why"`
+	Program crowd.CID     `json:"program"`
+	Outcome *Outcome      `json:"outcome,omitempty"`
+	Price   crowd.Credits `json:"price"` // paid; 0 before the end
+}
+
+// JobView is all that the node knows of a job.
+type JobView struct {
+	JobSummary
+	Owner     crowd.Address `json:"owner"`
+	Request   PostRequest   `json:"request"`
+	Plan      string        `json:"plan"`
+	Escrow    crowd.Credits `json:"escrow"`  // still locked
+	History   []JobEvent    `json:"history"` // without mere progress
+	Committee []Member      `json:"committee"`
+	Verdict   *Verdict      `json:"verdict,omitempty"`
+	Payments  []Payment     `json:"payments"`
+	Failure   *Failure      `json:"failure,omitempty"`
+}
+
+// Explanation says why a job is where it is, and the smallest change that would
+// move it.
+type Explanation struct {
+	Job          crowd.JobID   `json:"job"`
+	Stage        Stage         `json:"stage"`
+	Why          string        `json:"why"`
+	Fix          string        `json:"fix,omitempty"` // empty: nothing is wrong
+	Requirements []Requirement `json:"requirements,omitempty"`
+}
+
+// LogChunk is a piece of what a running program wrote.
+type LogChunk struct {
+	Stream string       `json:"stream"` // stdout, stderr
+	Node   crowd.NodeID `json:"node"`   // on which executor
+	Offset int64        `json:"offset"` // of Data in the stream
+	Data   []byte       `json:"data"`
+}
+
+// Result is a delivered result; its files are listed and read separately.
+type Result struct {
+	Job     crowd.JobID   `json:"job"`
+	Outcome Outcome       `json:"outcome"`
+	Verdict *Verdict      `json:"verdict,omitempty"`
+	Price   crowd.Credits `json:"price"`
+	Stdout  int64         `json:"stdout"` // sizes, bytes
+	Stderr  int64         `json:"stderr"`
+}
+
+// Entry is a file or folder of a result: stdout, stderr, out, out/….
+type Entry struct {
+	Path   string `json:"path"`
+	Size   int64  `json:"size"`
+	Folder bool   `json:"folder,omitempty"`
+}
+
+// Chunk is a piece of a file.
+type Chunk struct {
+	Data []byte `json:"data"`
+	EOF  bool   `json:"eof"` // Data ends where the file ends
+}
+
+// Account is what an address owns.
+type Account struct {
+	Name    string        `json:"name,omitempty"` // of an account of this node
+	Address crowd.Address `json:"address"`
+	Own     bool          `json:"own"` // this node holds the key
+	Balance crowd.Credits `json:"balance"`
+	Escrow  crowd.Credits `json:"escrow"` // locked in jobs
+	Stake   crowd.Credits `json:"stake"`
+	Nonce   uint64        `json:"nonce"`
+}
+
+// Provider is a node that lends its machine.
+type Provider struct {
+	Node      crowd.NodeID  `json:"node"`
+	Address   crowd.Address `json:"address"`
+	Price     crowd.Price   `json:"price"`
+	Country   string        `json:"country,omitempty"`
+	Tags      []string      `json:"tags,omitempty"`
+	Stake     crowd.Credits `json:"stake"`
+	Done      uint64        `json:"done"`   // jobs done
+	Caught    uint64        `json:"caught"` // times proven wrong
+	Online    bool          `json:"online"`
+	Suspended string        `json:"suspended,omitempty"` // why it cannot be drawn
+}
+
+// Peer is a node that this one is connected to.
+type Peer struct {
+	Node      crowd.NodeID `json:"node"`
+	Addresses []string     `json:"addresses"`
+	Path      string       `json:"path"` // direct, punched, relayed
+	RTTMillis float64      `json:"rttMillis"`
+	Since     time.Time    `json:"since"`
+}

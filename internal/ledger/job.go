@@ -78,6 +78,7 @@ type Place struct {
 	Commitment crowd.Hash
 	Sealed     [][]byte // to each authority; gone once opened
 	Opening    *Opening
+	Slashed    crowd.Credits // stake lost to Fraud
 }
 
 // Step is one entry of a job's history.
@@ -162,6 +163,17 @@ func (j *Job) earliest() (t crowd.Time) {
 		}
 	}
 	return t
+}
+
+// Spent is what an ended job cost its owner: the escrow less what came back.
+func (j *Job) Spent() crowd.Credits {
+	cost, owner := EscrowFor(&j.Spec), j.Owner.Address()
+	for _, p := range j.Payments {
+		if p.To == owner {
+			cost -= min(cost, p.Amount)
+		}
+	}
+	return cost
 }
 
 // EscrowFor is what posting spec locks: the most that the executors can earn.

@@ -85,6 +85,7 @@ func (w *work) fraud(j *Job, place *Place, why string) {
 	w.putProvider(p)
 	w.reputation(place.Node.Address(), func(r *Reputation) { r.Caught++ })
 	j.Slashed += amount
+	place.Slashed = amount
 	w.emit(Slashed{j.ID, place.Node, amount})
 }
 

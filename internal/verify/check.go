@@ -76,7 +76,7 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	note("commitments", fmt.Sprintf("%d openings fit what was committed", n), err)
 	by, err := checkVerdict(&g, &j)
 	note("verdict", by, err)
-	note("payments", fmt.Sprintf("%d payments account for the whole escrow", len(j.Payments)), checkPayments(&j))
+	note("payments", fmt.Sprintf("%d payments account for the escrow and slashed stakes to the last micro-credit", len(j.Payments)), checkPayments(&j))
 	if trust.Result != "" {
 		err = nil
 		if j.Verdict == nil {
@@ -207,8 +207,12 @@ func checkPayments(j *ledger.Job) error {
 			return errors.New("more was paid than there is")
 		}
 	}
-	if escrow := ledger.EscrowFor(&j.Spec); sum < escrow || j.Escrow != 0 || j.Slashed != 0 {
-		return fmt.Errorf("%s was paid out of an escrow of %s", sum, escrow)
+	want := ledger.EscrowFor(&j.Spec)
+	for i := range j.Places {
+		want += j.Places[i].Slashed
+	}
+	if sum != want || j.Escrow != 0 || j.Slashed != 0 {
+		return fmt.Errorf("%s was paid out of %s in escrow and slashed stakes", sum, want)
 	}
 	if j.State != ledger.Settled || j.Verdict == nil {
 		return nil

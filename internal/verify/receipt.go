@@ -81,6 +81,7 @@ type Place struct {
 	Price    crowd.Price   `json:"price"`    // micro-credits per mega-gas
 	Result   crowd.CID     `json:"result,omitempty"`
 	Gas      crowd.Gas     `json:"gas,omitempty"`
+	Slashed  crowd.Credits `json:"slashed,omitempty"` // micro-credits of stake
 }
 
 // Vote is one authority's in the court.
@@ -158,7 +159,7 @@ func summarize(chain string, j *ledger.Job) Summary {
 	}
 	for i := range j.Places {
 		p := &j.Places[i]
-		out := Place{Node: p.Node, Address: p.Node.Address(), State: p.State.String(), Why: p.Why, Price: p.Price}
+		out := Place{Node: p.Node, Address: p.Node.Address(), State: p.State.String(), Why: p.Why, Price: p.Price, Slashed: p.Slashed}
 		for k := range j.Drawn {
 			if j.Drawn[k].Node == p.Node {
 				out.Priority = j.Drawn[k].Priority
@@ -177,20 +178,13 @@ func summarize(chain string, j *ledger.Job) Summary {
 		}
 		s.Votes = append(s.Votes, v)
 	}
-	owner := j.Owner.Address()
-	back := crowd.Credits(0)
 	for _, p := range j.Payments {
 		to := "burned"
 		if !p.To.IsZero() {
 			to = p.To.String()
 		}
-		if p.To == owner {
-			back += p.Amount
-		}
 		s.Payments = append(s.Payments, Payment{To: to, Amount: p.Amount, Why: p.Why})
 	}
-	if escrow := ledger.EscrowFor(&j.Spec); back < escrow {
-		s.Paid = escrow - back
-	}
+	s.Paid = j.Spent()
 	return s
 }

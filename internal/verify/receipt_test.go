@@ -220,6 +220,7 @@ func TestReceipt_ForgeriesAreNamed(t *testing.T) {
 		{"verdict", func(_ *Receipt, j *ledger.Job) { j.Verdict.By = ledger.ByCourt }},
 		{"payments", func(_ *Receipt, j *ledger.Job) { j.Payments[0].Amount *= 3 }},
 		{"payments", func(_ *Receipt, j *ledger.Job) { j.Payments = j.Payments[:1] }},
+		{"payments", func(_ *Receipt, j *ledger.Job) { j.Places[0].Slashed = 1 }},
 		{"header", func(r *Receipt, _ *ledger.Job) { r.Evidence.Header[40] ^= 1 }},
 		{"state proof", func(r *Receipt, _ *ledger.Job) { r.Evidence.Proof = nil }},
 		{"state proof", func(_ *Receipt, j *ledger.Job) { j.History[0].Why = "a lie" }},

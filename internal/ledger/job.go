@@ -93,9 +93,10 @@ type Step struct {
 // Payment is one movement of credits that a job caused.
 type Payment struct {
 	_      struct{}      `cbor:",toarray"`
-	To     crowd.Address // zero: burned
-	Amount crowd.Credits
-	Why    string
+	To      crowd.Address // zero: burned
+	Amount  crowd.Credits
+	Why     string
+	Slashed bool // out of a cheater's stake, not the escrow
 }
 
 // Verdict is the outcome that a job came to, and how.

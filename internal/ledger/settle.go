@@ -5,32 +5,33 @@ import "github.com/crowdcompute/crowd"
 // pay moves credits from the job's escrow. The escrow always covers it: places
 // are paid at most their price, which is at most MaxPrice, for at most the limit.
 func (w *work) pay(j *Job, to crowd.Address, amount crowd.Credits, why string) {
-	if amount == 0 {
-		return
-	}
 	left, ok := j.Escrow.Sub(amount)
 	if !ok {
 		panic("bug: a job pays more than its escrow")
 	}
 	j.Escrow = left
-	w.disburse(j, to, amount, why)
+	w.disburse(j, Payment{To: to, Amount: amount, Why: why})
 }
 
 // disburse hands out credits that already left wherever they were.
-func (w *work) disburse(j *Job, to crowd.Address, amount crowd.Credits, why string) {
-	if amount == 0 {
+func (w *work) disburse(j *Job, p Payment) {
+	if p.Amount == 0 {
 		return
 	}
-	if to.IsZero() {
-		w.burn(amount)
+	if p.To.IsZero() {
+		w.burn(p.Amount)
 	} else {
-		w.credit(to, amount)
+		w.credit(p.To, p.Amount)
 	}
-	j.Payments = append(j.Payments, Payment{To: to, Amount: amount, Why: why})
+	j.Payments = append(j.Payments, p)
 }
 
-// WhyWork is the reason of an executor's pay.
-const WhyWork = "work done"
+// Why credits left an escrow.
+const (
+	WhyWork     = "work done"
+	WhyBurned   = "burned share of the pay"
+	WhyReturned = "escrow returned"
+)
 
 // settle pays who gave the right outcome, by gas used, and ends the job.
 func (w *work) settle(j *Job, why string, a ...any) {
@@ -43,7 +44,7 @@ func (w *work) settle(j *Job, why string, a ...any) {
 		cost := p.Price.Cost(gas)
 		burn := cost.PPM(w.params.BurnPPM)
 		w.pay(j, p.Node.Address(), cost-burn, WhyWork)
-		w.pay(j, crowd.Address{}, burn, "burned share of the pay")
+		w.pay(j, crowd.Address{}, burn, WhyBurned)
 		w.reputation(p.Node.Address(), func(r *Reputation) { r.Done++; r.Work += gas })
 	}
 	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += gas })
@@ -53,7 +54,7 @@ func (w *work) settle(j *Job, why string, a ...any) {
 // end returns what is left of the escrow, makes the owner whole and frees the places.
 func (w *work) end(j *Job, to JobState, why string, a ...any) {
 	spent := EscrowFor(&j.Spec) - j.Escrow
-	w.pay(j, j.Owner.Address(), j.Escrow, "escrow returned")
+	w.pay(j, j.Owner.Address(), j.Escrow, WhyReturned)
 	w.makeWhole(j, spent)
 	for i := range j.Places {
 		p := &j.Places[i]
@@ -101,7 +102,7 @@ func (w *work) makeWhole(j *Job, spent crowd.Credits) {
 	give := func(to crowd.Address, amount crowd.Credits, why string) {
 		amount = min(amount, pot)
 		pot -= amount
-		w.disburse(j, to, amount, why)
+		w.disburse(j, Payment{To: to, Amount: amount, Why: why, Slashed: true})
 	}
 	bounty := pot.PPM(w.params.BountyPPM)
 	give(j.Owner.Address(), spent, "made whole from the cheater's stake")

@@ -200,19 +200,22 @@ func checkVerdict(g *ledger.Genesis, j *ledger.Job) (how string, err error) {
 
 // checkPayments looks that the escrow went out whole and that pay was for gas used.
 func checkPayments(j *ledger.Job) error {
-	sum := crowd.Credits(0)
+	var paid, handed, slashed crowd.Credits
 	for _, p := range j.Payments {
+		from := &paid
+		if p.Slashed {
+			from = &handed
+		}
 		var ok bool
-		if sum, ok = sum.Add(p.Amount); !ok {
+		if *from, ok = from.Add(p.Amount); !ok {
 			return errors.New("more was paid than there is")
 		}
 	}
-	want := ledger.EscrowFor(&j.Spec)
 	for i := range j.Places {
-		want += j.Places[i].Slashed
+		slashed += j.Places[i].Slashed
 	}
-	if sum != want || j.Escrow != 0 || j.Slashed != 0 {
-		return fmt.Errorf("%s was paid out of %s in escrow and slashed stakes", sum, want)
+	if escrow := ledger.EscrowFor(&j.Spec); paid != escrow || handed != slashed || j.Escrow != 0 || j.Slashed != 0 {
+		return fmt.Errorf("%s paid of an escrow of %s, %s of slashed stakes of %s", paid, escrow, handed, slashed)
 	}
 	if j.State != ledger.Settled || j.Verdict == nil {
 		return nil

@@ -1,0 +1,186 @@
+package node
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/rpc"
+)
+
+// This file turns the ledger's records into what people see. All of it is a
+// function of the record, so that a node that was away tells the same story.
+
+// stage is the newest stage of a job in that state.
+func stage(s ledger.JobState) rpc.Stage {
+	switch s {
+	case ledger.Posted, ledger.Claiming:
+		return rpc.Posted
+	case ledger.Running:
+		return rpc.Running
+	case ledger.Revealing, ledger.Unsealing:
+		return rpc.Committed
+	case ledger.Court:
+		return rpc.Court
+	case ledger.Delivering, ledger.Inspecting:
+		return rpc.Checked
+	case ledger.Settled:
+		return rpc.Settled
+	case ledger.Cancelled:
+		return rpc.Cancelled
+	}
+	return rpc.Failed
+}
+
+func wallTime(t crowd.Time) time.Time { return time.UnixMilli(int64(t)).UTC() }
+
+// committee lists who was drawn. Each proof is checked anew, here.
+func committee(j *ledger.Job, units uint64) []rpc.Member {
+	out := make([]rpc.Member, 0, len(j.Drawn))
+	for i := range j.Drawn {
+		d := &j.Drawn[i]
+		m := rpc.Member{
+			Node: d.Node, Role: "alternate", State: "claimed", Priority: binary.BigEndian.Uint64(d.Priority[:8]),
+			ProofOK: d.Check(j.ID, j.Beacon, j.Tickets, units) == nil,
+		}
+		if p := j.Place(d.Node); p != nil {
+			m.Role, m.State, m.Why = "executor", p.State.String(), p.Why
+			m.Committed = p.Commitment != crowd.Hash{}
+			if p.Opening != nil {
+				m.Revealed, m.Gas = true, p.Opening.Outcome.Gas
+			}
+			if m.Revealed && j.Verdict != nil {
+				match := p.Opening.Outcome == j.Verdict.Outcome
+				m.Match = &match
+			}
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+func verdict(j *ledger.Job) *rpc.Verdict {
+	if j.Verdict == nil && !j.State.Ended() {
+		return nil
+	}
+	v := &rpc.Verdict{Accepted: j.Verdict != nil && j.State != ledger.Failed}
+	if j.Verdict != nil {
+		v.Method = "pair"
+		v.Why = "the drawn executors agree"
+		if j.Verdict.By == ledger.ByCourt {
+			v.Method, v.Why = "court", "the authorities re-executed the task"
+		}
+		if o := j.Verdict.Outcome; o.UserError() {
+			v.Blame = append(v.Blame, rpc.Blame{Fault: "user error", Why: o.Status.String() + exitText(o)})
+		}
+	} else {
+		v.Why = lastStep(j).Why
+	}
+	for i := range j.Places {
+		p := &j.Places[i]
+		switch p.State {
+		case ledger.Fraud:
+			v.Blame = append(v.Blame, rpc.Blame{Node: &p.Node, Fault: "malice", Why: p.Why})
+		case ledger.Dropped:
+			v.Blame = append(v.Blame, rpc.Blame{Node: &p.Node, Fault: "node fault", Why: p.Why})
+		}
+	}
+	return v
+}
+
+func exitText(o crowd.Outcome) string {
+	if o.Status == crowd.Exited {
+		return fmt.Sprintf(" with code %d", o.ExitCode)
+	}
+	return ""
+}
+
+func outcome(j *ledger.Job) *rpc.Outcome {
+	if j.Verdict == nil {
+		return nil
+	}
+	return rpc.ViewOutcome(j.Verdict.Outcome)
+}
+
+func payments(j *ledger.Job) []rpc.Payment {
+	var out []rpc.Payment
+	for i := range j.Places {
+		if p := &j.Places[i]; p.Slashed > 0 {
+			out = append(out, rpc.Payment{Account: p.Node.Address(), Node: &p.Node, Change: -int64(p.Slashed), From: "stake", Why: "slashed: " + p.Why, Slashed: true})
+		}
+	}
+	for _, p := range j.Payments {
+		line := rpc.Payment{Account: p.To, Change: int64(p.Amount), From: "escrow", Why: p.Why}
+		if p.Slashed {
+			line.From = "stake"
+		}
+		if p.To == j.Owner.Address() {
+			line.Node = &j.Owner
+		}
+		for i := range j.Places {
+			if j.Places[i].Node.Address() == p.To {
+				line.Node = &j.Places[i].Node
+			}
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+func lastStep(j *ledger.Job) ledger.Step {
+	if n := len(j.History); n > 0 {
+		return j.History[n-1]
+	}
+	return ledger.Step{State: j.State}
+}
+
+// failure says in the border's terms why a job has no result; nil when it has or may get one.
+func failure(j *ledger.Job) *rpc.Failure {
+	if j.State != ledger.Failed {
+		return nil
+	}
+	e := rpc.Errorf(rpc.NodeFault, "%s", lastStep(j).Why)
+	return &rpc.Failure{Kind: e.Kind, Message: e.Error(), Hint: "the escrow went back to the owner; run the job again: other nodes are drawn"}
+}
+
+// event is what entering step i of j's history looks like to people. What the
+// record says only of its newest state is told with the newest step.
+func event(j *ledger.Job, i int, units uint64) rpc.JobEvent {
+	s := j.History[i]
+	ev := rpc.JobEvent{Time: wallTime(s.Time), Height: s.Height, Stage: stage(s.State), Why: s.Why}
+	switch s.State {
+	case ledger.Running, ledger.Revealing, ledger.Unsealing, ledger.Court:
+		ev.Committee = committee(j, units)
+	case ledger.Delivering, ledger.Inspecting:
+		ev.Committee, ev.Verdict, ev.Outcome = committee(j, units), verdict(j), outcome(j)
+	}
+	if s.State.Ended() {
+		ev.Committee, ev.Verdict, ev.Outcome = committee(j, units), verdict(j), outcome(j)
+		ev.Payments, ev.Price, ev.Failure = payments(j), j.Spent(), failure(j)
+	}
+	return ev
+}
+
+func summary(j *ledger.Job) rpc.JobSummary {
+	s := rpc.JobSummary{ID: j.ID, Stage: stage(j.State), Why: lastStep(j).Why, Program: j.Spec.Task.Program, Outcome: outcome(j), Updated: wallTime(lastStep(j).Time)}
+	if len(j.History) > 0 {
+		s.Posted = wallTime(j.History[0].Time)
+	}
+	if j.State.Ended() {
+		s.Price = j.Spent()
+	}
+	return s
+}
+
+func request(spec *crowd.JobSpec) rpc.PostRequest {
+	t, f := spec.Task, spec.Filters
+	seed := t.Seed
+	return rpc.PostRequest{
+		Program: t.Program, Inputs: t.Inputs, Stdin: t.Stdin, Args: t.Args, Env: t.Env, Seed: &seed,
+		Limits:  rpc.Limits{Gas: t.Limits.Gas, Memory: t.Limits.Memory, Output: t.Limits.Output, WallMillis: t.Limits.Wall.Milliseconds()},
+		Filters: rpc.Filters{MaxPrice: f.MaxPrice, Tags: f.Tags, Countries: f.Countries, Providers: f.Providers},
+		Budget:  spec.Budget,
+	}
+}

@@ -24,7 +24,13 @@ const module = "github.com/crowdcompute/crowd"
 //	pins   imports modules only to keep them in go.mod; no door is closed to it
 const layers = `
 	 10  .                                 pure
+	 20  internal/identity                 pure
+	 30  internal/ledger                   pure
+	 50  internal/verify                   pure
 	 80  internal/deps                     pins
+	160  internal/rpc
+	165  internal/rpc/rpctest
+	170  internal/node
 	200  programs/blur
 	210  programs/hello
 	220  programs/wordcount

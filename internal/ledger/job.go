@@ -92,7 +92,7 @@ type Step struct {
 
 // Payment is one movement of credits that a job caused.
 type Payment struct {
-	_      struct{}      `cbor:",toarray"`
+	_       struct{}      `cbor:",toarray"`
 	To      crowd.Address // zero: burned
 	Amount  crowd.Credits
 	Why     string

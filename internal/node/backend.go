@@ -1,0 +1,478 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/store"
+	"github.com/crowdcompute/crowd/internal/verify"
+)
+
+// backend serves a node over RPC.
+type backend struct{ *Node }
+
+var _ rpc.Backend = backend{}
+
+func (b backend) Info(context.Context) (rpc.Info, error) {
+	h, _ := b.chain.Head()
+	return rpc.Info{
+		Node: b.id, Address: b.id.Address(), Roles: b.roles(), Chain: b.chainID, Height: h,
+		Version: b.cfg.Version, Listen: b.host.Addrs(), Peers: len(b.host.Peers()), Started: b.started,
+	}, nil
+}
+
+// uploaded is the reason under which content is kept until a job pins it for itself.
+const uploaded = "upload"
+
+func (b backend) AddFile(ctx context.Context, r io.Reader) (crowd.CID, error) {
+	c, err := b.store.AddFile(ctx, r)
+	if err != nil {
+		return "", storeError(err)
+	}
+	return c, storeError(b.store.Pin(c, uploaded))
+}
+
+func (b backend) AddFolder(ctx context.Context, dir fs.FS) (crowd.CID, error) {
+	tmp, err := os.MkdirTemp(b.cfg.Dir, "folder-")
+	if err != nil {
+		return "", fmt.Errorf("add folder: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.CopyFS(tmp, dir); err != nil {
+		return "", storeError(err)
+	}
+	c, err := b.store.AddDir(ctx, tmp)
+	if err != nil {
+		return "", storeError(err)
+	}
+	return c, storeError(b.store.Pin(c, uploaded))
+}
+
+func storeError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrNoSpace):
+		return rpc.Errorf(rpc.Unavailable, "%w", err).WithHint("free space on the node's disk, or raise its store's limit")
+	case errors.Is(err, store.ErrTooBig):
+		return rpc.Errorf(rpc.TooLarge, "%w", err)
+	}
+	return err
+}
+
+// complete fills in what the request left to the node: price, budget and plan.
+func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
+	spec, err := r.Spec()
+	if err != nil {
+		return spec, verify.Plan{}, err
+	}
+	confidence := r.Confidence
+	if confidence == 0 {
+		confidence = 0.99 // DESIGN section 8
+	}
+	plan, err := verify.For(confidence, verify.DefaultColluding)
+	if err != nil {
+		return spec, plan, rpc.Errorf(rpc.BadRequest, "%w", err).WithHint("ask for at most %.2f", 1-plan.Undetected)
+	}
+	if spec.Filters.MaxPrice == 0 {
+		spec.Filters.MaxPrice = crowd.ReferencePrice
+	}
+	if spec.Budget == 0 {
+		spec.Budget = ledger.EscrowFor(&spec)
+	}
+	return spec, plan, nil
+}
+
+func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error) {
+	spec, plan, err := complete(r)
+	if err != nil {
+		return rpc.Quote{}, err
+	}
+	e, err := b.eligible(ctx, b.id, &spec)
+	if err != nil {
+		return rpc.Quote{}, err
+	}
+	return rpc.Quote{
+		Bound: ledger.EscrowFor(&spec), Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
+		Eligible: int(e.Count), Needed: plan.Executors, Requirements: requirements(e),
+	}, nil
+}
+
+func (b backend) eligible(ctx context.Context, owner crowd.NodeID, spec *crowd.JobSpec) (ledger.Eligibility, error) {
+	s, h, err := b.providers(ctx)
+	if err != nil {
+		return ledger.Eligibility{}, rpc.Errorf(rpc.Unavailable, "read the providers off the chain: %w", err)
+	}
+	return s.Eligible(owner, spec, h), nil
+}
+
+func requirements(e ledger.Eligibility) []rpc.Requirement {
+	var out []rpc.Requirement
+	of := 0
+	for i, s := range e.Steps {
+		if i == 0 {
+			of = int(s.Left)
+		}
+		out = append(out, rpc.Requirement{Name: s.Name, Met: int(s.Left), Of: of})
+		of = int(s.Left)
+	}
+	return out
+}
+
+func (b backend) Post(ctx context.Context, r rpc.PostRequest) (crowd.JobID, error) {
+	spec, _, err := complete(r)
+	if err != nil {
+		return crowd.JobID{}, err
+	}
+	for _, c := range []struct {
+		what string
+		cid  crowd.CID
+	}{{"program", spec.Task.Program}, {"inputs", spec.Task.Inputs}, {"stdin", spec.Task.Stdin}} {
+		if c.cid == "" {
+			continue
+		}
+		here, err := b.store.Has(ctx, c.cid)
+		if err != nil {
+			return crowd.JobID{}, rpc.Errorf(rpc.BadRequest, "%s: %w", c.what, err)
+		}
+		if !here {
+			return crowd.JobID{}, rpc.Errorf(rpc.BadRequest, "%s %s is not in this node's store, so that no executor could fetch it", c.what, c.cid).
+				WithHint("upload it first")
+		}
+	}
+	id, err := b.post(ctx, spec)
+	return id, refusal(err)
+}
+
+// refusal puts the ledger's reasons into the border's terms.
+func refusal(err error) error {
+	var r *ledger.Refusal
+	if !errors.As(err, &r) {
+		return err
+	}
+	kind := map[ledger.Code]rpc.Kind{
+		ledger.BadSpec: rpc.BadRequest, ledger.NoFunds: rpc.InsufficientFunds, ledger.OverBudget: rpc.OverBudget, ledger.NoProvider: rpc.NoProvider,
+		ledger.NotFound: rpc.NotFound, ledger.TooLate: rpc.TooLate, ledger.TooEarly: rpc.Conflict, ledger.NotYours: rpc.Forbidden, ledger.Duplicate: rpc.Conflict,
+	}[r.Code]
+	if kind == "" {
+		kind = rpc.Internal
+	}
+	return rpc.Errorf(kind, "%s", r.Reason)
+}
+
+func (b backend) Cancel(ctx context.Context, id crowd.JobID) error {
+	p, err := b.page(id)
+	if err != nil {
+		return err
+	}
+	if p.job.State.Ended() {
+		return rpc.Errorf(rpc.TooLate, "job %s is %s", id.Short(), p.job.State)
+	}
+	return refusal(b.cancel(ctx, id))
+}
+
+func (b backend) page(id crowd.JobID) (page, error) {
+	p, ok := b.book.look(id)
+	if !ok {
+		return p, rpc.Errorf(rpc.NotFound, "this node posted no job %s", id.Short())
+	}
+	return p, nil
+}
+
+func (b backend) Jobs(_ context.Context, limit int) ([]rpc.JobSummary, error) {
+	jobs := b.book.all()
+	out := make([]rpc.JobSummary, 0, min(limit, len(jobs)))
+	for i := range jobs[:min(limit, len(jobs))] {
+		out = append(out, summary(&jobs[i]))
+	}
+	return out, nil
+}
+
+func (b backend) MatchJobs(_ context.Context, prefix string, limit int) ([]crowd.JobID, error) {
+	var out []crowd.JobID
+	for _, j := range b.book.all() {
+		if strings.HasPrefix(j.ID.String(), prefix) && len(out) < limit {
+			out = append(out, j.ID)
+		}
+	}
+	return out, nil
+}
+
+func (b backend) Job(_ context.Context, id crowd.JobID) (rpc.JobView, error) {
+	p, err := b.page(id)
+	if err != nil {
+		return rpc.JobView{}, err
+	}
+	j := &p.job
+	v := rpc.JobView{
+		JobSummary: summary(j), Owner: j.Owner.Address(), Request: request(&j.Spec), Plan: j.Spec.Plan.Method, Escrow: j.Escrow,
+		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j),
+	}
+	for i := range j.History {
+		ev := event(j, i, b.params.CommitteeUnits)
+		ev.Seq, ev.Committee = i+1, nil
+		v.History = append(v.History, ev)
+	}
+	return v, nil
+}
+
+func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, error) {
+	p, err := b.page(id)
+	if err != nil {
+		return rpc.Explanation{}, err
+	}
+	j := &p.job
+	e, err := b.eligible(ctx, j.Owner, &j.Spec)
+	if err != nil {
+		return rpc.Explanation{}, err
+	}
+	x := rpc.Explanation{Job: id, Stage: stage(j.State), Why: lastStep(j).Why, Requirements: requirements(e)}
+	switch j.State {
+	case ledger.Posted:
+		x.Fix = "wait: the lot is drawn two blocks after the post"
+	case ledger.Claiming:
+		x.Fix = "wait: the drawn providers claim their places"
+	case ledger.Running:
+		x.Why = news(j)
+	case ledger.Failed:
+		if x.Fix = e.Why(); x.Fix == "" {
+			x.Fix = "run it again: the requirements are met"
+		}
+	}
+	return x, nil
+}
+
+func (b backend) Receipt(_ context.Context, id crowd.JobID) (json.RawMessage, error) {
+	p, err := b.page(id)
+	if err != nil {
+		return nil, err
+	}
+	if p.receipt == nil {
+		return nil, rpc.Errorf(rpc.Conflict, "job %s is %s; its receipt comes when it has ended", id.Short(), p.job.State)
+	}
+	return p.receipt, nil
+}
+
+func (b backend) Result(_ context.Context, id crowd.JobID) (rpc.Result, error) {
+	p, err := b.delivered(id)
+	if err != nil {
+		return rpc.Result{}, err
+	}
+	r := rpc.Result{Job: id, Outcome: *outcome(&p.job), Verdict: verdict(&p.job)}
+	if p.job.State.Ended() {
+		r.Price = p.job.Spent()
+	}
+	for _, s := range []struct {
+		name string
+		size *int64
+	}{{"stdout", &r.Stdout}, {"stderr", &r.Stderr}} {
+		if st, err := os.Stat(filepath.Join(b.resultDir(id), s.name)); err == nil {
+			*s.size = st.Size()
+		}
+	}
+	return r, nil
+}
+
+func (b backend) delivered(id crowd.JobID) (page, error) {
+	p, err := b.page(id)
+	if err != nil {
+		return p, err
+	}
+	if !p.delivered {
+		e := rpc.Errorf(rpc.Conflict, "job %s is %s; there is no result yet", id.Short(), p.job.State)
+		if p.job.State.Ended() {
+			e = rpc.Errorf(rpc.Conflict, "job %s %s: %s; there is no result", id.Short(), p.job.State, lastStep(&p.job).Why)
+		}
+		return p, e
+	}
+	return p, nil
+}
+
+func (b backend) Watch(ctx context.Context, id crowd.JobID) (<-chan rpc.JobEvent, error) {
+	if _, err := b.page(id); err != nil {
+		return nil, err
+	}
+	return b.book.watch(ctx, id), nil
+}
+
+// Logs tells what executors wrote while they run, and from the verified result
+// what they did not tell.
+func (b backend) Logs(ctx context.Context, id crowd.JobID, follow bool) (<-chan rpc.LogChunk, error) {
+	p, err := b.page(id)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan rpc.LogChunk) // unbuffered: a slow reader waits, nobody else does
+	go func() {
+		defer close(out)
+		var sent [2]int64
+		if !p.delivered {
+			sent = b.book.liveLogs(ctx, id, follow, out)
+		}
+		if p, ok := b.book.look(id); !ok || !p.delivered {
+			return
+		}
+		for i, name := range streams {
+			if err := b.sendFile(ctx, id, name, sent[i], out); err != nil {
+				b.log.Warn("logs", "job", id.Short(), "err", err)
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+func (b backend) sendFile(ctx context.Context, id crowd.JobID, name string, at int64, out chan<- rpc.LogChunk) error {
+	for {
+		c, err := b.ReadResult(ctx, id, name, at, 256<<10)
+		if err != nil {
+			return err
+		}
+		if len(c.Data) > 0 {
+			select {
+			case out <- rpc.LogChunk{Stream: name, Offset: at, Data: c.Data}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if at += int64(len(c.Data)); c.EOF {
+			return nil
+		}
+	}
+}
+
+func (b backend) ListResult(_ context.Context, id crowd.JobID, after string, limit int) ([]rpc.Entry, error) {
+	if _, err := b.delivered(id); err != nil {
+		return nil, err
+	}
+	var out []rpc.Entry
+	root := os.DirFS(b.resultDir(id))
+	err := fs.WalkDir(root, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || p == "." || p <= after {
+			return err
+		}
+		st, err := d.Info()
+		if err != nil {
+			return err
+		}
+		e := rpc.Entry{Path: p, Folder: d.IsDir()}
+		if !e.Folder {
+			e.Size = st.Size()
+		}
+		out = append(out, e)
+		return nil
+	})
+	slices.SortFunc(out, func(x, y rpc.Entry) int { return strings.Compare(x.Path, y.Path) })
+	return out[:min(limit, len(out))], err
+}
+
+func (b backend) ReadResult(_ context.Context, id crowd.JobID, path string, offset int64, limit int) (rpc.Chunk, error) {
+	if _, err := b.delivered(id); err != nil {
+		return rpc.Chunk{}, err
+	}
+	root, err := os.OpenRoot(b.resultDir(id))
+	if err != nil {
+		return rpc.Chunk{}, err
+	}
+	defer root.Close()
+	f, err := root.Open(filepath.FromSlash(path))
+	if err != nil {
+		return rpc.Chunk{}, rpc.Errorf(rpc.NotFound, "the result of job %s has no file %q", id.Short(), path)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return rpc.Chunk{}, rpc.Errorf(rpc.BadRequest, "%q is no file", path)
+	}
+	data := make([]byte, min(int64(limit), max(st.Size()-offset, 0)))
+	n, err := f.ReadAt(data, offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return rpc.Chunk{}, err
+	}
+	return rpc.Chunk{Data: data[:n], EOF: offset+int64(n) >= st.Size()}, nil
+}
+
+func (b backend) Accounts(ctx context.Context) ([]rpc.Account, error) {
+	a, err := b.Account(ctx, b.id.Address())
+	if err != nil {
+		return nil, err
+	}
+	a.Name = "node"
+	return []rpc.Account{a}, nil
+}
+
+func (b backend) Account(ctx context.Context, addr crowd.Address) (rpc.Account, error) {
+	var acc ledger.Account
+	var p ledger.Provider
+	for _, x := range []struct {
+		key []byte
+		v   any
+	}{{ledger.AccountKey(addr), &acc}, {ledger.ProviderKey(addr), &p}} {
+		raw, err := b.chain.Get(ctx, x.key)
+		if err != nil {
+			return rpc.Account{}, rpc.Errorf(rpc.Unavailable, "read %s off the chain: %w", addr, err)
+		}
+		if raw == nil {
+			continue
+		}
+		if err := crowd.Decode(raw, x.v); err != nil {
+			return rpc.Account{}, err
+		}
+	}
+	a := rpc.Account{Address: addr, Own: addr == b.id.Address(), Balance: acc.Balance, Stake: p.Stake, Nonce: acc.Nonce}
+	if a.Own {
+		for _, j := range b.book.all() {
+			a.Escrow += j.Escrow
+		}
+	}
+	return a, nil
+}
+
+func (b backend) Providers(ctx context.Context) ([]rpc.Provider, error) {
+	s, _, err := b.providers(ctx)
+	if err != nil {
+		return nil, rpc.Errorf(rpc.Unavailable, "read the providers off the chain: %w", err)
+	}
+	online := map[crowd.NodeID]bool{}
+	for _, p := range b.host.Peers() {
+		online[p.ID] = true
+	}
+	out := []rpc.Provider{}
+	s.EachProvider(func(p ledger.Provider) bool {
+		r := s.Reputation(p.ID.Address())
+		v := rpc.Provider{
+			Node: p.ID, Address: p.ID.Address(), Price: p.Offer.Price, Country: p.Offer.Country, Tags: p.Offer.Tags,
+			Stake: p.Stake, Done: r.Done, Caught: r.Caught, Online: online[p.ID] || p.ID == b.id,
+		}
+		switch {
+		case p.Tombstoned:
+			v.Suspended = "caught cheating"
+		case p.Leaving != 0:
+			v.Suspended = "leaving"
+		case r.Missed >= b.params.MaxMissed:
+			v.Suspended = "asleep: missed its draws"
+		}
+		out = append(out, v)
+		return true
+	})
+	return out, nil
+}
+
+func (b backend) Peers(context.Context) ([]rpc.Peer, error) {
+	out := []rpc.Peer{}
+	for _, p := range b.host.Peers() {
+		out = append(out, rpc.Peer{Node: p.ID, Addresses: p.Addrs, Path: string(p.Path), RTTMillis: float64(p.RTT.Microseconds()) / 1000, Since: p.Since})
+	}
+	return out, nil
+}

@@ -1,0 +1,270 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/chain"
+	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/identity"
+	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/rpc"
+)
+
+// LocalConfig is a whole network on this machine: authorities, providers, and
+// one consumer whose RPC the user talks to. Zero fields get defaults.
+type LocalConfig struct {
+	Dir       string
+	Providers int                    // default 7
+	Params    ledger.Params          // of a new network; default ledger.DevParams
+	Cheats    map[int]Cheat          // by provider, 0-based; adversaries for demonstrations and tests
+	Stakes    map[int]crowd.Credits  // of a new network's providers; default 100 credits
+	RPC       string                 // TCP address; default a free port of 127.0.0.1
+	Worker    []string               // command that starts a wasm worker
+	Version   string
+	Log       *slog.Logger
+}
+
+// Cheat wraps a provider's executor, the only place where a demonstration may lie.
+type Cheat func(executor.Executor) executor.Executor
+
+func (c LocalConfig) withDefaults() LocalConfig {
+	if c.Providers == 0 {
+		c.Providers = 7
+	}
+	if c.Params == (ledger.Params{}) {
+		c.Params = ledger.DevParams()
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// What everybody has in a new local network.
+const (
+	consumerFunds  = 1_000_000 * crowd.Credit
+	providerFunds  = 10 * crowd.Credit
+	providerStake  = 100 * crowd.Credit
+	authorityFunds = 10 * crowd.Credit
+)
+
+// Local is a network of nodes in one process, each with its own key, folder and sockets.
+type Local struct {
+	cfg     LocalConfig
+	genesis *ledger.Genesis
+	keys    localKeys
+	unlock  func()
+
+	mu    sync.Mutex
+	nodes []*Node // guarded by mu: authority, providers, consumer
+	ready chan struct{}
+}
+
+type localKeys struct {
+	authority, consumer *identity.Key
+	providers           []*identity.Key
+}
+
+// OpenLocal makes a network in an empty folder, or opens the one that is there.
+// A network keeps the number of providers that it was made with.
+func OpenLocal(cfg LocalConfig) (*Local, error) {
+	cfg = cfg.withDefaults()
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	unlock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	l := &Local{cfg: cfg, unlock: unlock, ready: make(chan struct{})}
+	if err := l.load(); err != nil {
+		unlock()
+		return nil, fmt.Errorf("open network in %s: %w", cfg.Dir, err)
+	}
+	return l, nil
+}
+
+func (l *Local) genesisPath() string { return filepath.Join(l.cfg.Dir, "genesis") }
+
+func (l *Local) load() error {
+	raw, err := os.ReadFile(l.genesisPath())
+	made := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if made {
+		l.genesis = &ledger.Genesis{}
+		if err := crowd.Decode(raw, l.genesis); err != nil {
+			return fmt.Errorf("%s is damaged: %w; remove the folder to begin anew", l.genesisPath(), err)
+		}
+		l.cfg.Providers = len(l.genesis.Grants) - 2
+		l.cfg.Params = l.genesis.Params
+	}
+	if l.keys.authority, err = nodeKey(l.dir("authority"), !made); err != nil {
+		return err
+	}
+	if l.keys.consumer, err = nodeKey(l.dir("consumer"), !made); err != nil {
+		return err
+	}
+	for i := range l.cfg.Providers {
+		k, err := nodeKey(l.dir(providerName(i)), !made)
+		if err != nil {
+			return err
+		}
+		l.keys.providers = append(l.keys.providers, k)
+	}
+	if made {
+		return nil
+	}
+	l.genesis = l.newGenesis()
+	return writePrivate(l.genesisPath(), crowd.Encode(l.genesis))
+}
+
+func (l *Local) newGenesis() *ledger.Genesis {
+	a := l.keys.authority
+	g := &ledger.Genesis{
+		Name: "crowd-local", Time: crowd.Time(time.Now().UnixMilli()), Params: l.cfg.Params,
+		Authorities: []ledger.Authority{{ID: a.ID(), VRF: a.VRF().Public(), Consensus: chain.ConsensusKey(a)}},
+		Grants: []ledger.Grant{
+			{ID: a.ID(), Balance: authorityFunds},
+			{ID: l.keys.consumer.ID(), Balance: consumerFunds},
+		},
+	}
+	for i, k := range l.keys.providers {
+		stake := providerStake
+		if s, ok := l.cfg.Stakes[i]; ok {
+			stake = s
+		}
+		g.Grants = append(g.Grants, ledger.Grant{
+			ID: k.ID(), Balance: providerFunds, Stake: stake, VRF: k.VRF().Public(),
+			Offer: ledger.Offer{Price: crowd.ReferencePrice, Tags: []string{"wasm"}},
+		})
+	}
+	return g
+}
+
+func providerName(i int) string { return fmt.Sprintf("provider-%d", i+1) }
+
+func (l *Local) dir(name string) string { return filepath.Join(l.cfg.Dir, name) }
+
+// Genesis of the network; the caller must not change it.
+func (l *Local) Genesis() *ledger.Genesis { return l.genesis }
+
+// Endpoint is where the consumer's RPC is, once Ready.
+func (l *Local) Endpoint() rpc.Endpoint { return l.Consumer().rpc.Endpoint() }
+
+// Provider is the ID of the i-th, 0-based.
+func (l *Local) Provider(i int) crowd.NodeID { return l.keys.providers[i].ID() }
+
+// Providers is how many there are.
+func (l *Local) Providers() int { return len(l.keys.providers) }
+
+// Consumer is the node that the user talks to, once Ready.
+func (l *Local) Consumer() *Node {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nodes[len(l.nodes)-1]
+}
+
+// Ready is closed when every node serves.
+func (l *Local) Ready() <-chan struct{} { return l.ready }
+
+// Run runs all nodes and returns when ctx has ended and they have, or one failed.
+func (l *Local) Run(ctx context.Context) error {
+	defer l.unlock()
+	g, ctx := errgroup.WithContext(ctx)
+	start := func(name string, c Config) (*Node, error) {
+		c.Dir, c.Genesis, c.Version = l.dir(name), l.genesis, l.cfg.Version
+		c.Listen = []string{"/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"}
+		c.Log = l.cfg.Log.With("node", name)
+		n, err := New(c)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		l.mu.Lock()
+		l.nodes = append(l.nodes, n)
+		l.mu.Unlock()
+		g.Go(func() error {
+			if err := n.Run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+		return n, nil
+	}
+	err := func() error {
+		a, err := start("authority", Config{Key: l.keys.authority, Worker: l.cfg.Worker})
+		if err != nil {
+			return err
+		}
+		seeds := a.host.Addrs()
+		for i, k := range l.keys.providers {
+			if _, err := start(providerName(i), Config{Key: k, Worker: l.cfg.Worker, Seeds: seeds, Cheat: l.cfg.Cheats[i]}); err != nil {
+				return err
+			}
+		}
+		_, err = start("consumer", Config{Key: l.keys.consumer, Seeds: seeds, RPC: &rpc.Config{Dir: l.cfg.Dir, Addr: l.cfg.RPC}})
+		return err
+	}()
+	if err != nil {
+		g.Go(func() error { return err })
+	} else {
+		g.Go(func() error {
+			for _, n := range l.nodes {
+				select {
+				case <-n.Ready():
+				case <-ctx.Done():
+					return nil
+				}
+			}
+			close(l.ready)
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// nodeKey reads the key of a node's folder; with make it makes one that is not there.
+func nodeKey(dir string, make bool) (*identity.Key, error) {
+	path := filepath.Join(dir, "key")
+	raw, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		k, err := identity.FromBytes(raw)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+		return k, nil
+	case !make || !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	k, err := identity.Generate(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return k, writePrivate(path, k.Bytes())
+}
+
+// writePrivate replaces a file that only its owner may read.
+func writePrivate(path string, data []byte) error {
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}

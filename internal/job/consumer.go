@@ -1,0 +1,137 @@
+package job
+
+import (
+	"slices"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// Consumer follows its job, fetches the result and accepts it, in this order.
+type Consumer struct {
+	core
+	told     int // entries of the history
+	places   []ledger.PlaceState
+	verdict  bool // told
+	tooLate  bool // to cancel; told
+	unusable bool // the result is nothing that can be fetched
+}
+
+// Step implements Machine.
+func (c *Consumer) Step(now time.Time, ev Event) []Effect {
+	return c.step(now, ev, func(now time.Time) {
+		if _, ok := ev.(UserCancel); ok && !c.jrn.Cancel {
+			c.jrn.Cancel = true
+			c.persist()
+		}
+		c.act(now)
+	})
+}
+
+func (c *Consumer) act(now time.Time) {
+	j := c.job
+	if j.Owner != c.self {
+		c.end()
+		return
+	}
+	if !j.State.Ended() && !slices.Contains(c.jrn.Kept, j.Spec.Task.Program) {
+		c.keep(c.inputs()...)
+	}
+	c.tell(now)
+	if c.jrn.Cancel {
+		c.cancel(now)
+	}
+	switch j.State {
+	case ledger.Delivering, ledger.Inspecting:
+		c.deliver(now)
+	case ledger.Settled:
+		switch {
+		case c.jrn.Have != "":
+			c.end()
+		case c.due(now, c.endsAt()):
+			c.emit(Report{Stage: StageTrouble, Why: "the result was never to be had, and nobody keeps it any longer", Time: c.chainTime(now)})
+			c.end()
+		default:
+			c.deliver(now)
+			if c.jrn.Have != "" {
+				c.end()
+			}
+		}
+	case ledger.Cancelled, ledger.Failed:
+		c.end()
+	}
+}
+
+// tell reports what is new in the record.
+func (c *Consumer) tell(now time.Time) {
+	j := c.job
+	for ; c.told < len(j.History); c.told++ {
+		h := j.History[c.told]
+		c.emit(Report{Stage: h.State.String(), Why: h.Why, Time: h.Time})
+	}
+	for i := range j.Places {
+		p := &j.Places[i]
+		if i == len(c.places) {
+			c.places = append(c.places, 0)
+		}
+		if c.places[i] != p.State {
+			c.places[i] = p.State
+			c.emit(Report{Stage: p.State.String(), Why: "executor " + p.Node.Short(), Detail: p.Why, Time: c.chainTime(now)})
+		}
+	}
+	if v := j.Verdict; v != nil && !c.verdict {
+		c.verdict = true
+		c.emit(Report{Stage: StageVerdict, Why: "by " + v.By, Detail: v.Outcome.String(), Time: c.chainTime(now)})
+		if v.Outcome.UserError() {
+			c.emit(Report{Stage: StageUserError, Why: "the program or its input is to blame: paid, not retried", Detail: v.Outcome.String(), Time: c.chainTime(now)})
+		}
+	}
+}
+
+func (c *Consumer) cancel(now time.Time) {
+	j := c.job
+	if j.State.Ended() || c.tooLate {
+		return
+	}
+	late := j.State > ledger.Running
+	for i := range j.Places {
+		late = late || j.Places[i].State == ledger.Committed
+	}
+	if late {
+		c.tooLate = true
+		c.emit(Report{Stage: StageTrouble, Why: "too late to cancel", Detail: "an executor has committed to the result; it will be delivered", Time: c.chainTime(now)})
+		return
+	}
+	c.send(now, &ledger.Cancel{Job: c.id})
+}
+
+// deliver gets the result here, and says so or complains while that matters.
+func (c *Consumer) deliver(now time.Time) {
+	j := c.job
+	result := j.Verdict.Outcome.Result
+	switch {
+	case c.jrn.Have != "":
+	case c.unusable:
+	case result == "":
+		c.unusable = true
+	case c.work.fetched && c.work.unusable:
+		c.unusable = true
+		c.emit(Report{Stage: StageTrouble, Why: "the result is nothing that can be fetched", Detail: string(result), Time: c.chainTime(now)})
+	case c.work.fetched:
+		c.jrn.Have = result
+		c.jrn.keep(result)
+		c.persist()
+		c.emit(Keep{result})
+		c.emit(Report{Stage: StageDelivered, Why: "the result is here", Detail: string(result), Time: c.chainTime(now)})
+	case !c.busy(now):
+		c.fetch(now, c.resultHolders(), c.maxResult(), result)
+	}
+	switch {
+	case j.State.Ended():
+	case c.jrn.Have != "":
+		c.send(now, &ledger.Accept{Job: c.id})
+	case j.State == ledger.Delivering && (c.unusable || c.due(now, j.Due-crowd.Time(c.Params.DeliveryWindow/3))):
+		c.send(now, &ledger.Complain{Job: c.id})
+	}
+}

@@ -1,0 +1,459 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/identity"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// Config is what every machine of a node shares.
+type Config struct {
+	Key         *identity.Key
+	Rand        io.Reader // of salts and one-time keys
+	Params      ledger.Params
+	Authorities []ledger.Authority
+}
+
+// New is the machine of one role. journal is what its last Persist wrote, or
+// nil for a machine that never was; a damaged one is an error.
+func New(c Config, id crowd.JobID, r Role, jrn []byte) (Machine, error) {
+	j := journal{Job: id, Role: r}
+	if jrn != nil {
+		var err error
+		if j, err = decodeJournal(jrn); err != nil {
+			return nil, err
+		}
+		if j.Job != id || j.Role != r {
+			return nil, fmt.Errorf("job journal: of the %s of job %s, not the %s of %s", j.Role, j.Job.Short(), r, id.Short())
+		}
+	}
+	core := core{
+		Config: c, self: c.Key.ID(), id: id, jrn: j, resumed: jrn != nil,
+		sends: map[string]*sending{},
+	}
+	switch r {
+	case AsConsumer:
+		return &Consumer{core: core}, nil
+	case AsExecutor:
+		return &Executor{core: core}, nil
+	case AsAuthority:
+		return &Authority{core: core}, nil
+	}
+	return nil, fmt.Errorf("job machine: %s", r)
+}
+
+const (
+	backoffFirst = 250 * time.Millisecond // a failed attempt is repeated after that, doubled each time
+	backoffMost  = 30 * time.Second
+	sendPatience = 15 * time.Second // a Send that does not end is taken for failed
+	lookGrace    = time.Second      // a state that ought to have ended so long ago is looked up
+	lookEvery    = time.Minute      // so is a job without news
+)
+
+// core is what the three roles share.
+type core struct {
+	// set once
+	Config
+	self crowd.NodeID
+	id   crowd.JobID
+
+	jrn     journal
+	resumed bool // the journal's pins must be set again
+
+	job    *ledger.Job // newest record; nil: none seen
+	height crowd.Height
+	asks   *ledger.Provider // the own provider record
+	gone   bool
+	ahead  time.Duration // of block time over the local clock, most seen, never negative
+	news   time.Time     // of the last record
+
+	sends map[string]*sending // never ranged over
+	work  working
+
+	wake time.Time
+	out  []Effect
+	done bool
+}
+
+// sending is one message that the chain does not show yet.
+type sending struct {
+	flying bool
+	over   bool // applied, or refused for good
+	fails  int
+	next   time.Time // when to try again, or to give up waiting for the end
+}
+
+// working is the one Fetch or Run of a machine.
+type working struct {
+	flying   bool
+	run      bool // else a Fetch
+	try      uint64
+	fails    int // in a row
+	err      error
+	next     time.Time // when to try again, or to give up waiting for the end
+	fetched  bool
+	unusable bool // what was fetched
+}
+
+func backoff(fails int) time.Duration {
+	return min(backoffFirst<<min(fails-1, 16), backoffMost)
+}
+
+func (c *core) emit(e Effect) { c.out = append(c.out, e) }
+
+// Deadline implements Machine.
+func (c *core) Deadline() time.Time { return c.wake }
+
+func (c *core) wakeAt(t time.Time) {
+	if c.wake.IsZero() || t.Before(c.wake) {
+		c.wake = t
+	}
+}
+
+// chainTime is the block time that a block made now would carry.
+func (c *core) chainTime(now time.Time) crowd.Time {
+	return crowd.Time(now.Add(c.ahead).UnixMilli())
+}
+
+// due reports whether block time t has come, and wakes the machine then.
+func (c *core) due(now time.Time, t crowd.Time) bool {
+	if c.chainTime(now) >= t {
+		return true
+	}
+	c.wakeAt(time.UnixMilli(int64(t)).Add(-c.ahead))
+	return false
+}
+
+// step takes in the event and lets act decide what is due.
+func (c *core) step(now time.Time, ev Event, act func(time.Time)) []Effect {
+	c.out, c.wake = nil, time.Time{}
+	if c.done {
+		return nil
+	}
+	if c.resumed {
+		c.resumed = false
+		for _, cid := range c.jrn.Kept {
+			c.emit(Keep{cid})
+		}
+	}
+	switch ev := ev.(type) {
+	case Chain:
+		if ev.Job.ID == c.id && ev.Height >= c.height && !c.gone {
+			c.job, c.height, c.asks, c.news = &ev.Job, ev.Height, ev.Self, now
+			c.ahead = max(c.ahead, time.UnixMilli(int64(ev.Time)).Sub(now))
+		}
+	case Gone:
+		c.gone = c.gone || ev.Height >= c.height
+	case Sent:
+		c.sent(now, ev)
+	case Fetched:
+		if c.landed(now, ev.Try, false, ev.Err) {
+			c.work.fetched, c.work.unusable = true, ev.Err != nil
+		}
+	case Ran, Woke, UserCancel: // the roles'
+	}
+	switch {
+	case c.gone:
+		c.end()
+	case c.job != nil:
+		act(now)
+	}
+	c.look(now)
+	return c.out
+}
+
+// look asks for news that are overdue.
+func (c *core) look(now time.Time) {
+	if c.done || c.job != nil && c.job.State.Ended() {
+		return
+	}
+	at := c.news.Add(lookEvery)
+	if c.job != nil && c.job.Due != 0 {
+		if due := time.UnixMilli(int64(c.job.Due)).Add(lookGrace - c.ahead); due.After(c.news) && due.Before(at) {
+			at = due
+		}
+	}
+	if !now.Before(at) {
+		c.emit(Look{})
+		c.news, at = now, now.Add(lookEvery) // the answer is news; its loss costs a minute
+	}
+	c.wakeAt(at)
+}
+
+// send puts m on chain unless that is under way, done, or waits for its turn.
+func (c *core) send(now time.Time, m ledger.Message) {
+	key := sendKey(m)
+	s := c.sends[key]
+	if s == nil {
+		s = &sending{}
+		c.sends[key] = s
+	}
+	if s.over {
+		return
+	}
+	if now.Before(s.next) {
+		c.wakeAt(s.next)
+		return
+	}
+	s.flying, s.next = true, now.Add(sendPatience)
+	c.wakeAt(s.next)
+	c.emit(Send{m})
+}
+
+// sendKey tells apart what may be under way at once.
+func sendKey(m ledger.Message) string {
+	switch m := m.(type) {
+	case *ledger.Unseal:
+		return fmt.Sprintf("unseal %x", m.Executor[:])
+	case *ledger.Vote:
+		return fmt.Sprintf("vote %d %x", m.Question, m.Executor[:])
+	}
+	return fmt.Sprintf("%T", m)
+}
+
+func (c *core) sent(now time.Time, ev Sent) {
+	s := c.sends[sendKey(ev.Message)]
+	if s == nil || !s.flying {
+		return
+	}
+	s.flying = false
+	if ev.Err == nil {
+		s.over = true
+		return
+	}
+	var r *ledger.Refusal
+	if errors.As(ev.Err, &r) {
+		switch r.Code {
+		case ledger.BadNonce, ledger.NoFunds, ledger.TooEarly: // may pass
+		default:
+			s.over = true
+			c.trouble(now, fmt.Sprintf("the chain refused a %s", name(ev.Message)), r)
+			return
+		}
+	}
+	s.fails++
+	s.next = now.Add(backoff(s.fails))
+	if s.fails == 3 {
+		c.trouble(now, fmt.Sprintf("a %s does not get on chain", name(ev.Message)), ev.Err)
+	}
+}
+
+// refused reports whether m's kind was tried and is settled, one way or the other.
+func (c *core) over(m ledger.Message) bool {
+	s := c.sends[sendKey(m)]
+	return s != nil && s.over
+}
+
+func name(m ledger.Message) string {
+	return strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", m), "*ledger."))
+}
+
+func (c *core) trouble(now time.Time, why string, err error) {
+	c.emit(Report{Stage: StageTrouble, Why: why, Detail: err.Error(), Time: c.chainTime(now)})
+}
+
+// busy reports whether a Fetch or Run is under way or waits for its turn.
+func (c *core) busy(now time.Time) bool {
+	if c.work.flying && !now.Before(c.work.next) { // its end got lost
+		c.emit(Stop{})
+		c.fault(now, fmt.Errorf("no end after all the time it had"))
+	}
+	if now.Before(c.work.next) {
+		c.wakeAt(c.work.next)
+		return true
+	}
+	return false
+}
+
+func (c *core) begin(now time.Time, patience time.Duration, run bool) uint64 {
+	c.work.flying, c.work.run, c.work.next = true, run, now.Add(patience)
+	c.work.try++
+	c.wakeAt(c.work.next)
+	return c.work.try
+}
+
+// fetchPatience is generous: a driver ends every Fetch by itself.
+const fetchPatience = 30 * time.Minute
+
+func (c *core) fetch(now time.Time, from []crowd.NodeID, most uint64, cids ...crowd.CID) {
+	var some []crowd.CID
+	for _, cid := range cids {
+		if cid != "" {
+			some = append(some, cid)
+		}
+	}
+	if c.work.fails == 0 {
+		c.emit(Report{Stage: StageFetching, Why: fmt.Sprintf("from %d peers", len(from)), Time: c.chainTime(now)})
+	}
+	c.emit(Fetch{Try: c.begin(now, fetchPatience, false), CIDs: some, From: from, Max: most})
+}
+
+func (c *core) run(now time.Time) {
+	c.emit(Report{Stage: StageExecuting, Time: c.chainTime(now)})
+	t := c.job.Spec.Task
+	try := c.begin(now, 2*t.Limits.Wall+fetchPatience, true)
+	c.emit(Run{Try: try, Task: t, Unusable: c.work.unusable})
+}
+
+// landed takes in the end of a Fetch or Run: true when it gave something.
+func (c *core) landed(now time.Time, try uint64, run bool, err error) bool {
+	w := &c.work
+	if !w.flying || w.try != try || w.run != run {
+		return false // late or double
+	}
+	if err != nil && !(errors.Is(err, ErrUnusable) && !run) {
+		c.fault(now, err)
+		return false
+	}
+	w.flying, w.fails, w.err, w.next = false, 0, nil, time.Time{}
+	return true
+}
+
+// outcome takes in the end of a Run: nil when it gave nothing.
+func (c *core) outcome(now time.Time, ev Ran) *crowd.Outcome {
+	err := ev.Err
+	if o := ev.Outcome; err == nil && (o.Gas > c.job.Spec.Task.Limits.Gas || len(o.Result) > crowd.MaxCID) {
+		err = fmt.Errorf("the executor gave an impossible outcome: %s", o)
+	}
+	if !c.landed(now, ev.Try, true, err) {
+		return nil
+	}
+	return &ev.Outcome
+}
+
+func (c *core) fault(now time.Time, err error) {
+	w := &c.work
+	w.flying, w.err = false, err
+	w.fails++
+	w.next = now.Add(backoff(w.fails))
+	if w.fails == 1 {
+		what := "a fetch"
+		if w.run {
+			what = "a run"
+		}
+		c.trouble(now, what+" went wrong and is tried again", err)
+	}
+}
+
+// stop aborts what is under way; nothing that comes of it counts.
+func (c *core) stop() {
+	if c.work.flying {
+		c.emit(Stop{})
+		c.work.flying = false
+	}
+	c.work.next = time.Time{}
+}
+
+func (c *core) persist() { c.emit(Persist{crowd.Encode(&c.jrn)}) }
+
+// keep pins after the journal knows of it, so that no crash leaves a pin that nobody takes back.
+func (c *core) keep(cids ...crowd.CID) {
+	if c.jrn.keep(cids...) {
+		c.persist()
+	}
+	for _, cid := range cids {
+		if cid != "" {
+			c.emit(Keep{cid})
+		}
+	}
+}
+
+// release takes back every pin but that of spare.
+func (c *core) release(spare crowd.CID) {
+	for _, cid := range c.jrn.Kept {
+		if cid != spare {
+			c.emit(Release{cid})
+		}
+	}
+	c.jrn.Kept = slices.DeleteFunc(c.jrn.Kept, func(cid crowd.CID) bool { return cid != spare })
+}
+
+// retire holds on to the result until t, then ends.
+func (c *core) retire(now time.Time, result crowd.CID, t crowd.Time) {
+	if !slices.Contains(c.jrn.Kept, result) || c.due(now, t) {
+		c.end()
+		return
+	}
+	c.stop()
+	if len(c.jrn.Kept) > 1 {
+		c.release(result)
+		c.persist()
+	}
+}
+
+// end releases all but what the user owns, and wants no more.
+func (c *core) end() {
+	c.stop()
+	c.release(c.jrn.Have)
+	c.emit(Done{})
+	c.done, c.wake = true, time.Time{}
+}
+
+// endsAt is when the ended job leaves the state.
+func (c *core) endsAt() crowd.Time {
+	return c.job.History[len(c.job.History)-1].Time + crowd.Time(c.Params.Retention)
+}
+
+// inputs are the CIDs that a run reads.
+func (c *core) inputs() []crowd.CID {
+	t := &c.job.Spec.Task
+	return []crowd.CID{t.Program, t.Inputs, t.Stdin}
+}
+
+// holders of the inputs: who posted them, then who worked on them.
+func (c *core) inputHolders() []crowd.NodeID {
+	from := []crowd.NodeID{c.job.Owner}
+	for i := range c.job.Places {
+		from = append(from, c.job.Places[i].Node)
+	}
+	return c.others(from)
+}
+
+// resultHolders have computed the verdict's outcome, or may have in court.
+func (c *core) resultHolders() []crowd.NodeID {
+	var from []crowd.NodeID
+	for i := range c.job.Places {
+		if p := &c.job.Places[i]; p.State == ledger.Revealed && p.Opening.Outcome == c.job.Verdict.Outcome {
+			from = append(from, p.Node)
+		}
+	}
+	for i := range c.Authorities {
+		from = append(from, c.Authorities[i].ID)
+	}
+	return c.others(from)
+}
+
+// others is from without the node itself and without repetitions.
+func (c *core) others(from []crowd.NodeID) []crowd.NodeID {
+	var out []crowd.NodeID
+	seen := map[crowd.NodeID]bool{c.self: true}
+	for _, n := range from {
+		if !seen[n] {
+			seen[n] = true
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// maxResult bounds the fetch of a result: the output and what wraps it.
+func (c *core) maxResult() uint64 {
+	out := c.job.Spec.Task.Limits.Output
+	return out + out/8 + 1<<20
+}
+
+// why makes a reason fit for the chain: valid UTF-8 of at most most bytes.
+func why(s string, most int) string {
+	s = strings.ToValidUTF8(s, "?")
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "")
+	}
+	return s
+}

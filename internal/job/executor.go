@@ -1,0 +1,186 @@
+package job
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/identity"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// Executor claims a place that it has drawn, runs the task, commits and reveals.
+// It never commits twice: what it is bound to is in its journal before anybody hears of it.
+type Executor struct {
+	core
+	proof    *identity.VRFProof // for the job's beacon
+	output   identity.VRFOutput
+	ran      *crowd.Outcome
+	quitting string // why it gives its place up
+}
+
+// runFaults in a row are enough to leave the place to an alternate.
+const runFaults = 3
+
+// Step implements Machine.
+func (e *Executor) Step(now time.Time, ev Event) []Effect {
+	return e.step(now, ev, func(now time.Time) {
+		if ev, ok := ev.(Ran); ok {
+			e.ran = e.outcome(now, ev)
+		}
+		e.act(now)
+	})
+}
+
+func (e *Executor) act(now time.Time) {
+	j := e.job
+	p := j.Place(e.self)
+	switch {
+	case j.Owner == e.self:
+		e.end()
+	case j.State == ledger.Settled && p != nil && p.State == ledger.Revealed && e.jrn.Opening != nil && p.Opening.Outcome == j.Verdict.Outcome:
+		e.retire(now, p.Opening.Outcome.Result, e.endsAt())
+	case j.State.Ended():
+		e.end()
+	case j.State == ledger.Claiming:
+		e.claim(now)
+	case p != nil:
+		e.place(now, p)
+	case !Wanted(AsExecutor, e.self, j): // else it is an alternate, or waits for the beacon
+		e.end()
+	}
+}
+
+// claim computes the lot and sends it if it won.
+func (e *Executor) claim(now time.Time) {
+	j := e.job
+	if e.asks == nil || !eligible(e.asks, j, &e.Params) || e.due(now, j.Due) {
+		return
+	}
+	if slices.ContainsFunc(j.Drawn, func(d ledger.Drawn) bool { return d.Node == e.self }) {
+		return
+	}
+	if e.proof == nil {
+		proof, out := e.Key.VRF().Prove(ledger.DrawInput(j.ID, j.Beacon))
+		e.proof, e.output = &proof, out
+	}
+	won, priority := ledger.Won(e.output, e.Params.Tickets(e.asks.Stake), j.Tickets, e.Params.CommitteeUnits)
+	if won == 0 {
+		return
+	}
+	if n := len(j.Drawn); uint32(n) >= e.Params.MaxClaims {
+		last := &j.Drawn[n-1]
+		if c := bytes.Compare(priority[:], last.Priority[:]); c > 0 || c == 0 && bytes.Compare(e.self[:], last.Node[:]) > 0 {
+			return // better ones fill the list
+		}
+	}
+	e.send(now, &ledger.Claim{Job: e.id, Proof: *e.proof})
+}
+
+// eligible spares the fee of a claim that the ledger would refuse. Only the ledger decides.
+func eligible(p *ledger.Provider, j *ledger.Job, params *ledger.Params) bool {
+	f := &j.Spec.Filters
+	for _, tag := range f.Tags {
+		if !slices.Contains(p.Offer.Tags, tag) {
+			return false
+		}
+	}
+	return !p.Tombstoned && p.Leaving == 0 &&
+		(p.Since == 0 || p.Since+params.Lookback <= j.DrawAt) &&
+		p.Stake >= max(params.MinStake, f.MaxPrice.Cost(j.Spec.Task.Limits.Gas)) &&
+		p.Offer.Price <= f.MaxPrice &&
+		(len(f.Countries) == 0 || slices.Contains(f.Countries, p.Offer.Country)) &&
+		(len(f.Providers) == 0 || slices.Contains(f.Providers, p.ID))
+}
+
+func (e *Executor) place(now time.Time, p *ledger.Place) {
+	j := e.job
+	switch p.State {
+	case ledger.Working:
+		if j.State == ledger.Running {
+			e.toil(now, p)
+		}
+	case ledger.Committed:
+		e.stop()
+		if e.jrn.Opening != nil && (j.State == ledger.Revealing || j.State == ledger.Unsealing) {
+			e.send(now, &ledger.Reveal{Job: e.id, Opening: *e.jrn.Opening})
+		}
+	case ledger.Dropped, ledger.Fraud:
+		e.end()
+	}
+}
+
+// toil goes from an empty place to a commitment: fetch, run, bind, commit.
+func (e *Executor) toil(now time.Time, p *ledger.Place) {
+	if e.ran != nil && e.jrn.Opening == nil {
+		if err := e.bind(*e.ran); err != nil {
+			e.fault(now, err)
+		}
+		e.ran = nil
+	}
+	switch {
+	case e.jrn.Opening != nil:
+		e.send(now, &ledger.Commit{Job: e.id, Commitment: ledger.Commitment(e.id, e.self, *e.jrn.Opening), Sealed: e.jrn.Sealed})
+		return
+	case e.due(now, p.Due): // too late for all; the chain drops the place
+		e.stop()
+		return
+	}
+	if e.quitting == "" {
+		e.quitting = e.hopeless(now, p)
+	}
+	switch {
+	case e.quitting != "":
+		e.stop()
+		e.send(now, &ledger.GiveUp{Job: e.id, Why: e.quitting})
+	case e.busy(now):
+	case e.work.fetched:
+		e.keep(e.inputs()...)
+		e.run(now)
+	default:
+		e.fetch(now, e.inputHolders(), MaxInput, e.inputs()...)
+	}
+}
+
+// maxWhy is what the ledger takes for a reason, in bytes.
+const maxWhy = 200
+
+// hopeless says why an alternate should have the place, or nothing.
+func (e *Executor) hopeless(now time.Time, p *ledger.Place) string {
+	w := &e.work
+	if w.flying || w.err == nil {
+		return ""
+	}
+	half := crowd.Time(e.job.Spec.Task.Limits.Wall.Milliseconds()+e.Params.DispatchGrace) / 2
+	switch {
+	case w.run && w.fails >= runFaults:
+		return why("cannot run the task: "+w.err.Error(), maxWhy)
+	case !w.run && e.due(now, p.Due-half):
+		return why("cannot get the inputs: "+w.err.Error(), maxWhy)
+	}
+	return ""
+}
+
+// bind fixes the outcome for ever: journal first, so that a restart sends the very same commit.
+func (e *Executor) bind(o crowd.Outcome) error {
+	opening := ledger.Opening{Outcome: o}
+	if _, err := io.ReadFull(e.Rand, opening.Salt[:]); err != nil {
+		return fmt.Errorf("draw a salt: %w", err)
+	}
+	plain, purpose := crowd.Encode(&opening), ledger.SealPurpose(e.id, e.self)
+	sealed := make([][]byte, len(e.Authorities))
+	for i := range e.Authorities {
+		var err error
+		if sealed[i], err = identity.Seal(e.Rand, e.Authorities[i].ID, plain, purpose); err != nil {
+			return fmt.Errorf("seal the opening to authority %d: %w", i, err)
+		}
+	}
+	e.jrn.Opening, e.jrn.Sealed = &opening, sealed
+	e.jrn.keep(o.Result)
+	e.persist()
+	e.emit(Keep{o.Result})
+	return nil
+}

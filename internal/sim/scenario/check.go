@@ -1,0 +1,79 @@
+package scenario
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// Truth is the outcome that an honest run of p's task comes to.
+func (p *Posted) Truth() crowd.Outcome {
+	t := &p.Spec.Task
+	return Outcome(t, oversized(t.Program) || oversized(t.Inputs) || oversized(t.Stdin))
+}
+
+// WrongAccepted reports whether p was decided, and not by the truth.
+func (p *Posted) WrongAccepted() bool {
+	return p.Last.Verdict != nil && p.Last.Verdict.Outcome != p.Truth()
+}
+
+// Check reports every guarantee that did not hold in w's history:
+//
+//   - credits are conserved and every open job has a deadline, after each block;
+//   - no honest node loses stake;
+//   - every job ends within Bound;
+//   - no wrong outcome is accepted unless every executor on the verdict is an
+//     adversary with that same lie;
+//   - in a job that came to the right verdict, nobody who committed to
+//     something else keeps its stake, whether it revealed or not;
+//   - the honest owner of a settled job that some honest node can serve has the result.
+func (w *World) Check() error {
+	errs := append([]error(nil), w.Broken...)
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	for _, s := range w.Slashed {
+		if n := w.byID[s.Node]; n.Honest() {
+			bad("honest node %d lost %s", n.index, s.Amount)
+		}
+	}
+	for _, p := range w.Jobs {
+		j := &p.Last
+		took := w.Now().Sub(p.At)
+		if !p.Ended.IsZero() {
+			took = p.Ended.Sub(p.At)
+		}
+		if bound := w.Bound(&p.Spec); took > bound {
+			bad("job %s took %v, at most %v", p.ID.Short(), took, bound)
+		}
+		if j.Verdict == nil {
+			continue
+		}
+		if p.WrongAccepted() {
+			for i := range j.Places {
+				pl := &j.Places[i]
+				if n := w.byID[pl.Node]; pl.State == ledger.Revealed && (n.Honest() || n.Wrong[p.ID] != j.Verdict.Outcome) {
+					bad("job %s came to %s, which is wrong, with node %d on it", p.ID.Short(), j.Verdict.Outcome, n.index)
+				}
+			}
+			continue
+		}
+		served := false
+		for i := range j.Places {
+			pl := &j.Places[i]
+			n := w.byID[pl.Node]
+			served = served || pl.State == ledger.Revealed && n.Honest() && n.alive
+			lie, lied := n.Wrong[p.ID]
+			switch {
+			case pl.State == ledger.Revealed && pl.Opening.Outcome != p.Truth():
+				bad("job %s: node %d revealed %s and is not punished", p.ID.Short(), n.index, pl.Opening.Outcome)
+			case lied && pl.State == ledger.Dropped && pl.Commitment != (crowd.Hash{}):
+				bad("job %s: node %d committed to %s and got away with silence", p.ID.Short(), n.index, lie)
+			}
+		}
+		if j.State == ledger.Settled && served && p.Owner.Honest() && p.Owner.alive && !p.Owner.Has(j.Verdict.Outcome.Result) {
+			bad("job %s is settled, its owner has no result", p.ID.Short())
+		}
+	}
+	return errors.Join(errs...)
+}

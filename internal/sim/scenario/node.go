@@ -1,0 +1,386 @@
+package scenario
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/identity"
+	"github.com/crowdcompute/crowd/internal/job"
+	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/sim"
+)
+
+// Node is one machine with its disk. It does what runner does on real parts.
+type Node struct {
+	ID    crowd.NodeID
+	Kill  Kill
+	Steps int                           // effects carried out in all its lives
+	Done  map[string]int                // reports by stage
+	Wrong map[crowd.JobID]crowd.Outcome // what an adversary committed to in place of the truth
+
+	w     *World
+	index int
+	key   *identity.Key
+	vrf   *identity.VRFKey
+	conf  job.Config
+	adv   Adversary
+
+	// the disk: survives
+	journals map[slot][]byte
+	blocks   map[crowd.CID]time.Time // when it came here
+	pins     map[pin]bool
+	swept    time.Time // last garbage collection
+	cancels  int
+
+	// memory: each life begins without
+	alive    bool
+	life     int
+	machines map[slot]*running
+	slots    []slot // of machines, in order of start
+	out      []outgoing
+	sending  bool
+}
+
+// slot is one role in one job.
+type slot struct {
+	id   crowd.JobID
+	role job.Role
+}
+
+type pin struct {
+	cid crowd.CID
+	by  string
+}
+
+type running struct {
+	job.Machine
+	work int // counts fetches and runs; one that is not the newest is void
+	wake time.Time
+}
+
+type outgoing struct {
+	m    ledger.Message
+	then func(nonce uint64, err error)
+}
+
+func (w *World) newNode(i int) *Node {
+	n := &Node{
+		w: w, index: i, adv: nil, Done: map[string]int{}, Wrong: map[crowd.JobID]crowd.Outcome{},
+		journals: map[slot][]byte{}, blocks: map[crowd.CID]time.Time{}, pins: map[pin]bool{}, swept: sim.Epoch,
+	}
+	n.key, n.vrf = newKey(w.seeded(1, i))
+	n.ID = n.key.ID()
+	return n
+}
+
+// Honest reports whether the node keeps to the protocol.
+func (n *Node) Honest() bool { return n.adv == nil }
+
+// start begins a life: journals first, then what the chain says is open.
+func (n *Node) start() {
+	n.alive = true
+	n.life++
+	n.machines, n.slots, n.out, n.sending = map[slot]*running{}, nil, nil, false
+	n.conf.Rand = n.w.seeded(2, n.index<<16|n.life)
+	n.sweep()
+	slots := make([]slot, 0, len(n.journals))
+	for s := range n.journals {
+		slots = append(slots, s)
+	}
+	slices.SortFunc(slots, func(a, b slot) int {
+		return cmp.Or(slices.Compare(a.id[:], b.id[:]), cmp.Compare(a.role, b.role))
+	})
+	for _, s := range slots {
+		n.step(s, job.Woke{}, n.journals[s])
+	}
+	if n.life > 1 {
+		n.w.state.EachJob(func(j ledger.Job) bool {
+			ev := n.w.record(j.ID, n)
+			n.w.Send(chainPlace, n.index, 0, func() { n.news(j.ID, ev) })
+			return true
+		})
+	}
+}
+
+// die loses all but the disk.
+func (n *Node) die() {
+	n.w.Logf("node %d dies", n.index)
+	n.alive = false
+	n.life++
+	if n.Kill.Down > 0 {
+		n.w.After(n.Kill.Down, func() {
+			n.w.Logf("node %d is back", n.index)
+			n.start()
+		})
+	}
+}
+
+// later does f after d unless the node dies before.
+func (n *Node) later(d time.Duration, f func()) {
+	life := n.life
+	n.w.After(d, func() {
+		if n.life == life {
+			f()
+		}
+	})
+}
+
+// news of a job reach every role that has a part in it.
+func (n *Node) news(id crowd.JobID, ev job.Event) {
+	if !n.alive {
+		return
+	}
+	ch, ok := ev.(job.Chain)
+	if ok && n.adv != nil {
+		n.adv.Saw(n.w, n, ch)
+	}
+	for _, r := range job.Roles {
+		s := slot{id, r}
+		if n.machines[s] != nil || ok && job.Wanted(r, n.ID, &ch.Job) && (r != job.AsExecutor || ch.Self != nil) {
+			n.step(s, ev, nil)
+		}
+		if !n.alive {
+			return
+		}
+	}
+}
+
+// step makes the machine if there is none, tells it, and carries out what it wants.
+func (n *Node) step(s slot, ev job.Event, journal []byte) {
+	r := n.machines[s]
+	if r == nil {
+		m, err := job.New(n.conf, s.id, s.role, journal)
+		if err != nil {
+			n.w.broken(fmt.Errorf("node %d: %w", n.index, err))
+			return
+		}
+		r = &running{Machine: m}
+		n.machines[s], n.slots = r, append(n.slots, s)
+	}
+	life := n.life
+	for _, e := range r.Step(n.w.Now(), ev) {
+		effects := []job.Effect{e}
+		if n.adv != nil {
+			effects = n.adv.Bend(n.w, n, s.id, s.role, e)
+		}
+		for _, e := range effects {
+			n.do(s, r, e)
+			n.Steps++
+			if n.Steps == n.Kill.At {
+				n.die()
+			}
+			if n.life != life {
+				return
+			}
+		}
+	}
+	if d := r.Deadline(); !d.IsZero() && !d.Equal(r.wake) && n.machines[s] == r {
+		r.wake = d
+		n.later(d.Sub(n.w.Now()), func() {
+			if n.machines[s] == r && r.wake.Equal(d) {
+				r.wake = time.Time{}
+				n.step(s, job.Woke{}, nil)
+			}
+		})
+	}
+}
+
+func (n *Node) do(s slot, r *running, e job.Effect) {
+	by := fmt.Sprintf("%s/%s", s.id.Short(), s.role)
+	switch e := e.(type) {
+	case job.Send:
+		n.Send(e.Message, func(_ uint64, err error) { n.tell(s, r, job.Sent{Message: e.Message, Err: err}) })
+	case job.Fetch:
+		r.work++
+		n.fetch(s, r, r.work, e, e.CIDs, e.From)
+	case job.Run:
+		r.work++
+		work := r.work
+		n.later(duration(&e.Task, n.ID), func() {
+			if r.work != work {
+				return
+			}
+			if n.w.Chance(n.w.Config.Faults) {
+				n.tell(s, r, job.Ran{Try: e.Try, Err: errors.New("the worker crashed")})
+				return
+			}
+			o := Outcome(&e.Task, e.Unusable)
+			if n.adv != nil {
+				o = n.adv.Result(n.w, n, s.id, o)
+			}
+			n.hold(o.Result)
+			n.tell(s, r, job.Ran{Try: e.Try, Outcome: o})
+		})
+	case job.Stop:
+		r.work++
+	case job.Persist:
+		n.journals[s] = slices.Clone(e.Journal)
+	case job.Keep:
+		n.pin(e.CID, by)
+	case job.Release:
+		delete(n.pins, pin{e.CID, by})
+	case job.Look:
+		ev := n.w.record(s.id, n)
+		n.w.Send(chainPlace, n.index, 0, func() { n.tell(s, r, ev) })
+	case job.Report:
+		n.Done[e.Stage]++
+		n.w.Logf("node %d %s reports %s: %s (%s)", n.index, by, e.Stage, e.Why, e.Detail)
+	case job.Done:
+		delete(n.journals, s)
+		delete(n.machines, s)
+		n.slots = slices.DeleteFunc(n.slots, func(t slot) bool { return t == s })
+	default:
+		n.w.broken(fmt.Errorf("effect %T", e))
+	}
+}
+
+// tell gives an event to a machine that still lives.
+func (n *Node) tell(s slot, r *running, ev job.Event) {
+	if n.alive && n.machines[s] == r {
+		n.step(s, ev, nil)
+	}
+}
+
+// Cancel is the user's wish.
+func (n *Node) Cancel(id crowd.JobID) {
+	if s := (slot{id, job.AsConsumer}); n.alive && n.machines[s] != nil {
+		n.step(s, job.UserCancel{}, nil)
+	}
+}
+
+// sendTimeout is how long a node waits for a block to show its transaction.
+const sendTimeout = 3 * time.Second
+
+var errNoAnswer = errors.New("no answer from the chain")
+
+// Send signs and submits a message, one at a time, so that nonces stand in order.
+func (n *Node) Send(m ledger.Message, then func(nonce uint64, err error)) {
+	n.out = append(n.out, outgoing{m, then})
+	n.pump()
+}
+
+func (n *Node) pump() {
+	if n.sending || len(n.out) == 0 {
+		return
+	}
+	o := n.out[0]
+	n.out, n.sending = n.out[1:], true
+	nonce := n.w.state.Account(n.ID.Address()).Nonce
+	raw := ledger.Sign(n.key, n.w.chainID, nonce, o.m)
+	over := false
+	end := func(err error) {
+		if over {
+			return
+		}
+		over, n.sending = true, false
+		if o.then != nil {
+			o.then(nonce, err)
+		}
+		n.pump()
+	}
+	life := n.life
+	n.w.Send(n.index, chainPlace, 0, func() {
+		n.w.submit(raw, func(err error) {
+			n.w.Send(chainPlace, n.index, 0, func() {
+				if n.life == life {
+					end(err)
+				}
+			})
+		})
+	})
+	n.later(sendTimeout, func() { end(errNoAnswer) })
+}
+
+// askTimeout is how long a node waits for a peer that does not answer.
+const askTimeout = time.Second
+
+// fetch asks one peer after the other for what is missing.
+func (n *Node) fetch(s slot, r *running, work int, e job.Fetch, cids []crowd.CID, from []crowd.NodeID) {
+	cids = slices.DeleteFunc(slices.Clone(cids), func(c crowd.CID) bool { _, ok := n.blocks[c]; return ok })
+	end := func(err error) {
+		n.later(0, func() {
+			if r.work == work {
+				n.tell(s, r, job.Fetched{Try: e.Try, Err: err})
+			}
+		})
+	}
+	switch {
+	case len(cids) == 0:
+		for _, c := range e.CIDs {
+			n.blocks[c] = n.w.Now()
+			if oversized(c) {
+				end(fmt.Errorf("%s: %w", c, job.ErrUnusable))
+				return
+			}
+		}
+		end(nil)
+		return
+	case len(from) == 0:
+		end(errNobody)
+		return
+	}
+	peer, answered := n.w.byID[from[0]], false
+	next := func(got []crowd.CID) {
+		if answered || r.work != work {
+			return
+		}
+		answered = true
+		for _, c := range got {
+			n.hold(c)
+		}
+		n.fetch(s, r, work, e, cids, from[1:])
+	}
+	life := n.life
+	n.w.Send(n.index, peer.index, 0, func() {
+		got := peer.serve(n, cids)
+		n.w.Send(peer.index, n.index, time.Duration(len(got))*10*time.Millisecond, func() {
+			if n.life == life {
+				next(got)
+			}
+		})
+	})
+	n.later(askTimeout, func() { next(nil) })
+}
+
+// oversized content is found to be so by everybody who fetches it.
+func oversized(c crowd.CID) bool { return len(c) > 4 && c[:4] == "huge" }
+
+// serve is what a peer hands out of what is asked for. Content proves itself, so it cannot hand out anything else.
+func (n *Node) serve(to *Node, cids []crowd.CID) (got []crowd.CID) {
+	for _, c := range cids {
+		if _, ok := n.blocks[c]; ok && n.alive && (n.adv == nil || n.adv.Serves(n.w, n, c, to)) {
+			got = append(got, c)
+		}
+	}
+	return got
+}
+
+// Has reports whether the node holds content.
+func (n *Node) Has(c crowd.CID) bool { _, ok := n.blocks[c]; return ok }
+
+func (n *Node) hold(c crowd.CID) {
+	if _, ok := n.blocks[c]; !ok {
+		n.blocks[c] = n.w.Now()
+	}
+}
+
+func (n *Node) pin(c crowd.CID, by string) { n.pins[pin{c, by}] = true }
+
+// sweep is the garbage collection: what no pin holds goes, but not what came since the last one.
+func (n *Node) sweep() {
+	pinned := map[crowd.CID]bool{}
+	for p := range n.pins {
+		pinned[p.cid] = true
+	}
+	for c, at := range n.blocks {
+		if !pinned[c] && at.Before(n.swept) {
+			delete(n.blocks, c)
+		}
+	}
+	n.swept = n.w.Now()
+	n.later(20*time.Second, n.sweep)
+}

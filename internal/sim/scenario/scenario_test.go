@@ -1,0 +1,198 @@
+package scenario
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/sim"
+)
+
+var seedFlag = flag.Uint64("seed", 0, "play only this seed, and print its trace")
+
+// seeds plays f with n seeds, a hundred times as many at night, or with the one that was asked for.
+func seeds(t *testing.T, n uint64, f func(seed uint64) (*World, error)) {
+	t.Helper()
+	if os.Getenv("CROWD_NIGHT") != "" {
+		n *= 100
+	}
+	first, last := uint64(1), n
+	if *seedFlag != 0 {
+		first, last = *seedFlag, *seedFlag
+	}
+	for seed := first; seed <= last; seed++ {
+		w, err := f(seed)
+		if err == nil {
+			err = w.Check()
+		}
+		if *seedFlag != 0 {
+			t.Logf("%s", w.Trace())
+		}
+		if err != nil {
+			t.Fatalf("%v\nreplay: go test ./internal/sim/scenario -run '^%s$' -seed=%d",
+				err, strings.ReplaceAll(t.Name(), "/", "$/^"), seed)
+		}
+	}
+}
+
+// play posts jobs one after the other and runs until all have ended and the last results are home.
+func play(c Config, jobs int, plan func(*World)) *World {
+	w := New(c)
+	if plan != nil {
+		plan(w)
+	}
+	var bound time.Duration
+	for i := range jobs {
+		w.After(time.Duration(i)*700*time.Millisecond, func() {
+			owner := w.Consumer(i % w.Config.Consumers)
+			if !owner.alive {
+				return
+			}
+			w.Post(owner, func(id crowd.JobID, err error) {
+				if err == nil {
+					bound = w.Bound(&w.jobs[id].Spec)
+				}
+			})
+		})
+	}
+	w.Run(sim.Epoch.Add(time.Duration(jobs)*700*time.Millisecond+2*time.Second), nil)
+	w.Run(w.Now().Add(bound), w.AllEnded)
+	w.Run(w.Now().Add(40*time.Second), nil)
+	return w
+}
+
+// states counts how the jobs ended.
+func states(w *World) (settled, cancelled, failed int) {
+	for _, p := range w.Jobs {
+		switch p.Last.State {
+		case ledger.Settled:
+			settled++
+		case ledger.Cancelled:
+			cancelled++
+		case ledger.Failed:
+			failed++
+		}
+	}
+	return
+}
+
+func allSettled(w *World, jobs int) error {
+	if s, _, _ := states(w); s != jobs || len(w.Jobs) != jobs {
+		var why []string
+		for _, p := range w.Jobs {
+			if p.Last.State != ledger.Settled {
+				why = append(why, fmt.Sprintf("%s: %s, %s", p.ID.Short(), p.Last.State, p.Last.History[len(p.Last.History)-1].Why))
+			}
+		}
+		return fmt.Errorf("got %d of %d jobs settled, want all (%s)", s, jobs, strings.Join(why, "; "))
+	}
+	return nil
+}
+
+func TestHonest(t *testing.T) {
+	seeds(t, 10, func(seed uint64) (*World, error) {
+		w := play(Config{Seed: seed, Consumers: 2}, 4, nil)
+		if len(w.Slashed) > 0 {
+			return w, fmt.Errorf("got %d slashed", len(w.Slashed))
+		}
+		return w, allSettled(w, 4)
+	})
+}
+
+func TestReplay(t *testing.T) {
+	seeds(t, 3, func(seed uint64) (*World, error) {
+		var w *World
+		err := sim.Replay(func() *sim.World {
+			w = play(Config{
+				Seed: seed, Faults: 0.2, Link: rough,
+				Provider: some(map[int]Adversary{0: WrongResult{}, 1: Withhold{Reveal: true}}),
+			}, 2, func(w *World) { w.Provider(2).Kill = Kill{At: 4, Down: 2 * time.Second} })
+			return w.World
+		})
+		return w, err
+	})
+}
+
+// rough is a bad line: one message in twenty is lost, one in twenty comes twice.
+var rough = sim.Link{Latency: 10 * time.Millisecond, Jitter: 100 * time.Millisecond, Loss: 0.05, Double: 0.05}
+
+// some gives single providers an adversary.
+func some(m map[int]Adversary) func(*World, int) Adversary {
+	return func(_ *World, i int) Adversary { return m[i] }
+}
+
+// all gives every provider one.
+func all(a Adversary) func(*World, int) Adversary { return func(*World, int) Adversary { return a } }
+
+// two providers, so that both are seated.
+func pair(seed uint64, provider func(*World, int) Adversary) Config {
+	return Config{Seed: seed, Providers: 2, Provider: provider}
+}
+
+// wants counts who must lose stake and how the job must end.
+type wants struct {
+	slashed int
+	state   ledger.JobState
+	by      string
+}
+
+func (e wants) check(w *World) error {
+	if len(w.Jobs) != 1 {
+		return fmt.Errorf("got %d jobs, want 1", len(w.Jobs))
+	}
+	j := &w.Jobs[0].Last
+	if j.State != e.state || len(w.Slashed) != e.slashed {
+		return fmt.Errorf("got job %s (%s) and %d slashed, want %s and %d", j.State, j.History[len(j.History)-1].Why, len(w.Slashed), e.state, e.slashed)
+	}
+	if e.by != "" && (j.Verdict == nil || j.Verdict.By != e.by) {
+		return fmt.Errorf("got verdict %+v, want one by %s", j.Verdict, e.by)
+	}
+	return nil
+}
+
+func TestAdversary(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		provider map[int]Adversary
+		consumer Adversary
+		want     wants
+	}{
+		{"one wrong result", map[int]Adversary{0: WrongResult{}}, nil, wants{1, ledger.Settled, ledger.ByCourt}},
+		{"two different wrong results", map[int]Adversary{0: WrongResult{}, 1: WrongResult{}}, nil, wants{2, ledger.Settled, ledger.ByCourt}},
+		{"a copied commitment", map[int]Adversary{1: &Copycat{}}, nil, wants{1, ledger.Settled, ledger.ByCourt}},
+		{"copies of each other", map[int]Adversary{0: &Copycat{}, 1: &Copycat{}}, nil, wants{0, ledger.Failed, ""}},
+		{"a claim that never comes", map[int]Adversary{0: Mute{Claim: true}}, nil, wants{0, ledger.Failed, ""}},
+		{"a commit that never comes", map[int]Adversary{0: Mute{Commit: true}}, nil, wants{0, ledger.Settled, ledger.ByCourt}},
+		{"a reveal that never comes", map[int]Adversary{0: Withhold{Reveal: true}}, nil, wants{0, ledger.Settled, ledger.ByAgreement}},
+		{"no reveal from anybody", map[int]Adversary{0: Withhold{Reveal: true}, 1: Withhold{Reveal: true}}, nil, wants{0, ledger.Settled, ledger.ByAgreement}},
+		{"a lie that is never revealed", map[int]Adversary{0: Withhold{Reveal: true, Lie: true}}, nil, wants{1, ledger.Settled, ledger.ByCourt}},
+		{"a result from only one", map[int]Adversary{0: Withhold{Serve: true}}, nil, wants{0, ledger.Settled, ledger.ByAgreement}},
+		{"a result from nobody", map[int]Adversary{0: Withhold{Serve: true}, 1: Withhold{Serve: true}}, nil, wants{0, ledger.Failed, ledger.ByAgreement}},
+		{"two commits", map[int]Adversary{0: Equivocate{}}, nil, wants{1, ledger.Settled, ledger.ByCourt}},
+		{"two commits each", map[int]Adversary{0: Equivocate{}, 1: Equivocate{}}, nil, wants{2, ledger.Failed, ""}},
+		{"no inputs", nil, Miser{NoInputs: true}, wants{0, ledger.Failed, ""}},
+		{"no inputs for the court of a lie", map[int]Adversary{0: WrongResult{}}, Miser{NoInputs: true}, wants{0, ledger.Failed, ""}},
+		{"no accept", nil, Miser{NoAccept: true}, wants{0, ledger.Settled, ledger.ByAgreement}},
+		{"a complaint about what was served", nil, Miser{Complain: true}, wants{0, ledger.Settled, ledger.ByAgreement}},
+		{"cancelled when posted", nil, Fickle{State: ledger.Posted}, wants{0, ledger.Cancelled, ""}},
+		{"cancelled while claiming", nil, Fickle{State: ledger.Claiming}, wants{0, ledger.Cancelled, ""}},
+		{"cancelled while running", nil, Fickle{State: ledger.Running}, wants{0, ledger.Cancelled, ""}},
+		{"cancelled while revealing", nil, Fickle{State: ledger.Revealing}, wants{0, ledger.Settled, ledger.ByAgreement}},
+		{"cancelled when delivering", nil, Fickle{State: ledger.Delivering}, wants{0, ledger.Settled, ledger.ByAgreement}},
+		{"cancelled when settled", nil, Fickle{State: ledger.Settled}, wants{0, ledger.Settled, ledger.ByAgreement}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			seeds(t, 3, func(seed uint64) (*World, error) {
+				c := pair(seed, some(tt.provider))
+				c.Consumer = func(*World, int) Adversary { return tt.consumer }
+				w := play(c, 1, nil)
+				return w, tt.want.check(w)
+			})
+		})
+	}
+}

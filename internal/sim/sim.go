@@ -1,0 +1,157 @@
+// Package sim is a virtual world: a clock that only events move, a queue in one
+// fixed order, links with latency, loss and partitions, and a trace. One seed is
+// one history. It knows nothing of jobs, chains or sockets, and never waits.
+package sim
+
+import (
+	"bytes"
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+)
+
+// Epoch is when every world begins.
+var Epoch = time.UnixMilli(1_700_000_000_000).UTC()
+
+// World is the clock, the queue, the links and the trace. One goroutine only.
+type World struct {
+	now   time.Time
+	queue queue
+	seq   uint64
+	rng   *rand.Rand
+	trace bytes.Buffer
+	link  Link
+	cut   map[[2]int]bool // never ranged over
+}
+
+// New is a world whose every random choice follows from seed.
+func New(seed uint64, link Link) *World {
+	return &World{now: Epoch, rng: rand.New(rand.NewPCG(seed, 0x63726f7764)), link: link, cut: map[[2]int]bool{}}
+}
+
+// Now is the virtual time.
+func (w *World) Now() time.Time { return w.now }
+
+// Rand is the world's one source of chance.
+func (w *World) Rand() *rand.Rand { return w.rng }
+
+// Chance is true with probability p.
+func (w *World) Chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
+
+// At does f at t, or next when t has passed. Events of one time keep the order in which they were put.
+func (w *World) At(t time.Time, f func()) {
+	if t.Before(w.now) {
+		t = w.now
+	}
+	w.seq++
+	heap.Push(&w.queue, event{t, w.seq, f})
+}
+
+// After does f when d has passed.
+func (w *World) After(d time.Duration, f func()) { w.At(w.now.Add(d), f) }
+
+// Run plays events up to and including until, or until stop is true after one; nil: never.
+func (w *World) Run(until time.Time, stop func() bool) {
+	for len(w.queue) > 0 && !w.queue[0].at.After(until) {
+		e := heap.Pop(&w.queue).(event)
+		w.now = e.at
+		e.do()
+		if stop != nil && stop() {
+			return
+		}
+	}
+	if w.now.Before(until) {
+		w.now = until
+	}
+}
+
+// Logf writes a line with the time to the trace.
+func (w *World) Logf(format string, a ...any) {
+	fmt.Fprintf(&w.trace, "%12.6f ", w.now.Sub(Epoch).Seconds())
+	fmt.Fprintf(&w.trace, format, a...)
+	w.trace.WriteByte('\n')
+}
+
+// Trace is all lines so far. The caller must not change it.
+func (w *World) Trace() []byte { return w.trace.Bytes() }
+
+// Hash is the digest of the trace.
+func (w *World) Hash() crowd.Hash { return crowd.Keccak256(w.trace.Bytes()) }
+
+// Link is how messages travel between two places.
+type Link struct {
+	Latency time.Duration // least, one way
+	Jitter  time.Duration // up to so much more, evenly; it also reorders
+	Loss    float64       // share that never arrives
+	Double  float64       // share that arrives twice
+}
+
+// Cut parts a from b, in both directions; what is under way between them is lost too.
+func (w *World) Cut(a, b int) { w.cut[[2]int{min(a, b), max(a, b)}] = true }
+
+// Heal takes Cut back.
+func (w *World) Heal(a, b int) { delete(w.cut, [2]int{min(a, b), max(a, b)}) }
+
+// Send does f at the place to after the way there took its time, if it arrives.
+func (w *World) Send(from, to int, extra time.Duration, f func()) {
+	times := 1
+	if w.Chance(w.link.Double) {
+		times = 2
+	}
+	for range times {
+		lost := w.Chance(w.link.Loss)
+		d := w.link.Latency + extra
+		if w.link.Jitter > 0 {
+			d += time.Duration(w.rng.Int64N(int64(w.link.Jitter)))
+		}
+		w.After(d, func() {
+			if !lost && !w.cut[[2]int{min(from, to), max(from, to)}] {
+				f()
+			}
+		})
+	}
+}
+
+type event struct {
+	at  time.Time
+	seq uint64
+	do  func()
+}
+
+type queue []event
+
+func (q queue) Len() int { return len(q) }
+func (q queue) Less(i, j int) bool {
+	if !q[i].at.Equal(q[j].at) {
+		return q[i].at.Before(q[j].at)
+	}
+	return q[i].seq < q[j].seq
+}
+func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(x any)   { *q = append(*q, x.(event)) }
+func (q *queue) Pop() any {
+	old := *q
+	e := old[len(old)-1]
+	old[len(old)-1] = event{}
+	*q = old[:len(old)-1]
+	return e
+}
+
+// Replay plays a history twice and says where the traces part: the sign that
+// something outside the seed, such as the order of a map, leaked into it.
+func Replay(play func() *World) error {
+	a, b := play().Trace(), play().Trace()
+	if bytes.Equal(a, b) {
+		return nil
+	}
+	la, lb := bytes.Split(a, []byte{'\n'}), bytes.Split(b, []byte{'\n'})
+	for i := range min(len(la), len(lb)) {
+		if !bytes.Equal(la[i], lb[i]) {
+			return fmt.Errorf("line %d is %q the first time and %q the second", i+1, la[i], lb[i])
+		}
+	}
+	return fmt.Errorf("one history has %d lines, the other %d", len(la), len(lb))
+}

@@ -168,7 +168,7 @@ func (w *work) eachEligible(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.
 	for _, c := range cs {
 		e.Steps = append(e.Steps, Requirement{Name: c.name})
 	}
-	w.base.Each(prefixProvider, func(key string, _ []byte) bool {
+	w.base.Each(PrefixProvider, func(key string, _ []byte) bool {
 		p, ok := load[Provider](w.get, key)
 		if !ok {
 			return true

@@ -92,23 +92,23 @@ type Reputation struct {
 }
 
 const (
-	keyParams      = "sys/params"
-	keyAuthorities = "sys/authorities"
-	keyBeacon      = "sys/beacon"
-	keySupply      = "sys/supply"
-	prefixAccount  = "account/"
-	prefixProvider = "provider/"
-	prefixRep      = "reputation/"
-	prefixJob      = "job/"
-	prefixDraw     = "draw/" // height, job: waits for the beacon of that height
-	prefixDue      = "due/"  // time, job: wants attention then
+	keyParams        = "sys/params"
+	keyAuthorities   = "sys/authorities"
+	keyBeacon        = "sys/beacon"
+	keySupply        = "sys/supply"
+	prefixAccount    = "account/"
+	PrefixProvider   = "provider/"
+	PrefixReputation = "reputation/"
+	PrefixJob        = "job/"
+	prefixDraw       = "draw/" // height, job: waits for the beacon of that height
+	prefixDue        = "due/"  // time, job: wants attention then
 )
 
 // AccountKey, ProviderKey, ReputationKey and JobKey are where records stand in the state.
 func AccountKey(a crowd.Address) []byte    { return []byte(prefixAccount + string(a[:])) }
-func ProviderKey(a crowd.Address) []byte   { return []byte(prefixProvider + string(a[:])) }
-func ReputationKey(a crowd.Address) []byte { return []byte(prefixRep + string(a[:])) }
-func JobKey(id crowd.JobID) []byte         { return []byte(prefixJob + string(id[:])) }
+func ProviderKey(a crowd.Address) []byte   { return []byte(PrefixProvider + string(a[:])) }
+func ReputationKey(a crowd.Address) []byte { return []byte(PrefixReputation + string(a[:])) }
+func JobKey(id crowd.JobID) []byte         { return []byte(PrefixJob + string(id[:])) }
 
 // AuthoritiesKey and ParamsKey are where the authorities and the rules stand in the state.
 func AuthoritiesKey() []byte { return []byte(keyAuthorities) }
@@ -116,10 +116,10 @@ func ParamsKey() []byte      { return []byte(keyParams) }
 
 // JobOfKey is the inverse of JobKey.
 func JobOfKey(key []byte) (id crowd.JobID, ok bool) {
-	if len(key) != len(prefixJob)+len(id) || string(key[:len(prefixJob)]) != prefixJob {
+	if len(key) != len(PrefixJob)+len(id) || string(key[:len(PrefixJob)]) != PrefixJob {
 		return id, false
 	}
-	copy(id[:], key[len(prefixJob):])
+	copy(id[:], key[len(PrefixJob):])
 	return id, true
 }
 
@@ -184,12 +184,12 @@ func (s State) Job(id crowd.JobID) (Job, bool) { return load[Job](s.get, string(
 
 // EachJob calls f for every job in the state until it returns false.
 func (s State) EachJob(f func(Job) bool) {
-	s.Each(prefixJob, func(_ string, val []byte) bool { return f(decodeOwn[Job](val)) })
+	s.Each(PrefixJob, func(_ string, val []byte) bool { return f(decodeOwn[Job](val)) })
 }
 
 // EachProvider calls f for every provider until it returns false.
 func (s State) EachProvider(f func(Provider) bool) {
-	s.Each(prefixProvider, func(_ string, val []byte) bool { return f(decodeOwn[Provider](val)) })
+	s.Each(PrefixProvider, func(_ string, val []byte) bool { return f(decodeOwn[Provider](val)) })
 }
 
 // EachAccount calls f for every account until it returns false.

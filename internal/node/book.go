@@ -73,7 +73,9 @@ func openBook(dir string, units uint64) (*book, error) {
 		if p.receipt, err = os.ReadFile(filepath.Join(dir, n.Name(), "receipt.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("open job book: %w", err)
 		}
-		p.delivered = p.job.State == ledger.Settled
+		if _, err := os.Stat(filepath.Join(dir, n.Name(), "result")); err == nil {
+			p.delivered = true
+		}
 		b.jobs[id] = p
 	}
 	return b, nil
@@ -132,12 +134,15 @@ func (b *book) setReceipt(id crowd.JobID, receipt []byte) error {
 
 func (b *book) setDelivered(id crowd.JobID) { b.update(id, func(p *page) { p.delivered = true }) }
 
+// expect makes room for a job whose first record has not come yet.
+func (b *book) expect(id crowd.JobID) { b.update(id, func(*page) {}) }
+
 // look returns a copy of what is known of a job.
 func (b *book) look(id crowd.JobID) (page, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.jobs[id]
-	if p == nil || p.job.ID != id {
+	if p == nil {
 		return page{}, false
 	}
 	return *p, true
@@ -232,7 +237,7 @@ func (b *book) watch(ctx context.Context, id crowd.JobID) <-chan rpc.JobEvent {
 			j := &p.job
 			for ; steps < len(j.History); steps++ {
 				s := j.History[steps]
-				if s.State.Ended() && s.State == ledger.Settled && !told {
+				if s.State == ledger.Settled && !told {
 					break // the result comes first, see below
 				}
 				ev := event(j, steps, b.units)
@@ -262,9 +267,9 @@ func (b *book) watch(ctx context.Context, id crowd.JobID) <-chan rpc.JobEvent {
 					return
 				}
 			}
-			if (p.delivered || j.State == ledger.Settled) && !told && j.Verdict != nil {
+			if p.delivered && !told && j.Verdict != nil {
 				told = true
-				if p.delivered && !send(rpc.JobEvent{Time: time.Now().UTC(), Stage: rpc.Delivered, Why: "the result is here and matches the committed hash", Outcome: outcome(j)}) {
+				if !send(rpc.JobEvent{Time: time.Now().UTC(), Stage: rpc.Delivered, Why: "the result is here and matches the committed hash", Outcome: outcome(j)}) {
 					return
 				}
 				continue

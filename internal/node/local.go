@@ -26,12 +26,12 @@ import (
 // one consumer whose RPC the user talks to. Zero fields get defaults.
 type LocalConfig struct {
 	Dir       string
-	Providers int                    // default 7
-	Params    ledger.Params          // of a new network; default ledger.DevParams
-	Cheats    map[int]Cheat          // by provider, 0-based; adversaries for demonstrations and tests
-	Stakes    map[int]crowd.Credits  // of a new network's providers; default 100 credits
-	RPC       string                 // TCP address; default a free port of 127.0.0.1
-	Worker    []string               // command that starts a wasm worker
+	Providers int                   // default 7
+	Params    ledger.Params         // of a new network; default ledger.DevParams
+	Cheats    map[int]Cheat         // by provider, 0-based; adversaries for demonstrations and tests
+	Stakes    map[int]crowd.Credits // of a new network's providers; default 100 credits
+	RPC       string                // TCP address; default a free port of 127.0.0.1
+	Worker    []string              // command that starts a wasm worker
 	Version   string
 	Log       *slog.Logger
 }

@@ -2,3 +2,225 @@
 // is the list of parts and the order in which they start and stop. It decides
 // nothing that is on chain and knows no flags.
 package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/chain"
+	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/executor/wasm"
+	"github.com/crowdcompute/crowd/internal/identity"
+	"github.com/crowdcompute/crowd/internal/job"
+	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/p2p"
+	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/runner"
+	"github.com/crowdcompute/crowd/internal/store"
+)
+
+// Config of one node. What it is (authority, provider, consumer) the chain says.
+type Config struct {
+	Dir     string
+	Key     *identity.Key
+	Genesis *ledger.Genesis
+	Listen  []string    // multiaddrs
+	Seeds   []string    // multiaddrs with /p2p/; the first authorities among them serve the chain
+	Worker  []string    // command that starts a wasm worker; nil: this node runs nothing
+	RPC     *rpc.Config // nil: no RPC
+	Cheat   Cheat       // nil, but in demonstrations and tests
+	Version string
+	Log     *slog.Logger
+}
+
+// chainNode is what full and light nodes have in common.
+type chainNode interface {
+	Run(ctx context.Context) error
+	Ready() <-chan struct{}
+	ChainID() string
+	Head() chain.Head
+	Get(ctx context.Context, key []byte) ([]byte, error)
+	List(ctx context.Context, prefix string) ([]ledger.Change, error)
+	Prove(ctx context.Context, key []byte) (chain.Proved, error)
+	Watch(ctx context.Context) <-chan chain.Block
+	Send(ctx context.Context, raw []byte) (chain.Included, error)
+}
+
+// Node is one member of the network.
+type Node struct {
+	// set once
+	cfg       Config
+	id        crowd.NodeID
+	chainID   string
+	params    ledger.Params
+	authority bool
+	log       *slog.Logger
+	started   time.Time
+	store     *store.Store
+	host      *p2p.Host
+	chain     chainNode
+	wallet    *chain.Wallet
+	exec      executor.Executor
+	closeExec func() error
+	runner    *runner.Runner
+	book      *book
+	rpc       *rpc.Server // nil: none
+	chores    chan func(context.Context)
+	choresEnd chan struct{} // closed when no more are done
+	ready     chan struct{}
+}
+
+// New opens everything that the node keeps and listens; nothing runs before Run.
+func New(cfg Config) (n *Node, err error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	n = &Node{
+		cfg: cfg, id: cfg.Key.ID(), chainID: cfg.Genesis.ChainID(), params: cfg.Genesis.Params,
+		log: cfg.Log, started: time.Now().UTC(), chores: make(chan func(context.Context), chores), choresEnd: make(chan struct{}), ready: make(chan struct{}),
+	}
+	n.authority = slices.ContainsFunc(cfg.Genesis.Authorities, func(a ledger.Authority) bool { return a.ID == n.id })
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open node: %w", err)
+	}
+	if n.book, err = openBook(filepath.Join(cfg.Dir, "jobs"), n.params.CommitteeUnits); err != nil {
+		return nil, err
+	}
+	if n.store, err = store.Open(filepath.Join(cfg.Dir, "store"), store.Config{}); err != nil {
+		return nil, err
+	}
+	n.host, err = p2p.New(p2p.Config{
+		PrivateKey: cfg.Key.Bytes(), Listen: cfg.Listen, Seeds: cfg.Seeds, Blocks: n.store.Blocks(), Log: cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := n.openChain(); err != nil {
+		return nil, err
+	}
+	roles := []job.Role{job.AsConsumer}
+	if len(cfg.Worker) > 0 {
+		w, err := wasm.New(wasm.Config{CacheDir: filepath.Join(cfg.Dir, "compiled"), Command: cfg.Worker})
+		if err != nil {
+			return nil, err
+		}
+		n.exec, n.closeExec = w, w.Close
+		if cfg.Cheat != nil {
+			n.exec = cfg.Cheat(w)
+		}
+		roles = append(roles, job.AsExecutor)
+		if n.authority {
+			roles = append(roles, job.AsAuthority)
+		}
+	}
+	n.runner, err = runner.New(runner.Config{
+		Dir: cfg.Dir, Key: cfg.Key, Roles: roles, Params: n.params, Authorities: cfg.Genesis.Authorities,
+		Chain: n.jobChain(), Blocks: n.jobBlocks(), Executor: n.exec, Parallel: runtime.NumCPU(),
+		Record: n.recorded, Report: n.reported, Tell: n.tell, Log: cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if full, ok := n.chain.(*chain.Full); ok {
+		n.host.Handle(protoChain, func(ctx context.Context, _ crowd.NodeID, s p2p.Stream) error {
+			if err := s.SetDeadline(time.Time{}); err != nil { // a light node stays
+				return err
+			}
+			return full.Serve(ctx, s)
+		})
+	}
+	n.host.Answer(protoWhere, maxWhere, n.answerWhere)
+	n.host.Handle(protoTelling, n.hear)
+	if cfg.RPC != nil {
+		if n.rpc, err = rpc.NewServer(*cfg.RPC, backend{n}); err != nil {
+			return nil, err
+		}
+		if err := n.rpc.Listen(); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// ID of the node.
+func (n *Node) ID() crowd.NodeID { return n.id }
+
+// Ready is closed when the node follows the chain and takes part in jobs.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+func (n *Node) roles() []string {
+	out := []string{"consumer"}
+	if n.exec != nil {
+		out = append(out, "provider")
+	}
+	if n.authority {
+		out = append(out, "authority")
+	}
+	return out
+}
+
+// Run runs the node until ctx ends or a part of it fails; parts close in
+// reverse order of their start.
+func (n *Node) Run(ctx context.Context) error {
+	defer n.close()
+	g, ctx := errgroup.WithContext(ctx)
+	part := func(name string, run func(context.Context) error) {
+		g.Go(func() error {
+			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	part("p2p", n.host.Run)
+	part("chain", n.chain.Run)
+	part("jobs", func(ctx context.Context) error {
+		select {
+		case <-n.chain.Ready():
+			close(n.ready)
+			g.Go(func() error { return n.doChores(ctx) })
+			return n.runner.Run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	if n.rpc != nil {
+		part("rpc", n.rpc.Run)
+	}
+	return g.Wait()
+}
+
+// close gives back what New opened.
+func (n *Node) close() {
+	for _, c := range []func() error{
+		func() error { return orNil(n.closeExec != nil, n.closeExec) },
+		func() error { return orNil(n.host != nil, n.host.Close) },
+		func() error { return orNil(n.store != nil, n.store.Close) },
+	} {
+		if err := c(); err != nil {
+			n.log.Warn("close", "err", err)
+		}
+	}
+}
+
+func orNil(open bool, f func() error) error {
+	if !open {
+		return nil
+	}
+	return f()
+}

@@ -1,0 +1,331 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/chain"
+	"github.com/crowdcompute/crowd/internal/job"
+	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/runner"
+	"github.com/crowdcompute/crowd/internal/store"
+	"github.com/crowdcompute/crowd/internal/verify"
+)
+
+// This file joins rooms that do not know each other: each type here gives one
+// room what it asks for out of others.
+
+// protoChain is the light nodes' stream to a full node.
+const protoChain = "/crowd/chain/1"
+
+// openChain makes an authority's full node, which serves light ones, or a light
+// node that follows the seeds.
+func (n *Node) openChain() error {
+	if n.authority {
+		full, err := chain.NewFull(chain.Config{Dir: filepath.Join(n.cfg.Dir, "chain"), Genesis: n.cfg.Genesis, Key: n.cfg.Key, Log: n.log})
+		if err != nil {
+			return err
+		}
+		n.chain, n.wallet = full, full.Wallet()
+		return nil
+	}
+	light, err := chain.NewLight(chain.LightConfig{Genesis: n.cfg.Genesis, Dial: n.dialChain, Log: n.log})
+	if err != nil {
+		return err
+	}
+	n.chain, n.wallet = light, chain.NewWallet(n.cfg.Key, light)
+	return nil
+}
+
+// dialChain opens a stream to the first seed that serves the chain.
+func (n *Node) dialChain(ctx context.Context) (io.ReadWriteCloser, error) {
+	errs := []error{errors.New("no seed serves the chain")}
+	for _, seed := range n.cfg.Seeds {
+		id, err := n.host.Connect(ctx, seed)
+		if err == nil {
+			s, err2 := n.host.Open(ctx, id, protoChain)
+			if err2 == nil {
+				return s, nil
+			}
+			err = err2
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// jobChain is the chain as the runner wants it.
+type jobChain struct{ *Node }
+
+func (n *Node) jobChain() runner.Chain { return jobChain{n} }
+
+func (c jobChain) Send(ctx context.Context, m ledger.Message) error {
+	in, err := c.wallet.Send(ctx, m)
+	if err != nil {
+		return err
+	}
+	if in.Refusal != nil {
+		return in.Refusal
+	}
+	return nil
+}
+
+func (c jobChain) Job(ctx context.Context, id crowd.JobID) (j ledger.Job, ok bool, h crowd.Height, t crowd.Time, err error) {
+	head := c.chain.Head() // before the read: what is read is at least as new
+	raw, err := c.chain.Get(ctx, ledger.JobKey(id))
+	if err != nil || raw == nil {
+		return j, false, head.Height, head.Time, err
+	}
+	err = crowd.Decode(raw, &j)
+	return j, err == nil, head.Height, head.Time, err
+}
+
+func (c jobChain) OpenJobs(ctx context.Context) (ids []crowd.JobID, err error) {
+	all, err := c.chain.List(ctx, ledger.PrefixJob)
+	for _, x := range all {
+		var j ledger.Job
+		if err := crowd.Decode(x.Val, &j); err != nil {
+			return nil, err
+		}
+		if !j.State.Ended() {
+			ids = append(ids, j.ID)
+		}
+	}
+	return ids, err
+}
+
+func (c jobChain) Provider(ctx context.Context) (*ledger.Provider, error) {
+	raw, err := c.chain.Get(ctx, ledger.ProviderKey(c.id.Address()))
+	if err != nil || raw == nil {
+		return nil, err
+	}
+	p := &ledger.Provider{}
+	return p, crowd.Decode(raw, p)
+}
+
+func (c jobChain) Watch(ctx context.Context) <-chan runner.Update {
+	out := make(chan runner.Update) // unbuffered: the chain merges what waits
+	blocks := c.chain.Watch(ctx)
+	self := string(ledger.ProviderKey(c.id.Address()))
+	go func() {
+		defer close(out)
+		for b := range blocks {
+			u := runner.Update{Height: b.Height, Time: b.Time, Lost: b.Lost}
+			for _, x := range b.Changes {
+				if x.Key == self && x.Val != nil {
+					u.Self = &ledger.Provider{}
+					if err := crowd.Decode(x.Val, u.Self); err != nil {
+						c.log.Error("own provider record", "err", err)
+					}
+				}
+				id, ok := ledger.JobOfKey([]byte(x.Key))
+				if !ok {
+					continue
+				}
+				if x.Val == nil {
+					u.Gone = append(u.Gone, id)
+					continue
+				}
+				var j ledger.Job
+				if err := crowd.Decode(x.Val, &j); err != nil {
+					c.log.Error("job record", "job", id.Short(), "err", err)
+					continue
+				}
+				u.Jobs = append(u.Jobs, j)
+			}
+			select {
+			case out <- u:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
+// providers is a state of the providers, their reputations and the rules alone,
+// each entry proven, and the height that it belongs to.
+func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error) {
+	h := n.chain.Head().Height
+	var all []ledger.Change
+	for _, prefix := range []string{ledger.PrefixProvider, ledger.PrefixReputation} {
+		some, err := n.chain.List(ctx, prefix)
+		if err != nil {
+			return ledger.State{}, 0, err
+		}
+		all = append(all, some...)
+	}
+	all = append(all, ledger.Change{Key: string(ledger.ParamsKey()), Val: crowd.Encode(&n.params)})
+	return ledger.Load(func(f func(string, []byte)) {
+		for _, c := range all {
+			f(c.Key, c.Val)
+		}
+	}), h, nil
+}
+
+// jobBlocks is the store and the peers as the runner wants them.
+type jobBlocks struct{ *Node }
+
+func (n *Node) jobBlocks() runner.Blocks { return jobBlocks{n} }
+
+func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID) error {
+	if here, err := b.store.Has(ctx, c); err == nil && here {
+		return nil
+	}
+	var wg sync.WaitGroup
+	for _, id := range from {
+		if id != b.id {
+			wg.Go(func() {
+				if err := b.reach(ctx, id); err != nil {
+					b.log.Debug("fetch", "cid", c, "err", err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return unusable(b.host.Fetch(ctx, c, max, from, nil))
+}
+
+// unusable marks what the content itself is to blame for.
+func unusable(err error) error {
+	if errors.Is(err, store.ErrInvalid) || errors.Is(err, store.ErrTooBig) {
+		return fmt.Errorf("%w: %w", job.ErrUnusable, err)
+	}
+	return err
+}
+
+func (b jobBlocks) Folder(ctx context.Context, c crowd.CID) (bool, error) {
+	in, err := b.store.Stat(ctx, c)
+	return in.Dir, unusable(err)
+}
+
+func (b jobBlocks) Export(ctx context.Context, c crowd.CID, path string, max uint64) error {
+	return unusable(b.store.Export(ctx, c, path, max))
+}
+
+func (b jobBlocks) AddDir(ctx context.Context, dir string) (crowd.CID, error) {
+	return b.store.AddDir(ctx, dir)
+}
+func (b jobBlocks) Pin(c crowd.CID, by string) error   { return b.store.Pin(c, by) }
+func (b jobBlocks) Unpin(c crowd.CID, by string) error { return b.store.Unpin(c, by) }
+
+// post puts a job on chain; when it returns, the job is in a block.
+func (n *Node) post(ctx context.Context, spec crowd.JobSpec) (crowd.JobID, error) {
+	in, err := n.wallet.Send(ctx, &ledger.Post{Spec: spec})
+	if err != nil {
+		return crowd.JobID{}, err
+	}
+	if in.Refusal != nil {
+		return crowd.JobID{}, in.Refusal
+	}
+	id := spec.ID(n.id, in.Nonce)
+	n.book.expect(id)
+	return id, nil
+}
+
+func (n *Node) cancel(ctx context.Context, id crowd.JobID) error {
+	return jobChain{n}.Send(ctx, &ledger.Cancel{Job: id})
+}
+
+// recorded hears every proven record of a job of this node's own.
+func (n *Node) recorded(j ledger.Job) {
+	if err := n.book.track(j); err != nil {
+		n.log.Error("job book", "err", err)
+	}
+	if j.State.Ended() {
+		if p, _ := n.book.look(j.ID); p.receipt == nil {
+			n.chore(func(ctx context.Context) { n.makeReceipt(ctx, j.ID) })
+		}
+	}
+}
+
+// makeReceipt asks for the record with its proof and keeps what follows from it.
+func (n *Node) makeReceipt(ctx context.Context, id crowd.JobID) {
+	p, err := n.chain.Prove(ctx, ledger.JobKey(id))
+	if err == nil {
+		var r *verify.Receipt
+		if r, err = verify.New(n.cfg.Genesis, p.Evidence, p.Val, p.Proof); err == nil {
+			err = n.book.setReceipt(id, r.Encode())
+		}
+	}
+	if err != nil {
+		n.log.Error("receipt", "job", id.Short(), "err", err)
+	}
+}
+
+// reported hears what the machines tell.
+func (n *Node) reported(id crowd.JobID, role job.Role, r job.Report) {
+	n.log.Info(r.Stage, "job", id.Short(), "as", role.String(), "why", r.Why, "detail", r.Detail)
+	if role == job.AsConsumer && r.Stage == job.StageDelivered {
+		n.chore(func(ctx context.Context) { n.unpack(ctx, id, crowd.CID(r.Detail)) })
+	}
+}
+
+// chores is how many may wait; who brings one more waits too.
+const chores = 64
+
+// chore has f done beside everything else while Run runs.
+func (n *Node) chore(f func(context.Context)) {
+	select {
+	case n.chores <- f:
+	case <-n.choresEnd:
+	}
+}
+
+// doChores does what was brought, and first what an earlier life left undone.
+func (n *Node) doChores(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(n.choresEnd)
+	for _, j := range n.book.all() {
+		if p, _ := n.book.look(j.ID); p.receipt == nil && j.State.Ended() {
+			wg.Go(func() { n.makeReceipt(ctx, j.ID) })
+		}
+		if j.Verdict == nil {
+			continue
+		}
+		if here, err := n.store.Has(ctx, j.Verdict.Outcome.Result); err == nil && here {
+			wg.Go(func() { n.unpack(ctx, j.ID, j.Verdict.Outcome.Result) })
+		}
+	}
+	for {
+		select {
+		case f := <-n.chores:
+			wg.Go(func() { f(ctx) })
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (n *Node) resultDir(id crowd.JobID) string {
+	return filepath.Join(n.book.dir, id.String(), "result")
+}
+
+// unpack lays a delivered result out as files and says that it is there.
+func (n *Node) unpack(ctx context.Context, id crowd.JobID, c crowd.CID) {
+	dir := n.resultDir(id)
+	err := os.MkdirAll(filepath.Dir(dir), 0o700)
+	if err == nil {
+		if _, err = os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+			err = n.store.Export(ctx, c, dir, crowd.MaxOutput+1<<30)
+		}
+	}
+	if err != nil {
+		n.log.Error("unpack result", "job", id.Short(), "err", err)
+		return
+	}
+	n.book.setDelivered(id)
+}
+
+// VerifyHeader is chain's check of an authority's signatures in the form that package verify asks for.
+func VerifyHeader(g *ledger.Genesis, evidence []byte) (verify.Header, error) {
+	h, err := chain.VerifyHeader(g, evidence)
+	return verify.Header{Chain: h.ChainID, Height: h.Height, Root: h.AppHash}, err
+}

@@ -1,0 +1,43 @@
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	cmtlog "github.com/cometbft/cometbft/libs/log"
+)
+
+// engineLog gives CometBFT's talk to slog, one level quieter than it thinks of itself.
+// It is also how one learns that consensus has halted: CometBFT only logs that.
+type engineLog struct {
+	log    *slog.Logger
+	halted func(error)
+}
+
+func (l engineLog) put(level slog.Level, msg string, kv []any) {
+	if l.log.Enabled(context.Background(), level) {
+		l.log.Log(context.Background(), level, msg, kv...)
+	}
+}
+
+func (l engineLog) Debug(msg string, kv ...any) { l.put(slog.LevelDebug-4, msg, kv) }
+func (l engineLog) Info(msg string, kv ...any)  { l.put(slog.LevelDebug, msg, kv) }
+func (l engineLog) Warn(msg string, kv ...any)  { l.put(slog.LevelInfo, msg, kv) }
+
+func (l engineLog) Error(msg string, kv ...any) {
+	if strings.HasPrefix(msg, "CONSENSUS FAILURE") {
+		err := errors.New("consensus halted")
+		if len(kv) > 1 {
+			err = fmt.Errorf("consensus halted: %v", kv[1])
+		}
+		l.halted(err)
+	}
+	l.put(slog.LevelWarn, msg, kv)
+}
+
+func (l engineLog) With(kv ...any) cmtlog.Logger {
+	return engineLog{log: l.log.With(kv...), halted: l.halted}
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/go-cid"
 	flatfs "github.com/ipfs/go-ds-flatfs"
+	ipld "github.com/ipfs/go-ipld-format"
 
 	"github.com/crowdcompute/crowd"
 )
@@ -50,11 +51,13 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("block %s is missing", e.CID)
 }
 
-// Is makes errors.Is(e, ErrMissing) true.
-func (e *MissingError) Is(target error) bool { return target == ErrMissing }
-
-// NotFound tells IPFS's libraries what ErrMissing tells ours.
-func (e *MissingError) NotFound() bool { return true }
+// Is makes it an ErrMissing to us, and to IPFS's libraries what they call not found.
+func (e *MissingError) Is(target error) bool {
+	if _, ok := target.(ipld.ErrNotFound); ok {
+		return true
+	}
+	return target == ErrMissing
+}
 
 // Config of a store. The zero value works.
 type Config struct {

@@ -1,0 +1,270 @@
+// Package p2p is a node's one libp2p host: connections under the node's own
+// key, streams, gossip, and the fetching and serving of blocks. It does not
+// know what the streams and messages mean, and it discovers nobody but its
+// seeds and the peers on its LAN.
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/ipfs/boxo/bitswap/network"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
+	"github.com/ipfs/boxo/bitswap/server"
+	"github.com/ipfs/boxo/blockstore"
+	"github.com/libp2p/go-libp2p"
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/store"
+)
+
+// Config of a host. Only PrivateKey has no default.
+type Config struct {
+	PrivateKey []byte                // 32 bytes, secp256k1: the node's
+	Listen     []string              // multiaddrs; nil: QUIC and TCP on all IPv4 interfaces, ports chosen by the system
+	Seeds      []string              // multiaddrs with /p2p/: kept connected while Run runs, and asked to relay
+	MDNS       bool                  // find nodes on the LAN while Run runs
+	Topics     []string              // of gossip; what peers say about others is ignored
+	Blocks     blockstore.Blockstore // served to everybody, filled by Fetch; nil: neither
+	Limits     Limits
+	Log        *slog.Logger // nil: silent
+
+	options []libp2p.Option // of tests
+}
+
+func (c Config) withDefaults() Config {
+	if c.Listen == nil {
+		c.Listen = []string{"/ip4/0.0.0.0/udp/0/quic-v1", "/ip4/0.0.0.0/tcp/0"}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.Limits = c.Limits.withDefaults()
+	return c
+}
+
+// Host is a running libp2p host. Its methods may be called concurrently.
+type Host struct {
+	// set once
+	cfg     Config
+	id      crowd.NodeID
+	host    host.Host
+	gossip  *pubsub.PubSub
+	bitswap *server.Server // for stock IPFS clients; nil without blocks
+	bsnet   network.BitSwapNetwork
+	seeds   []peer.AddrInfo
+	ctx     context.Context // of handlers and gossip: ends with Close
+	cancel  context.CancelFunc
+	news    chan struct{} // capacity 1: somebody new to ping
+	offline map[peer.ID]chan struct{}
+
+	mu       sync.Mutex
+	closed   bool
+	handlers sync.WaitGroup // Add under mu while not closed
+	topics   map[string]*topic
+}
+
+// New makes a host and listens; handlers can be added from then on. On an error nothing keeps running.
+func New(cfg Config) (_ *Host, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("start p2p host: %w", err)
+		}
+	}()
+	cfg = cfg.withDefaults()
+	h := &Host{
+		cfg:     cfg,
+		news:    make(chan struct{}, 1),
+		offline: map[peer.ID]chan struct{}{},
+		topics:  map[string]*topic{},
+	}
+	key, err := parseKey(cfg.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	self, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if h.id, err = NodeIDOf(self); err != nil {
+		return nil, err
+	}
+	for _, s := range cfg.Seeds {
+		info, err := peer.AddrInfoFromString(s)
+		if err != nil {
+			return nil, fmt.Errorf("seed %q: %w", s, err)
+		}
+		if info.ID != self {
+			h.seeds = append(h.seeds, *info)
+			h.offline[info.ID] = make(chan struct{}, 1) // capacity 1: it was lost since last looked at
+		}
+	}
+	resources, conns, err := cfg.Limits.managers()
+	if err != nil {
+		return nil, err
+	}
+	if h.host, err = libp2p.New(append(options(cfg, h.seeds), libp2p.Identity(key), libp2p.ResourceManager(resources), libp2p.ConnectionManager(conns))...); err != nil {
+		return nil, errors.Join(err, resources.Close(), conns.Close()) // a host that came to be closes them itself
+	}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			h.Close()
+		}
+	}()
+	h.host.Network().Notify(notifications{h})
+	if h.gossip, err = newGossip(h.ctx, h.host, cfg.Topics); err != nil {
+		return nil, err
+	}
+	if cfg.Blocks != nil {
+		h.bsnet = bsnet.NewFromIpfsHost(h.host)
+		h.bitswap = server.New(h.ctx, h.bsnet, cfg.Blocks,
+			server.MaxOutstandingBytesPerPeer(2*store.MaxBlock),
+			server.MaxQueuedWantlistEntriesPerPeer(1024),
+			server.MaxCidSize(64),
+			server.EngineBlockstoreWorkerCount(8),
+			server.EngineTaskWorkerCount(2),
+			server.TaskWorkerCount(2),
+		)
+		h.bsnet.Start(bitswapServer{h.bitswap})
+		h.Handle(blocksProtocol, h.serveBlocks)
+	}
+	return h, nil
+}
+
+// bitswapServer is a bitswap peer that wants nothing.
+type bitswapServer struct{ *server.Server }
+
+func (bitswapServer) ReceiveError(error) {}
+
+func parseKey(b []byte) (crypto.PrivKey, error) {
+	var k secp256k1.ModNScalar
+	if overflow := k.SetByteSlice(b); len(b) != 32 || overflow || k.IsZero() {
+		return nil, errors.New("private key: want 32 bytes, from 1 to the order of secp256k1")
+	}
+	return crypto.UnmarshalSecp256k1PrivateKey(b)
+}
+
+func options(cfg Config, seeds []peer.AddrInfo) []libp2p.Option {
+	opts := []libp2p.Option{
+		libp2p.ListenAddrStrings(cfg.Listen...),
+		libp2p.Transport(quic.NewTransport),
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.DefaultMuxers,
+		libp2p.DisableMetrics(), // they would go to prometheus's global registry
+		libp2p.UserAgent("crowd"),
+		libp2p.EnableRelay(), // to dial and be dialled through others' relays
+	}
+	// A host that listens on loopback alone has nobody to get through to.
+	if !loopback(cfg.Listen) {
+		opts = append(opts,
+			libp2p.NATPortMap(),
+			libp2p.EnableNATService(),
+			libp2p.EnableAutoNATv2(),
+			libp2p.EnableHolePunching(),
+			libp2p.EnableRelayService(), // starts when AutoNAT says that we are public
+		)
+		if len(seeds) > 0 {
+			opts = append(opts, libp2p.EnableAutoRelayWithStaticRelays(seeds))
+		}
+	}
+	return append(opts, cfg.options...)
+}
+
+func loopback(addrs []string) bool {
+	for _, s := range addrs {
+		a, err := multiaddr.NewMultiaddr(s)
+		if err != nil || !manet.IsIPLoopback(a) {
+			return false
+		}
+	}
+	return true
+}
+
+// Run keeps the seeds connected, finds peers on the LAN and measures round-trip times
+// until ctx ends. It returns after all that it started has ended.
+func (h *Host) Run(ctx context.Context) error {
+	var g errgroup.Group
+	for _, s := range h.seeds {
+		g.Go(func() error { h.keep(ctx, s); return nil })
+	}
+	if h.cfg.MDNS {
+		g.Go(func() error { h.findOnLAN(ctx); return nil })
+	}
+	g.Go(func() error { h.measure(ctx); return nil })
+	return g.Wait()
+}
+
+// Close ends all connections and returns after all handlers have.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.cancel()
+	if h.bitswap != nil {
+		h.bsnet.Stop()
+		h.bitswap.Close()
+	}
+	err := h.host.Close()
+	h.handlers.Wait()
+	return err
+}
+
+// ID is the node's own.
+func (h *Host) ID() crowd.NodeID { return h.id }
+
+// Addrs are the addresses under which others can reach this host, each with /p2p/ and its peer ID.
+func (h *Host) Addrs() []string {
+	list, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: h.host.ID(), Addrs: h.host.Addrs()})
+	if err != nil {
+		panic("bug: " + err.Error()) // only for an invalid peer ID
+	}
+	out := make([]string, len(list))
+	for i, a := range list {
+		out[i] = a.String()
+	}
+	return out
+}
+
+// NodeIDOf is the node behind a peer ID: only secp256k1 peers have one.
+func NodeIDOf(p peer.ID) (crowd.NodeID, error) {
+	pub, err := p.ExtractPublicKey()
+	if err != nil {
+		return crowd.NodeID{}, fmt.Errorf("peer %s: %w", p, err)
+	}
+	k, ok := pub.(*crypto.Secp256k1PublicKey)
+	if !ok {
+		return crowd.NodeID{}, fmt.Errorf("peer %s: its key is %s, want secp256k1", p, pub.Type())
+	}
+	return crowd.NodeID((*secp256k1.PublicKey)(k).SerializeUncompressed()[1:]), nil
+}
+
+// PeerIDOf is libp2p's name of a node. It fails for bytes that are no point of the curve.
+func PeerIDOf(id crowd.NodeID) (peer.ID, error) {
+	pub, err := secp256k1.ParsePubKey(append([]byte{4}, id[:]...))
+	if err != nil {
+		return "", fmt.Errorf("node %s: %w", id.Short(), err)
+	}
+	return peer.IDFromPublicKey((*crypto.Secp256k1PublicKey)(pub))
+}
+
+const (
+	dialTimeout   = 20 * time.Second
+	streamTimeout = 30 * time.Second
+)

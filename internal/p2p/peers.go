@@ -1,0 +1,224 @@
+package p2p
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+	"github.com/multiformats/go-multiaddr"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crowdcompute/crowd"
+)
+
+// Peer is a connected node.
+type Peer struct {
+	ID    crowd.NodeID
+	Addrs []string      // of its connections
+	RTT   time.Duration // moving average of pings; 0: not measured yet
+	Path  string        // "direct" or "relayed"
+	Since time.Time     // of its oldest connection
+}
+
+// Peers are the connected nodes, oldest first.
+func (h *Host) Peers() []Peer {
+	var out []Peer
+	for _, p := range h.host.Network().Peers() {
+		id, err := NodeIDOf(p)
+		if err != nil {
+			continue // an IPFS client, no node
+		}
+		n := Peer{ID: id, RTT: h.host.Peerstore().LatencyEWMA(p), Path: "relayed"}
+		for _, c := range h.host.Network().ConnsToPeer(p) {
+			n.Addrs = append(n.Addrs, c.RemoteMultiaddr().String())
+			if !relayed(c) {
+				n.Path = "direct"
+			}
+			if at := c.Stat().Opened; n.Since.IsZero() || at.Before(n.Since) {
+				n.Since = at
+			}
+		}
+		if len(n.Addrs) > 0 {
+			out = append(out, n)
+		}
+	}
+	slices.SortFunc(out, func(a, b Peer) int { return a.Since.Compare(b.Since) })
+	return out
+}
+
+func relayed(c network.Conn) bool {
+	_, err := c.RemoteMultiaddr().ValueForProtocol(multiaddr.P_CIRCUIT)
+	return err == nil
+}
+
+// Connect dials a multiaddr that ends in /p2p/ and a peer ID, and returns the node behind it, which has proven its key.
+func (h *Host) Connect(ctx context.Context, addr string) (crowd.NodeID, error) {
+	info, err := peer.AddrInfoFromString(addr)
+	if err != nil {
+		return crowd.NodeID{}, fmt.Errorf("connect to %q: %w", addr, err)
+	}
+	id, err := NodeIDOf(info.ID)
+	if err != nil {
+		return crowd.NodeID{}, fmt.Errorf("connect to %q: %w", addr, err)
+	}
+	return id, h.connect(ctx, *info)
+}
+
+// ConnectID dials a node, under those multiaddrs (with or without /p2p/) and the ones already known, unless it is connected.
+func (h *Host) ConnectID(ctx context.Context, id crowd.NodeID, addrs []string) error {
+	p, err := PeerIDOf(id)
+	if err != nil {
+		return err
+	}
+	info := peer.AddrInfo{ID: p}
+	for _, s := range addrs {
+		a, err := multiaddr.NewMultiaddr(s)
+		if err != nil {
+			return fmt.Errorf("connect to %s: %w", id.Short(), err)
+		}
+		a, named := peer.SplitAddr(a)
+		if named != "" && named != p {
+			return fmt.Errorf("connect to %s: %s is the address of another", id.Short(), s)
+		}
+		info.Addrs = append(info.Addrs, a)
+	}
+	return h.connect(ctx, info)
+}
+
+func (h *Host) connect(ctx context.Context, info peer.AddrInfo) error {
+	if info.ID == h.host.ID() {
+		return fmt.Errorf("connect to %s: that is this node", info.ID)
+	}
+	if h.host.Network().Connectedness(info.ID) == network.Connected {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	// Whoever asks has a reason to try now, whatever failed before.
+	if s, ok := h.host.Network().(*swarm.Swarm); ok {
+		s.Backoff().Clear(info.ID)
+	}
+	if err := h.host.Connect(ctx, info); err != nil {
+		return fmt.Errorf("connect to %s: %w", info.ID, err)
+	}
+	return nil
+}
+
+// notifications tell Run of comings and goings.
+type notifications struct{ h *Host }
+
+func (n notifications) Connected(network.Network, network.Conn) { poke(n.h.news) }
+func (n notifications) Disconnected(_ network.Network, c network.Conn) {
+	poke(n.h.offline[c.RemotePeer()]) // nil for all but seeds: no one hears
+}
+func (n notifications) Listen(network.Network, multiaddr.Multiaddr)      {}
+func (n notifications) ListenClose(network.Network, multiaddr.Multiaddr) {}
+
+// poke leaves one note, which is enough.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	minRedial = 500 * time.Millisecond
+	maxRedial = time.Minute
+)
+
+// keep holds a connection to a seed: it dials when there is none, waiting longer after each failure.
+func (h *Host) keep(ctx context.Context, seed peer.AddrInfo) {
+	h.host.ConnManager().Protect(seed.ID, "seed")
+	h.host.Peerstore().AddAddrs(seed.ID, seed.Addrs, peerstore.PermanentAddrTTL)
+	wait := minRedial
+	for ctx.Err() == nil {
+		err := h.connect(ctx, seed)
+		if err == nil {
+			wait = minRedial
+			select {
+			case <-ctx.Done():
+			case <-h.offline[seed.ID]: // perhaps of an earlier connection: connect looks
+			}
+			continue
+		}
+		h.cfg.Log.Debug("seed is out of reach", "seed", seed.ID, "again in", wait, "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait/2 + rand.N(wait)): // spread, so that a seed that comes back is not stormed
+		}
+		wait = min(2*wait, maxRedial)
+	}
+}
+
+// findOnLAN connects to nodes that announce themselves by multicast DNS.
+func (h *Host) findOnLAN(ctx context.Context) {
+	found := make(chan peer.AddrInfo, 16) // more at a time are dropped: they announce themselves again
+	s := mdns.NewMdnsService(h.host, "_crowd-p2p._udp", notifee(found))
+	if err := s.Start(); err != nil {
+		h.cfg.Log.Warn("no discovery on the LAN", "err", err)
+		return
+	}
+	defer s.Close()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case info := <-found:
+			if info.ID == h.host.ID() {
+				continue
+			}
+			if err := h.connect(ctx, info); err != nil {
+				h.cfg.Log.Debug("found on the LAN", "err", err)
+			}
+		}
+	}
+}
+
+type notifee chan<- peer.AddrInfo
+
+func (n notifee) HandlePeerFound(info peer.AddrInfo) {
+	select {
+	case n <- info:
+	default:
+	}
+}
+
+const pingEvery = 15 * time.Second
+
+// measure pings new peers at once and all others now and then.
+func (h *Host) measure(ctx context.Context) {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for {
+		all := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.news:
+		case <-tick.C:
+			all = true
+		}
+		var g errgroup.Group
+		g.SetLimit(16)
+		for _, p := range h.host.Network().Peers() {
+			if all || h.host.Peerstore().LatencyEWMA(p) == 0 {
+				g.Go(func() error {
+					ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+					defer cancel()
+					<-ping.Ping(network.WithAllowLimitedConn(ctx, "ping"), h.host, p) // keeps the time in the peerstore
+					return nil
+				})
+			}
+		}
+		g.Wait()
+	}
+}

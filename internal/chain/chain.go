@@ -47,6 +47,7 @@ type Block struct {
 type Included struct {
 	Height  crowd.Height    // of its block; 0: refused before any block, at no cost
 	Refusal *ledger.Refusal // nil: done
+	Nonce   uint64          // under which a Wallet sent it
 	Hearsay bool            // a full node said so without proof; only refusals before any block are
 }
 

@@ -69,6 +69,7 @@ func (w *Wallet) Send(ctx context.Context, m ledger.Message) (Included, error) {
 			return Included{}, fmt.Errorf("send %T: %w", m, err)
 		}
 		if in.Refusal == nil || in.Refusal.Code != ledger.BadNonce {
+			in.Nonce = w.nonce
 			// Only what a block has used takes a nonce; it may have been refused for want of the fee.
 			if w.nonce++; in.Height == 0 {
 				w.nonce--

@@ -25,7 +25,7 @@ type backend struct{ *Node }
 var _ rpc.Backend = backend{}
 
 func (b backend) Info(context.Context) (rpc.Info, error) {
-	h, _ := b.chain.Head()
+	h := b.chain.Head().Height
 	return rpc.Info{
 		Node: b.id, Address: b.id.Address(), Roles: b.roles(), Chain: b.chainID, Height: h,
 		Version: b.cfg.Version, Listen: b.host.Addrs(), Peers: len(b.host.Peers()), Started: b.started,

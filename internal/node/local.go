@@ -20,6 +20,7 @@ import (
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/store"
 )
 
 // LocalConfig is a whole network on this machine: authorities, providers, and
@@ -65,7 +66,7 @@ type Local struct {
 	cfg     LocalConfig
 	genesis *ledger.Genesis
 	keys    localKeys
-	unlock  func()
+	lock    *os.File // held while the network is open
 
 	mu    sync.Mutex
 	nodes []*Node // guarded by mu: authority, providers, consumer
@@ -84,13 +85,15 @@ func OpenLocal(cfg LocalConfig) (*Local, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
-	unlock, err := lockDir(cfg.Dir)
-	if err != nil {
+	lock, err := store.Lock(filepath.Join(cfg.Dir, "lock"))
+	if errors.Is(err, store.ErrLocked) {
+		return nil, fmt.Errorf("open network: another crowd up runs in %s: %w", cfg.Dir, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
-	l := &Local{cfg: cfg, unlock: unlock, ready: make(chan struct{})}
+	l := &Local{cfg: cfg, lock: lock, ready: make(chan struct{})}
 	if err := l.load(); err != nil {
-		unlock()
+		lock.Close()
 		return nil, fmt.Errorf("open network in %s: %w", cfg.Dir, err)
 	}
 	return l, nil
@@ -183,7 +186,7 @@ func (l *Local) Ready() <-chan struct{} { return l.ready }
 
 // Run runs all nodes and returns when ctx has ended and they have, or one failed.
 func (l *Local) Run(ctx context.Context) error {
-	defer l.unlock()
+	defer l.lock.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	start := func(name string, c Config) (*Node, error) {
 		c.Dir, c.Genesis, c.Version = l.dir(name), l.genesis, l.cfg.Version

@@ -59,6 +59,19 @@ func relayed(c network.Conn) bool {
 	return err == nil
 }
 
+// Known are the addresses under which a node was seen, as multiaddrs.
+func (h *Host) Known(id crowd.NodeID) []string {
+	p, err := PeerIDOf(id)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, a := range h.host.Peerstore().Addrs(p) {
+		out = append(out, a.String())
+	}
+	return out
+}
+
 // Connect dials a multiaddr that ends in /p2p/ and a peer ID, and returns the node behind it, which has proven its key.
 func (h *Host) Connect(ctx context.Context, addr string) (crowd.NodeID, error) {
 	info, err := peer.AddrInfoFromString(addr)

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockFile takes the file for this process; the kernel gives it back when the process ends, however it ends.
-func lockFile(path string) (*os.File, error) {
+// Lock takes the file for this process; the kernel gives it back when the process ends, however it ends.
+func Lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err

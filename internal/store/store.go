@@ -99,7 +99,7 @@ func Open(dir string, cfg Config) (_ *Store, err error) {
 		}
 	}
 	s := &Store{dir: dir}
-	if s.lock, err = lockFile(filepath.Join(dir, "lock")); err != nil {
+	if s.lock, err = Lock(filepath.Join(dir, "lock")); err != nil {
 		return nil, err
 	}
 	defer func() {

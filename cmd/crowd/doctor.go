@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/crowdcompute/crowd/internal/rpc"
+)
+
+const (
+	// minDisk is the free space below which a node soon stops, in bytes.
+	minDisk = 1 << 30
+	// needed is how many providers a pair takes.
+	needed = 2
+)
+
+func (a *app) doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "Check that all is well, and say what to do where not", Args: cobra.NoArgs,
+		Example: "  crowd doctor",
+		RunE: a.until(func(_ *cobra.Command, ctx context.Context, _ []string) error {
+			checks := a.examine(ctx)
+			if err := a.result(checks, func(w io.Writer) { printChecks(w, checks) }); err != nil {
+				return err
+			}
+			return checksError("doctor", checks)
+		}),
+	}
+}
+
+// examine looks at the node from outside in; what cannot be seen is not listed.
+func (a *app) examine(ctx context.Context) (checks []Check) {
+	add := func(name string, ok bool, format string, args ...any) {
+		checks = append(checks, Check{name, ok, fmt.Sprintf(format, args...)})
+	}
+	fail := func(name string, err error) {
+		detail := err.Error()
+		var e *rpc.Error
+		if errors.As(err, &e) && e.Hint != "" {
+			detail += "; " + e.Hint
+		}
+		add(name, false, "%s", detail)
+	}
+	if target, isURL := a.target(); !isURL {
+		if info, err := os.Stat(target); err != nil {
+			add("folder", false, "%v; it is made by: crowd up", err)
+		} else {
+			private := info.Mode().Perm()&0o077 == 0
+			add("folder", private, "%s, mode %04o%s", target, info.Mode().Perm(), unless(private, "; make it private with: chmod 700"))
+			if _, err := rpc.ReadToken(filepath.Join(target, "token")); err != nil {
+				fail("token", err)
+			} else {
+				add("token", true, "readable only by you")
+			}
+			var fsys unix.Statfs_t
+			if err := unix.Statfs(target, &fsys); err == nil {
+				free := int64(fsys.Bavail) * int64(fsys.Bsize)
+				add("disk", free >= minDisk, "%s free%s", sizeText(free), unless(free >= minDisk, "; free some: a node needs at least 1 GiB"))
+			}
+		}
+	}
+	start := time.Now()
+	c, err := a.connect(ctx)
+	if err != nil {
+		fail("node", err)
+		return checks
+	}
+	defer c.Close()
+	info, err := c.Info(ctx)
+	if err != nil {
+		fail("node", err)
+		return checks
+	}
+	add("node", true, "%s answers in %v", info.Node.Short(), time.Since(start).Round(time.Millisecond))
+	add("chain", info.Height > 0, "%s, block %d%s", info.Chain, info.Height, unless(info.Height > 0, "; no block yet: are the authorities running?"))
+	add("peers", info.Peers > 0, "%d connected%s", info.Peers, unless(info.Peers > 0, "; nobody can be reached: check the network and the firewall"))
+	if list, err := c.Providers(ctx); err != nil {
+		fail("providers", err)
+	} else {
+		ready := 0
+		for _, p := range list {
+			if p.Online && p.Suspended == "" {
+				ready++
+			}
+		}
+		add("providers", ready >= needed, "%d of %d can be drawn%s", ready, len(list), unless(ready >= needed, "; a checked job takes 2"))
+	}
+	if account, err := c.Account(ctx, info.Address); err != nil {
+		fail("account", err)
+	} else {
+		add("account", account.Balance > 0, "%s%s", creditText(account.Balance), unless(account.Balance > 0, "; fund "+info.Address.String()))
+	}
+	return checks
+}
+
+func unless(ok bool, advice string) string {
+	if ok {
+		return ""
+	}
+	return advice
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/rpc"
+)
+
+func (a *app) jobCommand() *cobra.Command {
+	return noun("job", "List, follow, explain and cancel jobs",
+		a.jobListCommand(), a.jobDescribeCommand(), a.jobLogsCommand(), a.jobGetCommand(), a.jobCancelCommand(), a.jobExplainCommand())
+}
+
+// onJob is a command on the one job that its argument names.
+func (a *app) onJob(f func(ctx context.Context, c *rpc.Client, id crowd.JobID) error) func(*cobra.Command, []string) error {
+	return a.with(func(ctx context.Context, c *rpc.Client, args []string) error {
+		id, err := c.ResolveJob(ctx, args[0])
+		if rpc.KindOf(err) == rpc.NotFound {
+			var e *rpc.Error
+			errors.As(err, &e)
+			e.Hint = "see: crowd job list"
+		}
+		if err != nil {
+			return err
+		}
+		return f(ctx, c, id)
+	})
+}
+
+// oneJob wants the argument that onJob reads.
+func oneJob(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return misuse("JOB is a job's ID or its first digits; see: crowd job list", "%s: want one JOB, got %d", cmd.CommandPath(), len(args))
+	}
+	return nil
+}
+
+func (a *app) jobListCommand() *cobra.Command {
+	limit := 20
+	c := &cobra.Command{
+		Use: "list", Short: "List jobs, newest first", Args: cobra.NoArgs,
+		Example: "  crowd job list --limit 5\n  crowd job list --json",
+		RunE: a.with(func(ctx context.Context, c *rpc.Client, _ []string) error {
+			jobs, err := c.Jobs(ctx, limit)
+			if err != nil {
+				return err
+			}
+			if len(jobs) == 0 && !a.json {
+				a.say("no jobs yet; begin with: crowd run PROG.wasm")
+				return nil
+			}
+			return a.result(jobs, func(w io.Writer) {
+				rows := [][]string{{"JOB", "POSTED", "STAGE", "TOOK", "RESULT", "PRICE"}}
+				for _, j := range jobs {
+					row := []string{j.ID.Short(), timeText(j.Posted), string(j.Stage), "", "", ""}
+					if j.Stage.Final() {
+						row[3] = elapsedText(j.Updated.Sub(j.Posted))
+					}
+					if j.Outcome != nil {
+						row[4] = j.Outcome.String()
+					}
+					if j.Price > 0 {
+						row[5] = creditText(j.Price)
+					}
+					if row[5] == "" {
+						row[5] = "-"
+					}
+					rows = append(rows, row)
+				}
+				table(w, "", rows)
+			})
+		}),
+	}
+	c.Flags().IntVar(&limit, "limit", limit, "most jobs to list, up to 1000")
+	return c
+}
+
+func (a *app) jobDescribeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "describe JOB", Short: "Show all about a job: committee, history, verdict, money", Args: oneJob,
+		Example: "  crowd job describe 3fa2",
+		RunE: a.onJob(func(ctx context.Context, c *rpc.Client, id crowd.JobID) error {
+			j, err := c.Job(ctx, id)
+			if err != nil {
+				return err
+			}
+			return a.result(j, func(w io.Writer) { describe(w, j) })
+		}),
+	}
+}
+
+func describe(w io.Writer, j rpc.JobView) {
+	r, outcome, price := j.Request, "", ""
+	if o := j.Outcome; o != nil {
+		outcome = fmt.Sprintf("%s, %s, %s", o, gasText(o.Gas), o.Result)
+	}
+	if j.Price > 0 {
+		price = creditText(j.Price)
+	}
+	if j.Escrow > 0 {
+		price = strings.TrimPrefix(price+", "+creditText(j.Escrow)+" locked", ", ")
+	}
+	limits := fmt.Sprintf("%s, %s of memory, %s of output, %v", gasText(r.Limits.Gas), sizeText(int64(r.Limits.Memory)),
+		sizeText(int64(r.Limits.Output)), time.Duration(r.Limits.WallMillis)*time.Millisecond)
+	if r.Limits == (rpc.Limits{}) {
+		limits = ""
+	}
+	fields(w, "job", j.ID.String(), "stage", string(j.Stage)+": "+j.Why, "posted", timeText(j.Posted), "owner", j.Owner.String(),
+		"program", string(j.Program), "input", string(r.Inputs), "stdin", string(r.Stdin),
+		"args", strings.Join(r.Args, " "), "env", strings.Join(r.Env, " "), "limits", limits, "filters", filterText(r.Filters),
+		"plan", j.Plan, "result", outcome, "price", price)
+
+	if len(j.Committee) > 0 {
+		fmt.Fprintln(w, "\ncommittee")
+		rows := [][]string{{"NODE", "ROLE", "PROOF", "STATE", "GAS", "COMMITTED", "REVEALED", "RESULT"}}
+		for _, m := range j.Committee {
+			proof, match, gas := "ok", "-", ""
+			if !m.ProofOK {
+				proof = "NOT CHECKED"
+			}
+			if m.Match != nil {
+				match = map[bool]string{true: "accepted", false: "WRONG"}[*m.Match]
+			}
+			if m.Gas > 0 {
+				gas = gasText(m.Gas)
+			}
+			rows = append(rows, []string{m.Node.Short(), m.Role, proof, m.State, gas, yesNo(m.Committed), yesNo(m.Revealed), match})
+		}
+		table(w, "  ", rows)
+	}
+	if len(j.History) > 0 {
+		fmt.Fprintln(w, "\nhistory")
+		for i, ev := range j.History {
+			if i > 0 && ev.Stage == j.History[i-1].Stage && ev.Progress != nil {
+				continue
+			}
+			for _, line := range stageLines(ev, j.History[0].Time) {
+				fmt.Fprintln(w, line)
+			}
+		}
+	}
+	if f := j.Failure; f != nil {
+		fmt.Fprintf(w, "\nfailed: %s\n  hint: %s\n", clean(f.Message), clean(f.Hint))
+	}
+	if len(j.Payments) > 0 {
+		fmt.Fprintln(w, "\nsettlement, in credits")
+		rows := [][]string{{"WHO", "CHANGE", "FROM", "WHY"}}
+		for _, p := range j.Payments {
+			rows = append(rows, []string{payee(p), changeText(p.Change), p.From, p.Why})
+		}
+		table(w, "  ", rows)
+	}
+}
+
+func filterText(f rpc.Filters) string {
+	var parts []string
+	if f.MaxPrice > 0 {
+		parts = append(parts, "at most "+priceText(f.MaxPrice)+" credits per Ggas")
+	}
+	if len(f.Tags) > 0 {
+		parts = append(parts, "tags "+strings.Join(f.Tags, ", "))
+	}
+	if len(f.Countries) > 0 {
+		parts = append(parts, "in "+strings.Join(f.Countries, " or "))
+	}
+	for _, p := range f.Providers {
+		parts = append(parts, "provider "+p.Short())
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (a *app) jobLogsCommand() *cobra.Command {
+	wait := false
+	c := &cobra.Command{
+		Use: "logs JOB", Short: "Print what a job's program writes", Args: oneJob,
+		Long: `Print what a job's program writes: its stdout on stdout, its stderr on stderr.
+While the job runs this is what an executor says; only the result is checked.`,
+		Example: "  crowd job logs --follow 3fa2",
+		RunE: a.onJob(func(ctx context.Context, c *rpc.Client, id crowd.JobID) error {
+			lines := json.NewEncoder(a.stdout)
+			for chunk, err := range c.Logs(ctx, id, wait) {
+				if err != nil {
+					return err
+				}
+				w := a.stdout
+				if chunk.Stream == "stderr" {
+					w = a.stderr
+				}
+				if a.json {
+					err = lines.Encode(chunk)
+				} else {
+					_, err = w.Write(chunk.Data)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+	}
+	c.Flags().BoolVarP(&wait, "follow", "f", false, "wait for more until the program ends")
+	return c
+}
+
+func (a *app) jobGetCommand() *cobra.Command {
+	var to string
+	c := &cobra.Command{
+		Use: "get JOB", Short: "Get a job's result again", Args: oneJob,
+		Long: `Get a job's result: its stdout here or in --out FILE, or with --out DIR everything.
+With --json and without --out: a description of the result and its files.`,
+		Example: "  crowd job get 3fa2 > photo.png\n  crowd job get 3fa2 --out results/",
+		RunE: a.onJob(func(ctx context.Context, c *rpc.Client, id crowd.JobID) error {
+			res, err := c.Result(ctx, id)
+			if err != nil {
+				return err
+			}
+			if to != "" || !a.json {
+				out, err := openOutput(to, a.stdout)
+				if err != nil {
+					return err
+				}
+				defer out.abandon()
+				st := a.newStages(false)
+				defer st.done()
+				if err := out.deliver(ctx, c, id, res, st); err != nil {
+					return err
+				}
+			}
+			if !a.json {
+				return nil
+			}
+			files := []rpc.Entry{}
+			for e, err := range c.ListResult(ctx, id) {
+				if err != nil {
+					return err
+				}
+				files = append(files, e)
+			}
+			return a.result(struct {
+				rpc.Result
+				Files []rpc.Entry `json:"files"`
+			}{res, files}, nil)
+		}),
+	}
+	c.Flags().StringVar(&to, "out", "", "a file for stdout, or a folder (existing, or with a slash at the end) for everything")
+	return c
+}
+
+func (a *app) jobCancelCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "cancel JOB", Short: "Take a job back, where that is still possible", Args: oneJob,
+		Example: "  crowd job cancel 3fa2",
+		RunE: a.onJob(func(ctx context.Context, c *rpc.Client, id crowd.JobID) error {
+			if err := c.Cancel(ctx, id); err != nil {
+				return err
+			}
+			return a.result(map[string]crowd.JobID{"cancelled": id}, func(w io.Writer) { fmt.Fprintf(w, "cancelled %s\n", id.Short()) })
+		}),
+	}
+}
+
+func (a *app) jobExplainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "explain JOB", Short: "Say why a job is where it is, and what would move it", Args: oneJob,
+		Example: "  crowd job explain 3fa2",
+		RunE: a.onJob(func(ctx context.Context, c *rpc.Client, id crowd.JobID) error {
+			e, err := c.Explain(ctx, id)
+			if err != nil {
+				return err
+			}
+			return a.result(e, func(w io.Writer) {
+				fields(w, "job", id.Short(), "stage", string(e.Stage), "why", e.Why, "do", e.Fix)
+				if len(e.Requirements) > 0 {
+					fmt.Fprintln(w, "\nwho meets what, each taken alone")
+					rows := [][]string{{"REQUIREMENT", "PROVIDERS"}}
+					for _, r := range e.Requirements {
+						rows = append(rows, []string{r.Name, fmt.Sprintf("%d of %d", r.Met, r.Of)})
+					}
+					table(w, "  ", rows)
+				}
+			})
+		}),
+	}
+}

@@ -1,0 +1,259 @@
+// Command crowd runs programs on machines that nobody needs to trust. It is the
+// only place that knows flags, environment and files; it reaches a node only
+// through its JSON-RPC interface, and has no logic of jobs, money or proofs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/crowdcompute/crowd/internal/rpc"
+)
+
+// env is all of the process and of the other rooms that the commands use.
+type env struct {
+	args           []string // without the program's name
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	terminal       bool             // stderr is one: progress may move
+	interrupts     <-chan os.Signal // Ctrl-C and the like; capacity for two that come at once
+
+	// What other rooms supply; nil means that this binary is built without it.
+	startNetwork  func(context.Context, upConfig) (network, error)
+	verifyReceipt func(receipt, genesis []byte) ([]Check, error)
+	demo          *demoAssets
+	wasmWorker    func() int
+}
+
+// Exit codes.
+const (
+	exitDone = iota
+	exitFailed
+	exitMisused
+)
+
+func main() {
+	interrupts := make(chan os.Signal, 2)
+	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
+	os.Exit(run(context.Background(), env{
+		args:       os.Args[1:],
+		stdin:      os.Stdin,
+		stdout:     os.Stdout,
+		stderr:     os.Stderr,
+		getenv:     os.Getenv,
+		terminal:   term.IsTerminal(int(os.Stderr.Fd())),
+		interrupts: interrupts,
+	}))
+}
+
+// run is the whole program: it touches nothing that is not in e or named by it.
+func run(ctx context.Context, e env) int {
+	a := &app{env: e}
+	root := a.root()
+	root.SetArgs(e.args)
+	root.SetIn(e.stdin)
+	root.SetOut(e.stdout)
+	root.SetErr(e.stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	var misuse *usageError
+	var border *rpc.Error
+	switch {
+	case errors.As(err, &misuse), !a.begun:
+		hint := "see: " + cmd.CommandPath() + " --help"
+		if misuse != nil && misuse.hint != "" {
+			hint = misuse.hint
+		}
+		a.complain(err.Error(), hint)
+		return exitMisused
+	case errors.Is(err, errSaid):
+	case errors.As(err, &border):
+		a.complain(err.Error(), border.Hint)
+	case errors.Is(err, context.Canceled):
+		a.complain("interrupted", "")
+	default:
+		a.complain(err.Error(), "")
+	}
+	return exitFailed
+}
+
+// app is one invocation.
+type app struct {
+	env
+	node, tokenFile string // flags
+	json            bool
+	begun           bool // a command's own code has run: errors are no misuse of flags
+}
+
+// errSaid fails without another word.
+var errSaid = errors.New("said already")
+
+// usageError is a misuse that only the command's own code can see.
+type usageError struct{ text, hint string }
+
+func (e *usageError) Error() string { return e.text }
+
+func misuse(hint, format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...), hint}
+}
+
+// notBuilt is the honest answer of a binary without the part.
+func notBuilt(what string) error {
+	return &rpc.Error{Kind: rpc.Unavailable, Err: fmt.Errorf("%s: not built into this binary", what), Hint: "use a binary that is built with it"}
+}
+
+func (a *app) complain(text, hint string) {
+	fmt.Fprintf(a.stderr, "crowd: %s\n", clean(text))
+	if hint != "" {
+		fmt.Fprintf(a.stderr, "hint: %s\n", clean(hint))
+	}
+}
+
+// say talks to the user, line by line; never on stdout.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintln(a.stderr, clean(fmt.Sprintf(format, args...)))
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "crowd",
+		Short: "Run programs on machines that you neither own nor trust",
+		Long: `Run programs on machines that you neither own nor trust, and get the result with
+a receipt that says how sure you can be.
+
+Results go to stdout, all talk to stderr; --json makes results machine-readable.
+Exit codes: 0 done, 1 failed, 2 misused.`,
+		Example: `  crowd up                                   a network on this machine
+  crowd run blur.wasm --in photo.png --out out.png -- --radius 8
+  crowd job list
+  crowd receipt verify receipt.json`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.node, "node", "", "the node to use: its folder or URL (default $CROWD_NODE, else the local network)")
+	flags.StringVar(&a.tokenFile, "token-file", "", "file with the token for a node's URL (default: the token in $CROWD_TOKEN)")
+	flags.BoolVar(&a.json, "json", false, "print the result as JSON")
+	root.AddGroup(&cobra.Group{ID: "work", Title: "Run:"}, &cobra.Group{ID: "look", Title: "Look:"}, &cobra.Group{ID: "net", Title: "Network:"})
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("work", a.runCommand(), a.jobCommand(), a.receiptCommand())
+	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.peersCommand(), a.doctorCommand())
+	add("net", a.upCommand(), a.demoCommand())
+	root.AddCommand(a.versionCommand(), a.workerCommand())
+	return root
+}
+
+// noun is a command that only has verbs.
+func noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
+	var names []string
+	for _, v := range verbs {
+		c.AddCommand(v)
+		names = append(names, v.Name())
+	}
+	known := fmt.Sprintf("crowd %s knows: %s", use, strings.Join(names, ", "))
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return misuse(known, "crowd %s: a verb is missing", use)
+		}
+		return misuse(known, "crowd %s: unknown verb %q", use, args[0])
+	}
+	return c
+}
+
+// until runs f with a context that the first interrupt cancels.
+func (a *app) until(f func(cmd *cobra.Command, ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		a.begun = true
+		ctx, cancel := context.WithCancel(cmd.Context())
+		defer cancel()
+		go func() {
+			select {
+			case <-a.interrupts:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		err := f(cmd, ctx, args)
+		if err != nil && ctx.Err() != nil && cmd.Context().Err() == nil {
+			return context.Canceled
+		}
+		return err
+	}
+}
+
+// with is until for a command that talks to a node.
+func (a *app) with(f func(ctx context.Context, c *rpc.Client, args []string) error) func(*cobra.Command, []string) error {
+	return a.until(func(_ *cobra.Command, ctx context.Context, args []string) error {
+		c, err := a.connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return f(ctx, c, args)
+	})
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
+		Example: "  crowd version --json",
+		RunE: func(*cobra.Command, []string) error {
+			a.begun = true
+			v := struct {
+				Version string `json:"version"`
+				Commit  string `json:"commit"`
+				Go      string `json:"go"`
+			}{Version: "(devel)", Commit: "unknown"}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				v.Go = info.GoVersion
+				if info.Main.Version != "" {
+					v.Version = info.Main.Version
+				}
+				for _, s := range info.Settings {
+					if s.Key == "vcs.revision" {
+						v.Commit = s.Value
+					}
+				}
+			}
+			return a.result(v, func(w io.Writer) {
+				fmt.Fprintf(w, "crowd %s, commit %.12s, %s\n", v.Version, v.Commit, v.Go)
+			})
+		},
+	}
+}
+
+func (a *app) workerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "wasm-worker", Short: "Run guests for a node; started by it", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			a.begun = true
+			if a.wasmWorker == nil {
+				return notBuilt("wasm-worker")
+			}
+			if a.wasmWorker() != 0 {
+				return errSaid
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/crowdcompute/crowd/internal/rpc"
+)
+
+// dialTimeout is how long a node may take to say who it is.
+const dialTimeout = 10 * time.Second
+
+// defaultDir is the folder of the local network: XDG's place for a user's data.
+func (a *app) defaultDir() string {
+	base := a.getenv("XDG_DATA_HOME")
+	if !filepath.IsAbs(base) {
+		base = filepath.Join(a.getenv("HOME"), ".local", "share")
+	}
+	return filepath.Join(base, "crowd", "local")
+}
+
+// target is the node that the user means: a URL or a folder.
+func (a *app) target() (target string, isURL bool) {
+	target = a.defaultDir()
+	if v := a.getenv("CROWD_NODE"); v != "" {
+		target = v
+	}
+	if a.node != "" {
+		target = a.node
+	}
+	return target, strings.Contains(target, "://")
+}
+
+func (a *app) endpoint() (rpc.Endpoint, error) {
+	target, isURL := a.target()
+	if !isURL {
+		end, err := rpc.Discover(target)
+		var e *rpc.Error
+		if errors.As(err, &e) && e.Kind == rpc.Unavailable && target != a.defaultDir() {
+			e.Hint = "start one with: crowd up --dir " + target
+		}
+		return end, err
+	}
+	end := rpc.Endpoint{URL: target, Token: a.getenv("CROWD_TOKEN")}
+	if a.tokenFile != "" {
+		token, err := rpc.ReadToken(a.tokenFile)
+		if err != nil {
+			return end, err
+		}
+		end.Token = token
+	}
+	return end, nil
+}
+
+func (a *app) connect(ctx context.Context) (*rpc.Client, error) {
+	end, err := a.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	c, err := rpc.Dial(ctx, end)
+	var e *rpc.Error
+	if errors.As(err, &e) {
+		switch {
+		case e.Kind == rpc.Unauthorized:
+			e.Hint = "give the token with --token-file FILE or in $CROWD_TOKEN; it is in the file 'token' in the node's folder"
+		case e.Kind == rpc.Unavailable && end.Socket == "":
+			e.Hint = "is a node running at " + end.URL + "? start one here with: crowd up"
+		}
+	}
+	return c, err
+}

@@ -1,0 +1,604 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/rpc"
+)
+
+const (
+	// autoGas is what --gas auto asks for when no budget says less.
+	autoGas crowd.Gas = 100e9
+	// goodbye is how long a cancelled job may take to say so.
+	goodbye = 5 * time.Second
+)
+
+// runFlags are the flags of crowd run, as typed.
+type runFlags struct {
+	in, stdin, out, receipt       string
+	env, tags, country, providers []string
+	gas, memory, maxOutput        string
+	budget, maxPrice              string
+	timeout                       time.Duration
+	confidence                    float64
+	detach, quiet                 bool
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var f runFlags
+	c := &cobra.Command{
+		Use:   "run PROG.wasm [flags] [-- ARGS]",
+		Short: "Run a program on the network and get its checked result",
+		Long: `Run a WebAssembly program (WASI preview 1) on machines drawn by lot, have its
+result checked, and get it with a receipt. There is no way to get an unchecked one.
+
+--in FILE is the program's stdin, --in DIR its read-only folder /in.
+--out FILE receives its stdout; --out DIR receives stdout, stderr and what it wrote
+to /out. Without --out its stdout is this command's, so pipes work.
+Ctrl-C cancels the job where that is still possible; a second one leaves at once.`,
+		Example: `  crowd run blur.wasm --in photo.png --out blurred.png -- --radius 8
+  cat words.txt | crowd run wc.wasm --in - | sort
+  crowd run simulate.wasm --in data/ --out results/ --gas 2T --budget 5
+  crowd run train.wasm --detach --tag gpu --country CH,DE`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			dash := cmd.ArgsLenAtDash()
+			if dash < 0 {
+				dash = len(args)
+			}
+			switch {
+			case dash == 0:
+				return misuse("for example: crowd run blur.wasm --in photo.png --out out.png -- --radius 8", "run: which program?")
+			case dash > 1:
+				return misuse(fmt.Sprintf("the program's own arguments go behind --: crowd run %s -- %s", args[0], strings.Join(args[1:dash], " ")),
+					"run: one program, not %d", dash)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a.begun = true
+			return a.run(cmd.Context(), &f, args[0], args[1:])
+		},
+	}
+	fl := c.Flags()
+	fl.SortFlags = false
+	fl.StringVar(&f.in, "in", "", "a file for stdin (- for this command's own), or a folder to see at /in")
+	fl.StringVar(&f.stdin, "stdin", "", "a file for stdin, besides a folder given with --in")
+	fl.StringVar(&f.out, "out", "", "a file for stdout, or a folder (existing, or with a slash at the end) for everything")
+	fl.StringVar(&f.receipt, "receipt", "", "save the receipt in this file")
+	fl.StringArrayVar(&f.env, "env", nil, "NAME=value for the program; may be repeated")
+	fl.StringVar(&f.gas, "gas", "auto", "most gas to use, as 250M, 100G, 2T; auto: 100G, or what the budget buys")
+	fl.StringVar(&f.memory, "memory", "1GiB", "most memory")
+	fl.StringVar(&f.maxOutput, "max-output", "256MiB", "most bytes to write, all files together")
+	fl.DurationVar(&f.timeout, "timeout", time.Minute, "most time on the executor's clock")
+	fl.StringVar(&f.budget, "budget", "", "most credits to lock (default: what the job can cost at most)")
+	fl.StringVar(&f.maxPrice, "max-price", "", "most credits per giga-gas")
+	fl.StringSliceVar(&f.tags, "tag", nil, "a tag that the provider must have")
+	fl.StringSliceVar(&f.country, "country", nil, "a country (two letters) where the provider may be")
+	fl.StringSliceVar(&f.providers, "provider", nil, "a provider (node ID or its first digits) that may be drawn")
+	fl.Float64Var(&f.confidence, "confidence", 0.99, "probability that a wrong result is found out")
+	fl.BoolVar(&f.detach, "detach", false, "print the job's ID and do not wait")
+	fl.BoolVar(&f.quiet, "quiet", false, "no talk, and not the program's stderr")
+	return c
+}
+
+// request turns flags into a request without content; errors are misuse.
+func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
+	bad := func(err error) error { return misuse("see: crowd run --help", "run: %v", err) }
+	r := rpc.PostRequest{Args: args, Env: f.env, Confidence: f.confidence,
+		Filters: rpc.Filters{Tags: f.tags, Countries: f.country}}
+	gas := uint64(autoGas)
+	var err error
+	if f.gas != "auto" {
+		if gas, err = parseUnits("--gas", f.gas, gasUnits); err != nil {
+			return r, bad(err)
+		}
+	}
+	memory, err := parseUnits("--memory", f.memory, sizeUnits)
+	if err != nil {
+		return r, bad(err)
+	}
+	output, err := parseUnits("--max-output", f.maxOutput, sizeUnits)
+	if err != nil {
+		return r, bad(err)
+	}
+	if f.budget != "" {
+		if r.Budget, err = parseCredits(f.budget); err != nil {
+			return r, bad(fmt.Errorf("--budget: %w", err))
+		}
+		if r.Budget == 0 {
+			return r, bad(errors.New("--budget: nothing is free"))
+		}
+	}
+	if f.maxPrice != "" {
+		if r.Filters.MaxPrice, err = parsePrice(f.maxPrice); err != nil {
+			return r, bad(fmt.Errorf("--max-price: %w", err))
+		}
+	}
+	if !(f.confidence > 0 && f.confidence < 1) {
+		return r, bad(fmt.Errorf("--confidence %v: want a number between 0 and 1", f.confidence))
+	}
+	r.Limits = rpc.Limits{Gas: crowd.Gas(gas), Memory: memory, Output: output, WallMillis: f.timeout.Milliseconds()}
+	r.Program = "to be uploaded"
+	if _, err := r.Spec(); err != nil { // the same checks that the node makes
+		return r, bad(err)
+	}
+	return r, nil
+}
+
+func (a *app) run(ctx context.Context, f *runFlags, program string, args []string) error {
+	req, err := f.request(args)
+	if err != nil {
+		return err
+	}
+	if a.json && !f.detach && f.out == "" {
+		return misuse("give --out FILE, so that the program's output and the JSON do not mix", "run: --json without --out")
+	}
+	in, err := a.openInputs(f)
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	out, err := openOutput(f.out, a.stdout)
+	if err != nil {
+		return err
+	}
+	defer out.abandon()
+	code, err := os.ReadFile(program)
+	if err != nil {
+		return fmt.Errorf("read program: %w", err)
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	st := a.newStages(f.quiet)
+	defer st.done()
+	r := &running{app: a, c: c, st: st, leave: cancel}
+	defer r.watchInterrupts(ctx)()
+
+	if err := a.fill(ctx, c, f, &req, code, in, st); err != nil {
+		return r.left(err)
+	}
+	id, err := c.Post(ctx, req)
+	if err != nil {
+		return r.left(err)
+	}
+	r.id.Store(&id)
+	if f.detach {
+		if a.json {
+			return a.result(map[string]crowd.JobID{"job": id}, nil)
+		}
+		fmt.Fprintln(a.stdout, id)
+		if !f.quiet {
+			st.say("follow it with: crowd job logs --follow %s", id.Short())
+		}
+		return nil
+	}
+	return r.finish(ctx, f, id, out)
+}
+
+// finish waits for the job's end and delivers.
+func (r *running) finish(ctx context.Context, f *runFlags, id crowd.JobID, out *output) error {
+	a, c := r.app, r.c
+	if !f.quiet {
+		r.st.say("job %s", id.Short())
+	}
+	last, err := follow(ctx, c, id, r.st, !f.quiet)
+	if err != nil {
+		return r.left(err)
+	}
+	res, err := c.Result(ctx, id)
+	if err != nil {
+		return r.left(err)
+	}
+	if err := out.deliver(ctx, c, id, res, r.st); err != nil {
+		return r.left(err)
+	}
+	if f.receipt != "" {
+		if err := saveReceipt(ctx, c, id, f.receipt); err != nil {
+			return r.left(err)
+		}
+		if !f.quiet {
+			r.st.say("receipt saved in %s; check it with: crowd receipt verify %s", f.receipt, f.receipt)
+		}
+	}
+	r.st.done()
+	if a.json {
+		if err := a.result(res, nil); err != nil {
+			return err
+		}
+	}
+	return outcomeError(id, last, res.Outcome)
+}
+
+// outcomeError is what a program's own failure means for its user.
+func outcomeError(id crowd.JobID, last rpc.JobEvent, o rpc.Outcome) error {
+	if !o.UserError {
+		return nil
+	}
+	e := &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("the program ended with: %s (it is paid; nobody else is to blame)", &o),
+		Hint: "its output is kept: crowd job get " + id.Short()}
+	switch o.Status {
+	case crowd.Exited.String():
+		e.Err = fmt.Errorf("the program exited with code %d (it is paid; nobody else is to blame)", o.ExitCode)
+	case crowd.OutOfGas.String():
+		e.Hint = "give it more with --gas"
+	case crowd.OutputFull.String():
+		e.Hint = "allow it more with --max-output"
+	}
+	return e
+}
+
+// fill uploads the content, finds the named providers and the affordable gas.
+func (a *app) fill(ctx context.Context, c *rpc.Client, f *runFlags, req *rpc.PostRequest, code []byte, in *inputs, st *stages) (err error) {
+	if req.Program, err = c.UploadFile(ctx, bytes.NewReader(code), st.transfer("uploading program", int64(len(code)))); err != nil {
+		return err
+	}
+	if in.folder != nil {
+		if req.Inputs, err = c.UploadFolder(ctx, in.folder.FS(), nil); err != nil {
+			return err
+		}
+	}
+	if in.stdin != nil {
+		if req.Stdin, err = c.UploadFile(ctx, in.stdin, st.transfer("uploading input", in.size)); err != nil {
+			return err
+		}
+	}
+	if len(f.providers) > 0 {
+		if req.Filters.Providers, err = resolveProviders(ctx, c, f.providers); err != nil {
+			return err
+		}
+	}
+	if f.gas == "auto" && req.Budget > 0 {
+		q, err := c.Quote(ctx, *req)
+		if err != nil && rpc.KindOf(err) != rpc.OverBudget {
+			return err
+		}
+		// The bound grows at most in proportion to the gas, so this much fits.
+		if err == nil && q.Bound > req.Budget {
+			req.Limits.Gas = max(1, crowd.Gas(float64(req.Limits.Gas)*(float64(req.Budget)/float64(q.Bound))*0.999))
+		}
+	}
+	return nil
+}
+
+func resolveProviders(ctx context.Context, c *rpc.Client, prefixes []string) ([]crowd.NodeID, error) {
+	known, err := c.Providers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ids []crowd.NodeID
+	for _, p := range prefixes {
+		if id, err := crowd.ParseNodeID(p); err == nil {
+			ids = append(ids, id)
+			continue
+		}
+		found := 0
+		for _, k := range known {
+			if p != "" && strings.HasPrefix(k.Node.String(), strings.ToLower(p)) {
+				ids = append(ids, k.Node)
+				found++
+			}
+		}
+		if found != 1 {
+			return nil, misuse("see: crowd provider list", "run: --provider %s: %d providers begin so", p, found)
+		}
+	}
+	return ids, nil
+}
+
+// follow shows the job's life until it ends well; with logs, the program's stderr
+// too. It returns the last event.
+func follow(ctx context.Context, c *rpc.Client, id crowd.JobID, st *stages, logs bool) (last rpc.JobEvent, err error) {
+	var guest sync.WaitGroup
+	var shown int64
+	if logs {
+		guest.Go(func() {
+			for chunk, err := range c.Logs(ctx, id, true) {
+				if err != nil {
+					return // what is missing is read from the result, below
+				}
+				if skip := shown - chunk.Offset; chunk.Stream == "stderr" && skip >= 0 && skip < int64(len(chunk.Data)) {
+					st.guest(chunk.Data[skip:])
+					shown = chunk.Offset + int64(len(chunk.Data))
+				}
+			}
+		})
+	}
+	for ev, err := range c.Watch(ctx, id) {
+		if err != nil {
+			return last, err
+		}
+		st.show(ev)
+		last = ev
+	}
+	guest.Wait()
+	switch last.Stage {
+	case rpc.Cancelled:
+		return last, &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("the job was cancelled: %s", last.Why), Hint: "what was locked for it is back in the account"}
+	case rpc.Failed:
+		e := &rpc.Error{Kind: rpc.NodeFault, Err: fmt.Errorf("the job failed: %s", last.Why), Hint: "see: crowd job explain " + id.Short()}
+		if f := last.Failure; f != nil {
+			e.Kind, e.Err, e.Hint = f.Kind, fmt.Errorf("the job failed: %s", f.Message), f.Hint
+		}
+		return last, e
+	}
+	if logs {
+		var rest bytes.Buffer
+		if err := readFrom(ctx, c, id, "stderr", shown, &rest); err != nil {
+			return last, err
+		}
+		if rest.Len() > 0 {
+			st.guest(rest.Bytes())
+		}
+	}
+	return last, nil
+}
+
+// readFrom copies a result's file from an offset on.
+func readFrom(ctx context.Context, c *rpc.Client, id crowd.JobID, path string, at int64, w io.Writer) error {
+	for {
+		chunk, err := c.ReadResult(ctx, id, path, at, rpc.MaxChunk)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(chunk.Data); err != nil {
+			return err
+		}
+		if at += int64(len(chunk.Data)); chunk.EOF || len(chunk.Data) == 0 {
+			return nil
+		}
+	}
+}
+
+// running is a job that a user waits for.
+type running struct {
+	app   *app
+	c     *rpc.Client
+	st    *stages
+	leave context.CancelFunc
+	id    atomic.Pointer[crowd.JobID] // set once it is posted
+}
+
+// watchInterrupts handles Ctrl-C until the returned function is called: the first
+// one cancels the job if it can be cancelled, and waits for that; the second leaves.
+func (r *running) watchInterrupts(ctx context.Context) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		var late <-chan time.Time
+		for first := true; ; first = false {
+			select {
+			case <-done:
+				return
+			case <-late:
+				r.leave()
+				return
+			case <-r.app.interrupts:
+			}
+			id := r.id.Load()
+			if id == nil || !first {
+				r.leave()
+				return
+			}
+			ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
+			err := r.c.Cancel(ask, *id)
+			cancel()
+			if err != nil {
+				r.st.say("cannot cancel: %v", err)
+				r.leave()
+				return
+			}
+			r.st.say("cancelling the job; Ctrl-C again leaves at once")
+			late = time.After(goodbye)
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// left is err, or what it means that the user left.
+func (r *running) left(err error) error {
+	if !errors.Is(err, context.Canceled) {
+		return err
+	}
+	id := r.id.Load()
+	if id == nil {
+		return &rpc.Error{Kind: rpc.Conflict, Err: errors.New("interrupted before the job was posted"), Hint: "to be sure, see: crowd job list"}
+	}
+	return &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("interrupted: the job %s goes on", id.Short()),
+		Hint: fmt.Sprintf("follow it with: crowd job logs --follow %s; take it back with: crowd job cancel %s", id.Short(), id.Short())}
+}
+
+// inputs are what --in and --stdin name.
+type inputs struct {
+	stdin  io.Reader
+	size   int64 // of stdin, 0 when unknown
+	folder *os.Root
+	closer io.Closer
+}
+
+func (in *inputs) close() {
+	if in.closer != nil {
+		in.closer.Close()
+	}
+	if in.folder != nil {
+		in.folder.Close()
+	}
+}
+
+func (a *app) openInputs(f *runFlags) (*inputs, error) {
+	in := &inputs{}
+	file := f.stdin
+	if f.in != "" {
+		info, err := os.Stat(f.in)
+		switch {
+		case f.in != "-" && err != nil:
+			return nil, fmt.Errorf("input: %w", err)
+		case f.in != "-" && info.IsDir():
+			if in.folder, err = os.OpenRoot(f.in); err != nil {
+				return nil, fmt.Errorf("input: %w", err)
+			}
+		case f.stdin != "":
+			return nil, misuse("give --in a folder, or leave out --stdin", "run: --in %s and --stdin %s are both stdin", f.in, f.stdin)
+		default:
+			file = f.in
+		}
+	}
+	switch file {
+	case "":
+	case "-":
+		in.stdin = a.stdin
+	default:
+		opened, err := os.Open(file)
+		if err != nil {
+			in.close()
+			return nil, fmt.Errorf("input: %w", err)
+		}
+		info, err := opened.Stat()
+		if err == nil && info.IsDir() {
+			err = fmt.Errorf("%s is a folder: give it with --in", file)
+		}
+		if err != nil {
+			in.close()
+			opened.Close()
+			return nil, fmt.Errorf("input: %w", err)
+		}
+		in.stdin, in.closer, in.size = opened, opened, info.Size()
+	}
+	return in, nil
+}
+
+// output is where a result goes: a writer, a file that appears when it is whole,
+// or a folder.
+type output struct {
+	w    io.Writer
+	file *os.File // written to under another name, renamed at the end
+	name string
+	dir  string
+}
+
+// openOutput fails early, before anything is paid.
+func openOutput(name string, stdout io.Writer) (*output, error) {
+	if name == "" || name == "-" {
+		return &output{w: stdout}, nil
+	}
+	info, err := os.Stat(name)
+	switch {
+	case err == nil && info.IsDir(), errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, "/"):
+		if err := os.MkdirAll(name, 0o777); err != nil {
+			return nil, fmt.Errorf("output: %w", err)
+		}
+		return &output{dir: name}, nil
+	case err == nil && !info.Mode().IsRegular(): // a device or a pipe
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return nil, fmt.Errorf("output: %w", err)
+		}
+		return &output{w: f}, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("output: %w", err)
+	}
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		name = target
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return nil, fmt.Errorf("output: %w", err)
+	}
+	mode := fs.FileMode(0o644)
+	if info != nil {
+		mode = info.Mode().Perm()
+	}
+	return &output{w: f, file: f, name: name}, f.Chmod(mode)
+}
+
+func (o *output) abandon() {
+	if o.file != nil {
+		o.file.Close()
+		os.Remove(o.file.Name())
+	}
+}
+
+func (o *output) deliver(ctx context.Context, c *rpc.Client, id crowd.JobID, res rpc.Result, st *stages) error {
+	if o.dir != "" {
+		return download(ctx, c, id, o.dir)
+	}
+	w := &counted{w: o.w, tell: st.transfer("downloading result", res.Stdout)}
+	if _, err := c.Download(ctx, id, "stdout", w); err != nil {
+		return err
+	}
+	if o.file == nil {
+		return nil
+	}
+	if err := errors.Join(o.file.Sync(), o.file.Close()); err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	if err := os.Rename(o.file.Name(), o.name); err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	o.file = nil
+	return nil
+}
+
+type counted struct {
+	w    io.Writer
+	tell func(int)
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.tell(n)
+	return n, err
+}
+
+// download writes all files of a result below dir, and nothing outside of it.
+func download(ctx context.Context, c *rpc.Client, id crowd.JobID, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	defer root.Close()
+	for e, err := range c.ListResult(ctx, id) {
+		if err != nil {
+			return err
+		}
+		path := filepath.FromSlash(e.Path)
+		parent := filepath.Dir(path)
+		if e.Folder {
+			parent = path
+		}
+		if err := root.MkdirAll(parent, 0o777); err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+		if e.Folder {
+			continue
+		}
+		f, err := root.Create(path)
+		if err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+		_, err = c.Download(ctx, id, e.Path, f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -67,8 +67,8 @@ func (c *coder) body(t funcType) {
 	c.frames = append(c.frames[:0], frame{arity: len(t.results)})
 	c.locals, c.temps = uint32(total), append(c.temps[:0], i64)
 	c.entry, c.closed, c.static, c.dirties, c.calls = 0, 0, 0, false, false
+	c.dead = false
 	c.begin(true)
-	c.dirty, c.sure = false, true
 	c.cost = costFrame * int64(units)
 
 	for len(c.frames) > 0 {

@@ -143,6 +143,7 @@ func runWasmtimeModule(t testing.TB, mod *wasmtime.Module, gas int64, export str
 	store := wasmtime.NewStore(wasmtimeEngine)
 	defer store.Close()
 	linker := wasmtime.NewLinker(wasmtimeEngine)
+	linker.AllowShadowing(true) // Go's linker imports some functions twice
 	for _, i := range mod.Imports() {
 		name, ft := *i.Name(), i.Type().FuncType()
 		err := linker.FuncNew(i.Module(), name, ft, func(c *wasmtime.Caller, v []wasmtime.Val) ([]wasmtime.Val, *wasmtime.Trap) {
@@ -201,12 +202,13 @@ func runWasmtimeModule(t testing.TB, mod *wasmtime.Module, gas int64, export str
 			return
 		}
 		o.trap = "other: " + err.Error()
+		if strings.HasSuffix(strings.TrimSpace(o.trap), "\n    "+errExit.Error()) {
+			o.trap = errExit.Error()
+		}
 		var trap *wasmtime.Trap
 		if errors.As(err, &trap) {
 			if code := trap.Code(); code != nil {
 				o.trap = trapNames[*code]
-			} else if strings.Contains(trap.Message(), errExit.Error()) {
-				o.trap = "exit"
 			}
 		}
 	}
@@ -249,8 +251,13 @@ func runWazero(t testing.TB, wasm []byte, gas int64, export string, args ...uint
 	}
 	h := &host{args: []string{"guest"}}
 	builders := map[string]wazero.HostModuleBuilder{}
+	seen := map[string]bool{} // Go's linker imports some functions twice
 	for _, d := range mod.ImportedFunctions() {
 		module, name, _ := d.Import()
+		if seen[module+" "+name] {
+			continue
+		}
+		seen[module+" "+name] = true
 		b := builders[module]
 		if b == nil {
 			b = r.NewHostModuleBuilder(module)
@@ -261,6 +268,11 @@ func runWazero(t testing.TB, wasm []byte, gas int64, export string, args ...uint
 			var mem []byte
 			if m := mod.ExportedMemory("memory"); m != nil {
 				mem, _ = m.Read(0, m.Size())
+			}
+			for i, k := range d.ParamTypes() {
+				if k == api.ValueTypeI32 { // the upper half of the word is not defined
+					stack[i] = uint64(uint32(stack[i]))
+				}
 			}
 			v, err := h.call(name, stack[:n], mem)
 			if err != nil {

@@ -51,6 +51,8 @@ func TestSemantics(t *testing.T) {
 			(func (export "f") (result i32) i32.const 0 call_indirect (type $t) i32.const 5))`, nil, "5 ", ""},
 		{"two calls in one block", `(module (global $g (mut i32) (i32.const 0)) (func $a (global.set $g (i32.add (global.get $g) (i32.const 3))))
 			(func (export "f") (param i32) (result i32) call $a call $a local.get 0 if call $a end call $a global.get $g))`, []uint64{1}, "12 ", ""},
+		{"after a function that ends in dead code", `(module (func (param i32) (result i32) local.get 0 return)
+			(func (export "f") (param i32) (result i32) (if (local.get 0) (then (return (call 1 (i32.sub (local.get 0) (i32.const 1)))))) i32.const 5))`, []uint64{100}, "5 ", ""},
 		{"references", `(module (table $t 1 10 externref) (table $u 3 funcref) (elem declare func $g) (func $g)
 			(func (export "f") (result i32) (local i32)
 			  ref.null extern i32.const 4 table.grow $t drop

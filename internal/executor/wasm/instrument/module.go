@@ -66,24 +66,27 @@ func (m *module) rewrite() []byte {
 	m.blockTypes = map[string]uint32{}
 	at := 0 // the next entry of order that may come
 	for m.more() {
-		id, idAt := m.u8(), m.p
+		idAt := m.p
+		id := m.u8()
 		size := m.count(m.MaxModule, "bytes of section")
 		if m.err != nil {
 			return nil
 		}
 		from, end := m.p, m.p+size
-		if id == 0 {
-			m.p = end
+		if id == 0 { // custom: only its name must be right
+			m.b = wasm[:end]
+			m.name()
+			m.b, m.p = wasm, end
 			continue
 		}
 		next := slices.Index(order[:], id)
 		switch {
 		case id == 13:
-			m.fail(idAt-1, "exceptions are not supported")
+			m.fail(idAt, "exceptions are not supported")
 		case next < 0:
-			m.fail(idAt-1, "unknown section %d", id)
+			m.fail(idAt, "unknown section %d", id)
 		case next < at:
-			m.fail(idAt-1, "section %d out of order", id)
+			m.fail(idAt, "section %d out of order", id)
 		}
 		if m.err != nil {
 			return nil
@@ -253,8 +256,8 @@ func (m *module) readGlobals() {
 	from := m.p
 	for range n {
 		m.valueType()
-		if at, mut := m.p, m.u8(); m.err == nil && mut > 1 {
-			m.fail(at, "unknown mutability %#x", mut)
+		if mut := m.u8(); m.err == nil && mut > 1 {
+			m.fail(m.p-1, "unknown mutability %#x", mut)
 		}
 		m.constant()
 		if m.err != nil {
@@ -357,8 +360,8 @@ func (m *module) readElements() {
 	if flags&3 != 0 {
 		if expressions {
 			m.refType()
-		} else if at, kind := m.p, m.u8(); kind != 0 {
-			m.fail(at, "elements of kind %d", kind)
+		} else if kind := m.u8(); m.err == nil && kind != 0 {
+			m.fail(m.p-1, "elements of kind %d", kind)
 		}
 	}
 	for range m.count(len(m.b), "elements") {

@@ -35,10 +35,10 @@ func (n *Node) openChain() error {
 		n.chain, n.wallet = full, full.Wallet()
 		return nil
 	}
-	light, err := chain.NewLight(chain.LightConfig{Genesis: n.cfg.Genesis, Dial: n.dialChain, Log: n.log})
-	if err != nil {
-		return err
-	}
+	light := chain.NewLight(chain.LightConfig{
+		Genesis: n.cfg.Genesis, Dial: n.dialChain, Log: n.log,
+		Prefixes: []string{ledger.PrefixJob, string(ledger.ProviderKey(n.id.Address()))},
+	})
 	n.chain, n.wallet = light, chain.NewWallet(n.cfg.Key, light)
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
@@ -37,7 +38,7 @@ type LocalConfig struct {
 	Log       *slog.Logger
 }
 
-// Cheat wraps a provider's executor, the only place where a demonstration may lie.
+// Cheat wraps a provider's executor: the only place where a demonstration may lie.
 type Cheat func(executor.Executor) executor.Executor
 
 func (c LocalConfig) withDefaults() LocalConfig {
@@ -184,9 +185,14 @@ func (l *Local) Consumer() *Node {
 // Ready is closed when every node serves.
 func (l *Local) Ready() <-chan struct{} { return l.ready }
 
-// Run runs all nodes and returns when ctx has ended and they have, or one failed.
+// Run runs all nodes, on one pool of workers since they share one machine, and returns when ctx has ended and they have, or one failed.
 func (l *Local) Run(ctx context.Context) error {
 	defer l.lock.Close()
+	exec, err := wasm.New(wasm.Config{CacheDir: l.dir("compiled"), Command: l.cfg.Worker})
+	if err != nil {
+		return err
+	}
+	defer exec.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	start := func(name string, c Config) (*Node, error) {
 		c.Dir, c.Genesis, c.Version = l.dir(name), l.genesis, l.cfg.Version
@@ -207,14 +213,18 @@ func (l *Local) Run(ctx context.Context) error {
 		})
 		return n, nil
 	}
-	err := func() error {
-		a, err := start("authority", Config{Key: l.keys.authority, Worker: l.cfg.Worker})
+	err = func() error {
+		a, err := start("authority", Config{Key: l.keys.authority, Exec: exec})
 		if err != nil {
 			return err
 		}
 		seeds := a.host.Addrs()
 		for i, k := range l.keys.providers {
-			if _, err := start(providerName(i), Config{Key: k, Worker: l.cfg.Worker, Seeds: seeds, Cheat: l.cfg.Cheats[i]}); err != nil {
+			var e executor.Executor = exec
+			if cheat := l.cfg.Cheats[i]; cheat != nil {
+				e = cheat(exec)
+			}
+			if _, err := start(providerName(i), Config{Key: k, Exec: e, Seeds: seeds}); err != nil {
 				return err
 			}
 		}

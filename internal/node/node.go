@@ -19,7 +19,6 @@ import (
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/executor"
-	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
@@ -34,11 +33,10 @@ type Config struct {
 	Dir     string
 	Key     *identity.Key
 	Genesis *ledger.Genesis
-	Listen  []string    // multiaddrs
-	Seeds   []string    // multiaddrs with /p2p/; the first authorities among them serve the chain
-	Worker  []string    // command that starts a wasm worker; nil: this node runs nothing
-	RPC     *rpc.Config // nil: no RPC
-	Cheat   Cheat       // nil, but in demonstrations and tests
+	Listen  []string          // multiaddrs
+	Seeds   []string          // multiaddrs with /p2p/; those that are authorities serve the chain
+	Exec    executor.Executor // nil: this node runs nothing; the caller closes it after Run
+	RPC     *rpc.Config       // nil: no RPC
 	Version string
 	Log     *slog.Logger
 }
@@ -70,8 +68,6 @@ type Node struct {
 	host      *p2p.Host
 	chain     chainNode
 	wallet    *chain.Wallet
-	exec      executor.Executor
-	closeExec func() error
 	runner    *runner.Runner
 	book      *book
 	rpc       *rpc.Server // nil: none
@@ -81,11 +77,11 @@ type Node struct {
 }
 
 // New opens everything that the node keeps and listens; nothing runs before Run.
-func New(cfg Config) (n *Node, err error) {
+func New(cfg Config) (_ *Node, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n = &Node{
+	n := &Node{
 		cfg: cfg, id: cfg.Key.ID(), chainID: cfg.Genesis.ChainID(), params: cfg.Genesis.Params,
 		log: cfg.Log, started: time.Now().UTC(), chores: make(chan func(context.Context), chores), choresEnd: make(chan struct{}), ready: make(chan struct{}),
 	}
@@ -114,15 +110,7 @@ func New(cfg Config) (n *Node, err error) {
 		return nil, err
 	}
 	roles := []job.Role{job.AsConsumer}
-	if len(cfg.Worker) > 0 {
-		w, err := wasm.New(wasm.Config{CacheDir: filepath.Join(cfg.Dir, "compiled"), Command: cfg.Worker})
-		if err != nil {
-			return nil, err
-		}
-		n.exec, n.closeExec = w, w.Close
-		if cfg.Cheat != nil {
-			n.exec = cfg.Cheat(w)
-		}
+	if cfg.Exec != nil {
 		roles = append(roles, job.AsExecutor)
 		if n.authority {
 			roles = append(roles, job.AsAuthority)
@@ -130,7 +118,7 @@ func New(cfg Config) (n *Node, err error) {
 	}
 	n.runner, err = runner.New(runner.Config{
 		Dir: cfg.Dir, Key: cfg.Key, Roles: roles, Params: n.params, Authorities: cfg.Genesis.Authorities,
-		Chain: n.jobChain(), Blocks: n.jobBlocks(), Executor: n.exec, Parallel: runtime.NumCPU(),
+		Chain: n.jobChain(), Blocks: n.jobBlocks(), Executor: cfg.Exec, Parallel: runtime.NumCPU(),
 		Record: n.recorded, Report: n.reported, Tell: n.tell, Log: cfg.Log,
 	})
 	if err != nil {
@@ -165,7 +153,7 @@ func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 func (n *Node) roles() []string {
 	out := []string{"consumer"}
-	if n.exec != nil {
+	if n.cfg.Exec != nil {
 		out = append(out, "provider")
 	}
 	if n.authority {
@@ -207,20 +195,12 @@ func (n *Node) Run(ctx context.Context) error {
 
 // close gives back what New opened.
 func (n *Node) close() {
-	for _, c := range []func() error{
-		func() error { return orNil(n.closeExec != nil, n.closeExec) },
-		func() error { return orNil(n.host != nil, n.host.Close) },
-		func() error { return orNil(n.store != nil, n.store.Close) },
-	} {
-		if err := c(); err != nil {
-			n.log.Warn("close", "err", err)
+	if n.host != nil {
+		n.host.Close()
+	}
+	if n.store != nil {
+		if err := n.store.Close(); err != nil {
+			n.log.Warn("close store", "err", err)
 		}
 	}
-}
-
-func orNil(open bool, f func() error) error {
-	if !open {
-		return nil
-	}
-	return f()
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,6 +79,9 @@ func start(t testing.TB, cfg LocalConfig) *network {
 	t.Helper()
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
+	}
+	if testing.Verbose() {
+		cfg.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	cfg.Worker = []string{"/proc/self/exe", "wasm-worker"}
 	l, err := OpenLocal(cfg)
@@ -366,8 +370,8 @@ func TestLocal_RestartContinues(t *testing.T) {
 		t.Fatal(err)
 	}
 	n = start(t, LocalConfig{Dir: dir})
-	if n.Providers() != 2 {
-		t.Errorf("got %d providers want the 2 that were there", n.Providers())
+	if n.Local.Providers() != 2 {
+		t.Errorf("got %d providers want the 2 that were there", n.Local.Providers())
 	}
 	if got := string(n.receipt(first)); got != receipt {
 		t.Error("the receipt changed")

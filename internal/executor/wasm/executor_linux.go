@@ -319,10 +319,7 @@ func (e *Executor) run(ctx context.Context, s *executor.Spec, io executor.IO) (e
 
 // Engine is the name and version of what runs programs.
 func (e *Executor) Engine() string {
-	if e.config.Engine == Wazero {
-		return wazeroVersion
-	}
-	return engineVersion
+	return engineVersions[e.config.Engine]
 }
 
 var errUnloaded = errors.New("compiled code could not be loaded")

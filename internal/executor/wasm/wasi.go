@@ -72,7 +72,7 @@ const (
 	gasCall   = 1_500  // crossing into the host and back
 	gasFile   = 5_000  // a system call on an open file
 	gasPath   = 20_000 // walking a path, asking the parent for a file or a listing
-	gasCreate = 60_000 // a new file on disk
+	gasCreate = 250_000 // a new file on disk
 	gasEntry  = 200    // one name of a folder
 	gasByte   = 1      // one byte moved
 )

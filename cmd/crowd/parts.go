@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/executor/adversary"
+	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/node"
+	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/verify"
+	"github.com/crowdcompute/crowd/programs"
+)
+
+// This file joins the commands to the rooms that they stand for.
+
+// cheats are the strategies of a demonstration's cheater.
+var cheats = map[string]node.Cheat{
+	"wrong-result": func(e executor.Executor) executor.Executor { return adversary.WrongResult{Honest: e} },
+}
+
+// cheaterStake is three times an honest one: the lot finds the cheater sooner, and it has more to lose.
+const cheaterStake = 300 * crowd.Credit
+
+// localNetwork is a network in this process.
+type localNetwork struct {
+	*node.Local
+	stop  context.CancelFunc
+	ended chan struct{} // closed when Run has returned
+	err   error         // of Run; read after ended
+}
+
+func (n *localNetwork) Wait() error {
+	<-n.ended
+	return n.err
+}
+
+func (n *localNetwork) Close() error {
+	n.stop()
+	return n.Wait()
+}
+
+func startNetwork(getenv func(string) string) func(context.Context, upConfig) (network, error) {
+	return func(ctx context.Context, c upConfig) (network, error) {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		cfg := node.LocalConfig{
+			Dir: c.Dir, Providers: c.Providers, RPC: c.Addr, Worker: []string{self, "wasm-worker"},
+			Version: version(), Log: slog.New(slog.DiscardHandler),
+		}
+		if c.Log != nil {
+			cfg.Log = slog.New(slog.NewTextHandler(c.Log, nil))
+		}
+		if c.Cheat != "" {
+			cheat, ok := cheats[c.Cheat]
+			if !ok {
+				return nil, misuse("known strategies: wrong-result", "no way to cheat is called %q", c.Cheat)
+			}
+			i, err := rand.Int(rand.Reader, big.NewInt(int64(c.Providers)))
+			if err != nil {
+				return nil, err
+			}
+			at := int(i.Int64())
+			cfg.Cheats = map[int]node.Cheat{at: cheat}
+			cfg.Stakes = map[int]crowd.Credits{at: cheaterStake}
+		}
+		local, err := node.OpenLocal(cfg)
+		if err != nil {
+			return nil, err
+		}
+		run, stop := context.WithCancel(context.WithoutCancel(ctx)) // an interrupt closes it in order, through Close
+		n := &localNetwork{Local: local, stop: stop, ended: make(chan struct{})}
+		go func() {
+			defer close(n.ended)
+			n.err = local.Run(run)
+		}()
+		select {
+		case <-local.Ready():
+		case <-n.ended:
+			stop()
+			return nil, n.err
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), n.Close())
+		}
+		if err := trustChain(getenv, local.Genesis().ChainID()); err != nil {
+			return nil, errors.Join(err, n.Close())
+		}
+		return n, nil
+	}
+}
+
+// chainsFile lists the chains that this user's own networks run, as known_hosts does for hosts.
+func chainsFile(getenv func(string) string) string {
+	a := app{env: env{getenv: getenv}}
+	return filepath.Join(filepath.Dir(a.defaultDir()), "known_chains")
+}
+
+func knownChains(getenv func(string) string) ([]string, error) {
+	data, err := os.ReadFile(chainsFile(getenv))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return strings.Fields(string(data)), nil
+}
+
+// trustChain notes a chain that this user began.
+func trustChain(getenv func(string) string, chain string) error {
+	known, err := knownChains(getenv)
+	if err != nil || slices.Contains(known, chain) {
+		return err
+	}
+	path := chainsFile(getenv)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, chain)
+	return errors.Join(err, f.Close())
+}
+
+// verifyReceipt checks a receipt against the chain of a genesis, or against the
+// one that it names if that is a chain of this user's own.
+func verifyReceipt(getenv func(string) string) func(receipt, genesis []byte) ([]Check, error) {
+	return func(receipt, genesis []byte) ([]Check, error) {
+		trust := verify.Trust{Header: node.VerifyHeader}
+		if genesis != nil {
+			var g ledger.Genesis
+			if err := crowd.Decode(genesis, &g); err != nil {
+				return nil, fmt.Errorf("genesis: %w", err)
+			}
+			trust.Chain = g.ChainID()
+		} else {
+			known, err := knownChains(getenv)
+			if err != nil {
+				return nil, err
+			}
+			if r, err := verify.Decode(receipt); err == nil && slices.Contains(known, r.Summary.Chain) {
+				trust.Chain = r.Summary.Chain
+			} else if err == nil {
+				return nil, &rpc.Error{Kind: rpc.NotFound, Err: fmt.Errorf("the receipt is of chain %q, which no network of yours has run", r.Summary.Chain),
+					Hint: "if you trust that chain, give its genesis file with --genesis"}
+			}
+		}
+		findings, _ := verify.Check(receipt, trust)
+		checks := make([]Check, len(findings))
+		for i, f := range findings {
+			checks[i] = Check(f)
+		}
+		return checks, nil
+	}
+}
+
+// builtAssets are the demonstration's program, as make build leaves it beside
+// this binary, and the picture that ships with it.
+func builtAssets() (*demoAssets, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(self)
+	program, err := os.ReadFile(filepath.Join(dir, "blur.wasm"))
+	if err != nil {
+		return nil, &rpc.Error{Kind: rpc.NotFound, Err: fmt.Errorf("the demonstration's program: %w", err), Hint: "build it with: make build"}
+	}
+	native := filepath.Join(dir, "blur")
+	if _, err := os.Stat(native); err != nil {
+		return nil, &rpc.Error{Kind: rpc.NotFound, Err: fmt.Errorf("the same program for this machine: %w", err), Hint: "build it with: make build"}
+	}
+	return &demoAssets{
+		Program: program, Image: programs.Photo, Args: []string{"--radius", "8"},
+		Native: func(image []byte, args []string) ([]byte, error) {
+			c := exec.Command(native, args...)
+			var out, errs bytes.Buffer
+			c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(image), &out, &errs
+			if err := c.Run(); err != nil {
+				return nil, fmt.Errorf("%w: %s", err, errs.String())
+			}
+			return out.Bytes(), nil
+		},
+	}, nil
+}

@@ -155,7 +155,11 @@ func describe(w io.Writer, j rpc.JobView) {
 		fmt.Fprintln(w, "\nsettlement, in credits")
 		rows := [][]string{{"WHO", "CHANGE", "FROM", "WHY"}}
 		for _, p := range j.Payments {
-			rows = append(rows, []string{payee(p), changeText(p.Change), p.From, p.Why})
+			who := payee(p)
+			if p.Account == j.Owner {
+				who = "you"
+			}
+			rows = append(rows, []string{who, changeText(p.Change), p.From, p.Why})
 		}
 		table(w, "  ", rows)
 	}

@@ -43,10 +43,13 @@ const (
 	exitMisused
 )
 
-func main() {
+func main() { os.Exit(run(context.Background(), process())) }
+
+// process is the env of the real process.
+func process() env {
 	interrupts := make(chan os.Signal, 2)
 	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
-	os.Exit(run(context.Background(), env{
+	return env{
 		args:       os.Args[1:],
 		stdin:      os.Stdin,
 		stdout:     os.Stdout,
@@ -54,7 +57,7 @@ func main() {
 		getenv:     os.Getenv,
 		terminal:   term.IsTerminal(int(os.Stderr.Fd())),
 		interrupts: interrupts,
-	}))
+	}
 }
 
 // run is the whole program: it touches nothing that is not in e or named by it.
@@ -143,6 +146,8 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+
+		DisableSuggestions: true, // they come in lines of their own
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.node, "node", "", "the node to use: its folder or URL (default $CROWD_NODE, else the local network)")
@@ -180,24 +185,29 @@ func noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	return c
 }
 
-// until runs f with a context that the first interrupt cancels.
+// until runs f with a context that the first interrupt cancels. A second one does
+// not wait for f any more.
 func (a *app) until(f func(cmd *cobra.Command, ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		a.begun = true
 		ctx, cancel := context.WithCancel(cmd.Context())
 		defer cancel()
-		go func() {
+		ended := make(chan error, 1) // capacity: f may end when nobody waits
+		go func() { ended <- f(cmd, ctx, args) }()
+		for interrupts := 0; ; {
 			select {
+			case err := <-ended:
+				if interrupts > 0 && errors.Is(err, context.Canceled) {
+					return context.Canceled // without what was being done: the user knows
+				}
+				return err
 			case <-a.interrupts:
+				if interrupts++; interrupts > 1 {
+					return context.Canceled
+				}
 				cancel()
-			case <-ctx.Done():
 			}
-		}()
-		err := f(cmd, ctx, args)
-		if err != nil && ctx.Err() != nil && cmd.Context().Err() == nil {
-			return context.Canceled
 		}
-		return err
 	}
 }
 

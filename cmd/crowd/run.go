@@ -310,9 +310,11 @@ func resolveProviders(ctx context.Context, c *rpc.Client, prefixes []string) ([]
 func follow(ctx context.Context, c *rpc.Client, id crowd.JobID, st *stages, logs bool) (last rpc.JobEvent, err error) {
 	var guest sync.WaitGroup
 	var shown int64
+	logsCtx, stop := context.WithCancel(ctx)
+	defer stop()
 	if logs {
 		guest.Go(func() {
-			for chunk, err := range c.Logs(ctx, id, true) {
+			for chunk, err := range c.Logs(logsCtx, id, true) {
 				if err != nil {
 					return // what is missing is read from the result, below
 				}
@@ -330,6 +332,7 @@ func follow(ctx context.Context, c *rpc.Client, id crowd.JobID, st *stages, logs
 		st.show(ev)
 		last = ev
 	}
+	defer time.AfterFunc(goodbye, stop).Stop() // logs that do not end hold up nobody
 	guest.Wait()
 	switch last.Stage {
 	case rpc.Cancelled:
@@ -376,6 +379,7 @@ type running struct {
 	st    *stages
 	leave context.CancelFunc
 	id    atomic.Pointer[crowd.JobID] // set once it is posted
+	late  atomic.Bool                 // too late to cancel
 }
 
 // watchInterrupts handles Ctrl-C until the returned function is called: the first
@@ -403,7 +407,8 @@ func (r *running) watchInterrupts(ctx context.Context) (stop func()) {
 			err := r.c.Cancel(ask, *id)
 			cancel()
 			if err != nil {
-				r.st.say("cannot cancel: %v", err)
+				r.late.Store(rpc.KindOf(err) == rpc.TooLate)
+				r.st.say("cannot cancel: %v", errors.Unwrap(err))
 				r.leave()
 				return
 			}
@@ -423,8 +428,11 @@ func (r *running) left(err error) error {
 	if id == nil {
 		return &rpc.Error{Kind: rpc.Conflict, Err: errors.New("interrupted before the job was posted"), Hint: "to be sure, see: crowd job list"}
 	}
-	return &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("interrupted: the job %s goes on", id.Short()),
-		Hint: fmt.Sprintf("follow it with: crowd job logs --follow %s; take it back with: crowd job cancel %s", id.Short(), id.Short())}
+	hint := "follow it with: crowd job logs --follow " + id.Short()
+	if !r.late.Load() {
+		hint += "; take it back with: crowd job cancel " + id.Short()
+	}
+	return &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("interrupted: the job %s goes on", id.Short()), Hint: hint}
 }
 
 // inputs are what --in and --stdin name.

@@ -134,11 +134,14 @@ type wireError struct {
 }
 
 func (e *Error) wire() *wireError {
-	return &wireError{e.ErrorCode(), e.Err.Error(), errorData{e.Kind, e.Op, e.Hint}}
+	return &wireError{e.ErrorCode(), e.Error(), errorData{e.Kind, e.Op, e.Hint}}
 }
 
-func (w *wireError) error() *Error {
-	return &Error{Kind: w.Data.Kind, Op: w.Data.Op, Hint: w.Data.Hint, Err: errors.New(w.Message)}
+func (w *wireError) error() *Error { return w.Data.error(w.Message) }
+
+// error is the Error that was put on the wire; its message there begins with the op.
+func (d errorData) error(message string) *Error {
+	return &Error{Kind: d.Kind, Op: d.Op, Hint: d.Hint, Err: errors.New(strings.TrimPrefix(message, d.Op+": "))}
 }
 
 // KindOf is the kind of err, Internal when it has none, and "" for nil.
@@ -210,7 +213,7 @@ func fromWire(op string, err error) error {
 			raw, _ := json.Marshal(data.ErrorData())
 			var d errorData
 			if json.Unmarshal(raw, &d) == nil && d.Kind != "" {
-				return &Error{Kind: d.Kind, Op: d.Op, Hint: d.Hint, Err: errors.New(coded.Error())}
+				return d.error(coded.Error())
 			}
 		}
 		switch c := coded.ErrorCode(); {

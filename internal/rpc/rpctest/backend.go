@@ -45,7 +45,7 @@ func Node(i int) (n crowd.NodeID) {
 //	files       two files under out/, and a line on stdout and stderr
 //	exit N      fails with that code
 //	gas         runs out of gas
-//	cheat       one executor is wrong; the court decides
+//	cheat       as cat, but one executor is wrong; the court decides
 //	fault       no executor answers
 //	spin        runs until it is cancelled
 //	late        runs until Release; too late to cancel
@@ -59,6 +59,9 @@ type Backend struct {
 	folders map[crowd.CID]map[string][]byte
 	jobs    []*job // oldest first
 	events  int
+	change  map[crowd.Address]int64 // of balances since the beginning
+	stake   map[crowd.Address]int64
+	watched int // streams of job events ever opened
 }
 
 type job struct {
@@ -75,6 +78,8 @@ func New() *Backend {
 		changed: make(chan struct{}),
 		files:   make(map[crowd.CID][]byte),
 		folders: make(map[crowd.CID]map[string][]byte),
+		change:  make(map[crowd.Address]int64),
+		stake:   make(map[crowd.Address]int64),
 	}
 }
 
@@ -167,6 +172,7 @@ func (b *Backend) Post(_ context.Context, r rpc.PostRequest) (crowd.JobID, error
 	j := &job{view: rpc.JobView{JobSummary: rpc.JobSummary{ID: id, Posted: b.now(), Program: r.Program},
 		Owner: Owner.Address(), Request: r, Plan: crowd.PlanPair, Escrow: 5 * crowd.Credit}}
 	b.jobs = append(b.jobs, j)
+	b.change[Owner.Address()] -= int64(j.view.Escrow)
 	b.add(j, rpc.JobEvent{Stage: rpc.Posted, Why: "escrow of 5 credits is locked"})
 	if word == "stuck" {
 		return id, nil
@@ -189,7 +195,7 @@ func (b *Backend) run(j *job, word, arg string) {
 	out := rpc.Outcome{Status: crowd.Exited.String(), Gas: 3_200_000_000, Result: "result"}
 	files := map[string][]byte{"stdout": nil, "stderr": nil}
 	switch word {
-	case "cat":
+	case "cat", "cheat":
 		files["stdout"] = b.files[r.Stdin]
 	case "echo":
 		files["stdout"] = []byte(strings.Join(r.Args, " ") + "\n")
@@ -295,6 +301,13 @@ func (b *Backend) add(j *job, ev rpc.JobEvent) {
 	}
 	if ev.Outcome != nil {
 		v.Outcome = ev.Outcome
+	}
+	for _, p := range ev.Payments {
+		if p.From == "stake" {
+			b.stake[p.Account] += p.Change
+		} else {
+			b.change[p.Account] += p.Change
+		}
 	}
 	if ev.Stage.Final() {
 		v.Payments, v.Price, v.Escrow, v.Failure = ev.Payments, ev.Price, 0, ev.Failure
@@ -454,7 +467,29 @@ func (b *Backend) ReadResult(_ context.Context, id crowd.JobID, path string, off
 }
 
 func (b *Backend) Watch(ctx context.Context, id crowd.JobID) (<-chan rpc.JobEvent, error) {
+	b.mu.Lock()
+	b.watched++
+	close(b.changed)
+	b.changed = make(chan struct{})
+	b.mu.Unlock()
 	return follow(ctx, b, id, func(j *job) ([]rpc.JobEvent, bool) { return j.events, true })
+}
+
+// AwaitWatchers waits until n streams of job events have been opened in all.
+func (b *Backend) AwaitWatchers(ctx context.Context, n int) error {
+	for {
+		b.mu.Lock()
+		enough, changed := b.watched >= n, b.changed
+		b.mu.Unlock()
+		if enough {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (b *Backend) Logs(ctx context.Context, id crowd.JobID, wait bool) (<-chan rpc.LogChunk, error) {
@@ -504,7 +539,10 @@ func (b *Backend) Accounts(ctx context.Context) ([]rpc.Account, error) {
 }
 
 func (b *Backend) Account(_ context.Context, a crowd.Address) (rpc.Account, error) {
-	return rpc.Account{Address: a, Balance: 995 * crowd.Credit, Escrow: 5 * crowd.Credit, Nonce: 7}, nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return rpc.Account{Address: a, Balance: crowd.Credits(1_000_000_000 + b.change[a]),
+		Stake: crowd.Credits(100_000_000 + b.stake[a]), Nonce: uint64(len(b.jobs))}, nil
 }
 
 func (b *Backend) Providers(context.Context) ([]rpc.Provider, error) {

@@ -1,0 +1,361 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/rpc/rpctest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"crowd": func() {
+		e := process()
+		if os.Getenv("SEAMS") != "" {
+			e.startNetwork, e.verifyReceipt, e.demo = startTestNetwork, verifyTestReceipt, testAssets
+			e.wasmWorker = func() int { fmt.Println("working"); return 0 }
+		}
+		os.Exit(run(context.Background(), e))
+	}})
+}
+
+// testNetwork is one RPC server before a backend of rpctest.
+type testNetwork struct {
+	server  *rpc.Server
+	backend *rpctest.Backend
+	stop    context.CancelFunc
+	ended   chan error
+}
+
+func startTestNetwork(_ context.Context, cfg upConfig) (network, error) {
+	if cfg.Cheat == "unknown" {
+		return nil, rpc.Errorf(rpc.BadRequest, "strategy %q is not known", cfg.Cheat)
+	}
+	return serve(cfg.Dir, cfg.Addr)
+}
+
+func serve(dir, addr string) (*testNetwork, error) {
+	b := rpctest.New()
+	s, err := rpc.NewServer(rpc.Config{Dir: dir, Addr: addr}, b)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Listen(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &testNetwork{s, b, cancel, make(chan error, 1)}
+	go func() { n.ended <- s.Run(ctx); close(n.ended) }()
+	return n, nil
+}
+
+func (n *testNetwork) Endpoint() rpc.Endpoint { return n.server.Endpoint() }
+func (n *testNetwork) Wait() error            { return <-n.ended }
+func (n *testNetwork) Close() error           { n.stop(); <-n.ended; return nil }
+
+// verifyTestReceipt accepts what rpctest makes.
+func verifyTestReceipt(receipt, genesis []byte) ([]Check, error) {
+	var r struct{ Job string }
+	if err := json.Unmarshal(receipt, &r); err != nil {
+		return nil, err
+	}
+	return []Check{{"spec", len(r.Job) == 64, "hashes to " + fmt.Sprintf("%.8s", r.Job)},
+		{"chain", genesis == nil || string(genesis) == "genesis\n", "signed by 1 of 1 authorities"}}, nil
+}
+
+var testAssets = &demoAssets{Program: []byte("cheat"), Image: []byte("a picture"), Args: []string{"--radius", "8"},
+	Native: func(image []byte, _ []string) ([]byte, error) { return image, nil }}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			dir := filepath.Join(e.WorkDir, "node")
+			n, err := serve(dir, "")
+			if err != nil {
+				return err
+			}
+			e.Defer(func() { n.Close() })
+			e.Values["net"] = n
+			e.Setenv("CROWD_NODE", dir)
+			e.Setenv("TZ", "UTC")
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("URL", n.Endpoint().URL)
+			e.Setenv("TOKEN", n.Endpoint().Token)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"twins": func(ts *testscript.TestScript, _ bool, args []string) { net(ts).backend.Twins(args[0][0]) },
+			// watched N: waits until N job streams have been opened in all.
+			"watched": func(ts *testscript.TestScript, _ bool, args []string) {
+				n, err := strconv.Atoi(args[0])
+				ts.Check(err)
+				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+				defer cancel()
+				ts.Check(net(ts).backend.AwaitWatchers(ctx, n))
+			},
+			// stop-node ends the script's node.
+			"stop-node": func(ts *testscript.TestScript, _ bool, _ []string) { net(ts).Close() },
+			// code N COMMAND…: wants that exit code.
+			"code": func(ts *testscript.TestScript, _ bool, args []string) {
+				err := ts.Exec(args[1], args[2:]...)
+				got := 0
+				if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+					got = exit.ExitCode()
+				} else {
+					ts.Check(err)
+				}
+				if strconv.Itoa(got) != args[0] {
+					ts.Fatalf("%s: got exit code %d, want %s", strings.Join(args[1:], " "), got, args[0])
+				}
+			},
+			// keep NAME: puts the last stdout, trimmed, into a variable.
+			"keep": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+			},
+			// is-json: the last stdout is one JSON value.
+			"is-json": func(ts *testscript.TestScript, neg bool, _ []string) {
+				if ok := json.Valid([]byte(ts.ReadFile("stdout"))); ok == neg {
+					ts.Fatalf("stdout is JSON: %v", ok)
+				}
+			},
+			// binary FILE: makes the file that rpctest's program "files" makes.
+			"binary": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), bytes.Repeat([]byte{0, 1, 2, 255, '\r', '\n'}, 300_000), 0o644))
+			},
+			// knock STATUS HOST AUTHORIZATION: calls the port as a stranger.
+			"knock": func(ts *testscript.TestScript, _ bool, args []string) {
+				req, err := http.NewRequest("POST", ts.Getenv("URL"), strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"crowd_info"}`))
+				ts.Check(err)
+				req.Host = args[1]
+				req.Header.Set("Content-Type", "application/json")
+				req.Header.Set("Authorization", args[2])
+				resp, err := http.DefaultClient.Do(req)
+				ts.Check(err)
+				defer resp.Body.Close()
+				var body struct {
+					Error struct{ Data struct{ Kind, Hint string } }
+				}
+				ts.Check(json.NewDecoder(resp.Body).Decode(&body))
+				if got := strconv.Itoa(resp.StatusCode); got != args[0] || got != "200" && body.Error.Data.Hint == "" {
+					ts.Fatalf("got %s %+v, want %s and a hint", got, body, args[0])
+				}
+			},
+		},
+	})
+}
+
+func net(ts *testscript.TestScript) *testNetwork { return ts.Value("net").(*testNetwork) }
+
+// TestRun_InProcess shows that a command touches nothing but its env.
+func TestRun_InProcess(t *testing.T) {
+	dir, err := os.MkdirTemp("", "crowd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	n, err := serve(filepath.Join(dir, "node"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	prog := filepath.Join(dir, "cat.wasm")
+	if err := os.WriteFile(prog, []byte("cat"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	in := bytes.Repeat([]byte{0, 255, '\n'}, 1<<20) // three chunks
+	code := run(t.Context(), env{args: []string{"run", "--node", filepath.Join(dir, "node"), "--in", "-", "--quiet", prog},
+		stdin: bytes.NewReader(in), stdout: &stdout, stderr: &stderr, getenv: func(string) string { return "" }})
+	if code != exitDone || !bytes.Equal(stdout.Bytes(), in) || stderr.Len() > 0 {
+		t.Errorf("got code %d, %d bytes, stderr %q; want 0, %d bytes, silence", code, stdout.Len(), stderr.String(), len(in))
+	}
+}
+
+// TestRun_Terminal has the moving display on, which scripts do not.
+func TestRun_Terminal(t *testing.T) {
+	dir, err := os.MkdirTemp("", "crowd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	n, err := serve(filepath.Join(dir, "node"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	prog := filepath.Join(dir, "p.wasm")
+	if err := os.WriteFile(prog, []byte("files"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), env{args: []string{"run", "--node", filepath.Join(dir, "node"), prog}, terminal: true,
+		stdout: &stdout, stderr: &stderr, getenv: func(string) string { return "" }})
+	text := stderr.String()
+	if code != exitDone || !strings.Contains(text, "waiting for the draw") || !strings.Contains(text, "you paid 3.2 credits\n") ||
+		!strings.Contains(text, "a word of warning") {
+		t.Errorf("got code %d, stderr %q", code, text)
+	}
+}
+
+// TestUp starts a network, uses it, and stops it with Ctrl-C.
+func TestUp(t *testing.T) {
+	for _, args := range [][]string{{"up"}, {"up", "--json"}} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			home, err := os.MkdirTemp("", "crowd")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(home)
+			getenv := func(name string) string { return map[string]string{"HOME": home}[name] }
+			interrupts := make(chan os.Signal, 1)
+			r, w := io.Pipe()
+			var talk bytes.Buffer
+			code := make(chan int, 1)
+			go func() {
+				code <- run(t.Context(), env{args: args, stdout: w, stderr: &talk, getenv: getenv, interrupts: interrupts, startNetwork: startTestNetwork})
+				w.Close()
+			}()
+			first := make([]byte, 4096)
+			n, err := r.Read(first) // it is up when it says so
+			if err != nil {
+				t.Fatal(err)
+			}
+			go io.Copy(io.Discard, r)
+			if text := string(first[:n]); !strings.Contains(text, "the network is up") && !strings.Contains(text, `"socket": `) {
+				t.Errorf("got %q", text)
+			}
+			var out, errs bytes.Buffer
+			if got := run(t.Context(), env{args: []string{"info"}, stdout: &out, stderr: &errs, getenv: getenv}); got != exitDone {
+				t.Errorf("info: got code %d, %s", got, errs.String())
+			}
+			interrupts <- os.Interrupt
+			select {
+			case got := <-code:
+				if got != exitDone || !strings.Contains(talk.String(), "stopping") {
+					t.Errorf("got code %d, %s; want 0", got, talk.String())
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("Ctrl-C does not stop it")
+			}
+		})
+	}
+}
+
+func TestParse(t *testing.T) {
+	gas := func(s string) (uint64, error) { return parseUnits("gas", s, gasUnits) }
+	size := func(s string) (uint64, error) { return parseUnits("size", s, sizeUnits) }
+	credits := func(s string) (uint64, error) { c, err := parseCredits(s); return uint64(c), err }
+	price := func(s string) (uint64, error) { p, err := parsePrice(s); return uint64(p), err }
+	for _, tt := range []struct {
+		name string
+		f    func(string) (uint64, error)
+		in   string
+		want uint64
+		ok   bool
+	}{
+		{"plain gas", gas, "123", 123, true},
+		{"giga", gas, "100G", 100e9, true},
+		{"fraction", gas, "1.5T", 15e11, true},
+		{"fraction of one", gas, "0.5", 0, false},
+		{"negative", gas, "-1", 0, false},
+		{"exponent", gas, "1e9", 0, false},
+		{"huge", gas, "99999999999T", 0, false},
+		{"long", gas, strings.Repeat("1", 1000), 0, false},
+		{"none", gas, "", 0, false},
+		{"only a unit", gas, "G", 0, false},
+		{"two dots", gas, "1.2.3", 0, false},
+		{"memory", size, "1GiB", 1 << 30, true},
+		{"memory with a space", size, "512 MiB", 512 << 20, true},
+		{"decimal memory", size, "2kB", 2000, true},
+		{"other unit", size, "2parsec", 0, false},
+		{"credits", credits, "2.5", 2_500_000, true},
+		{"smallest", credits, "0.000001", 1, true},
+		{"smaller", credits, "0.0000001", 0, false},
+		{"price", price, "0.9", 900, true},
+		{"price too fine", price, "0.9999", 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := tt.f(tt.in)
+			if (err == nil) != tt.ok || err == nil && got != tt.want {
+				t.Errorf("got %d, %v; want %d, ok %v", got, err, tt.want, tt.ok)
+			}
+		})
+	}
+}
+
+func TestText(t *testing.T) {
+	for _, tt := range []struct{ name, got, want string }{
+		{"credits", creditText(3_200_000), "3.2 credits"},
+		{"one credit", creditText(1_000_000), "1 credit"},
+		{"ten credits", creditText(10_000_000), "10 credits"},
+		{"gain", changeText(1_568_000), "+1.568"},
+		{"loss", changeText(-50_000_000), "-50"},
+		{"worst loss", changeText(-1 << 63), "-9223372036854.775808"},
+		{"price", priceText(900), "0.9"},
+		{"gas", gasText(3_214_000_000), "3.21 Ggas"},
+		{"little gas", gasText(7), "7 gas"},
+		{"size", sizeText(1_800_000), "1.72 MiB"},
+		{"hostile text", clean("a\x1b[31mb\nc\u202ed"), "a?[31mb c?d"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, tt.got, tt.want)
+		}
+	}
+}
+
+// TestDownload_StaysInside has a node that names files outside of the folder.
+func TestDownload_StaysInside(t *testing.T) {
+	dir, err := os.MkdirTemp("", "crowd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	s, err := rpc.NewServer(rpc.Config{Dir: filepath.Join(dir, "node")}, liar{rpctest.New()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	c, err := rpc.Dial(t.Context(), s.Endpoint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	out := filepath.Join(dir, "deep", "out")
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := download(t.Context(), c, crowd.JobID{}, out); err == nil {
+		t.Error("got no error")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "evil")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file was written outside of the folder: %v", err)
+	}
+}
+
+type liar struct{ *rpctest.Backend }
+
+func (liar) ListResult(_ context.Context, _ crowd.JobID, after string, _ int) ([]rpc.Entry, error) {
+	return []rpc.Entry{{Path: "../../evil", Size: 1}}, nil
+}

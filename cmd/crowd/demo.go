@@ -50,10 +50,12 @@ the right picture, a receipt, and your money back for what was wrong.`,
 				return notBuilt("demo")
 			}
 			assets := demoAssets{}
-			if a.demo != nil {
-				assets = *a.demo
-			}
 			var err error
+			if a.demo != nil && (program == "" || image == "") {
+				if assets, err = a.demo(); err != nil {
+					return err
+				}
+			}
 			if program != "" {
 				assets.Native = nil
 				if assets.Program, err = os.ReadFile(program); err != nil {

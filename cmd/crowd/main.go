@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -32,7 +33,7 @@ type env struct {
 	// What other rooms supply; nil means that this binary is built without it.
 	startNetwork  func(context.Context, upConfig) (network, error)
 	verifyReceipt func(receipt, genesis []byte) ([]Check, error)
-	demo          *demoAssets
+	demo          func() (demoAssets, error)
 	wasmWorker    func() int
 }
 
@@ -43,7 +44,11 @@ const (
 	exitMisused
 )
 
-func main() { os.Exit(run(context.Background(), process())) }
+func main() {
+	e := process()
+	e.startNetwork, e.verifyReceipt, e.demo, e.wasmWorker = startNetwork(e.getenv), verifyReceipt(e.getenv), builtAssets, wasmWorker
+	os.Exit(run(context.Background(), e))
+}
 
 // process is the env of the real process.
 func process() env {
@@ -223,6 +228,25 @@ func (a *app) with(f func(ctx context.Context, c *rpc.Client, args []string) err
 	})
 }
 
+// version of this program, as Go's build stamped it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func commit() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return "unknown"
+}
+
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
@@ -233,18 +257,7 @@ func (a *app) versionCommand() *cobra.Command {
 				Version string `json:"version"`
 				Commit  string `json:"commit"`
 				Go      string `json:"go"`
-			}{Version: "(devel)", Commit: "unknown"}
-			if info, ok := debug.ReadBuildInfo(); ok {
-				v.Go = info.GoVersion
-				if info.Main.Version != "" {
-					v.Version = info.Main.Version
-				}
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						v.Commit = s.Value
-					}
-				}
-			}
+			}{version(), commit(), runtime.Version()}
 			return a.result(v, func(w io.Writer) {
 				fmt.Fprintf(w, "crowd %s, commit %.12s, %s\n", v.Version, v.Commit, v.Go)
 			})

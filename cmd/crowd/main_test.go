@@ -78,8 +78,10 @@ func verifyTestReceipt(receipt, genesis []byte) ([]Check, error) {
 		{"chain", genesis == nil || string(genesis) == "genesis\n", "signed by 1 of 1 authorities"}}, nil
 }
 
-var testAssets = &demoAssets{Program: []byte("cheat"), Image: []byte("a picture"), Args: []string{"--radius", "8"},
-	Native: func(image []byte, _ []string) ([]byte, error) { return image, nil }}
+func testAssets() (demoAssets, error) {
+	return demoAssets{Program: []byte("cheat"), Image: []byte("a picture"), Args: []string{"--radius", "8"},
+		Native: func(image []byte, _ []string) ([]byte, error) { return image, nil }}, nil
+}
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{

@@ -18,6 +18,7 @@ import (
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/executor/adversary"
+	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/node"
 	"github.com/crowdcompute/crowd/internal/rpc"
@@ -170,21 +171,21 @@ func verifyReceipt(getenv func(string) string) func(receipt, genesis []byte) ([]
 
 // builtAssets are the demonstration's program, as make build leaves it beside
 // this binary, and the picture that ships with it.
-func builtAssets() (*demoAssets, error) {
+func builtAssets() (demoAssets, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return demoAssets{}, err
 	}
 	dir := filepath.Dir(self)
 	program, err := os.ReadFile(filepath.Join(dir, "blur.wasm"))
 	if err != nil {
-		return nil, &rpc.Error{Kind: rpc.NotFound, Err: fmt.Errorf("the demonstration's program: %w", err), Hint: "build it with: make build"}
+		return demoAssets{}, &rpc.Error{Kind: rpc.NotFound, Err: fmt.Errorf("the demonstration's program: %w", err), Hint: "build it with: make build"}
 	}
 	native := filepath.Join(dir, "blur")
 	if _, err := os.Stat(native); err != nil {
-		return nil, &rpc.Error{Kind: rpc.NotFound, Err: fmt.Errorf("the same program for this machine: %w", err), Hint: "build it with: make build"}
+		return demoAssets{}, &rpc.Error{Kind: rpc.NotFound, Err: fmt.Errorf("the same program for this machine: %w", err), Hint: "build it with: make build"}
 	}
-	return &demoAssets{
+	return demoAssets{
 		Program: program, Image: programs.Photo, Args: []string{"--radius", "8"},
 		Native: func(image []byte, args []string) ([]byte, error) {
 			c := exec.Command(native, args...)
@@ -196,4 +197,13 @@ func builtAssets() (*demoAssets, error) {
 			return out.Bytes(), nil
 		},
 	}, nil
+}
+
+// wasmWorker serves the parent that started this process.
+func wasmWorker() int {
+	if err := wasm.Worker(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }

@@ -37,7 +37,7 @@ func (a *app) receiptGetCommand() *cobra.Command {
 			}
 			data, err := c.Receipt(ctx, id)
 			if err == nil {
-				_, err = fmt.Fprintf(a.stdout, "%s\n", data)
+				_, err = a.stdout.Write(data)
 			}
 			return err
 		}),
@@ -51,7 +51,7 @@ func saveReceipt(ctx context.Context, c *rpc.Client, id crowd.JobID, file string
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(file, append(data, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(file, data, 0o644); err != nil {
 		return fmt.Errorf("save receipt: %w", err)
 	}
 	return nil

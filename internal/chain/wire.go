@@ -111,7 +111,7 @@ type evidenceBody struct {
 
 type errorBody struct {
 	_    struct{} `cbor:",toarray"`
-	Lost bool // ErrDropped: the same transaction may be sent again
+	Lost bool     // ErrDropped: the same transaction may be sent again
 	Text string
 }
 

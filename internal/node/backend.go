@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -253,7 +252,7 @@ func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, 
 	return x, nil
 }
 
-func (b backend) Receipt(_ context.Context, id crowd.JobID) (json.RawMessage, error) {
+func (b backend) Receipt(_ context.Context, id crowd.JobID) ([]byte, error) {
 	p, err := b.page(id)
 	if err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ package rpc
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"io/fs"
 
@@ -33,7 +32,7 @@ type Backend interface {
 	MatchJobs(ctx context.Context, prefix string, limit int) ([]crowd.JobID, error)           // hex digits, lower case
 	Job(ctx context.Context, id crowd.JobID) (JobView, error)                                 //
 	Explain(ctx context.Context, id crowd.JobID) (Explanation, error)                         //
-	Receipt(ctx context.Context, id crowd.JobID) (json.RawMessage, error)                     // Conflict before it is settled
+	Receipt(ctx context.Context, id crowd.JobID) ([]byte, error)                              // the file, byte for byte; Conflict before the job has ended
 	Result(ctx context.Context, id crowd.JobID) (Result, error)                               // Conflict before it is delivered
 	Watch(ctx context.Context, id crowd.JobID) (<-chan JobEvent, error)                       // history first, closed after a final stage
 	Logs(ctx context.Context, id crowd.JobID, follow bool) (<-chan LogChunk, error)           // each stream once and in order; closed at its end

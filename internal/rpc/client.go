@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -117,8 +116,8 @@ func (c *Client) Explain(ctx context.Context, id crowd.JobID) (Explanation, erro
 	return do[Explanation](ctx, c, "explain job", "crowd_explain", id)
 }
 
-func (c *Client) Receipt(ctx context.Context, id crowd.JobID) (json.RawMessage, error) {
-	return do[json.RawMessage](ctx, c, "get receipt", "crowd_receipt", id)
+func (c *Client) Receipt(ctx context.Context, id crowd.JobID) ([]byte, error) {
+	return do[[]byte](ctx, c, "get receipt", "crowd_receipt", id)
 }
 
 func (c *Client) Result(ctx context.Context, id crowd.JobID) (Result, error) {

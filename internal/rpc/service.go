@@ -157,8 +157,8 @@ func (m methods) Explain(ctx context.Context, job crowd.JobID) (Explanation, err
 	})
 }
 
-func (m methods) Receipt(ctx context.Context, job crowd.JobID) (json.RawMessage, error) {
-	return answer(ctx, m.s, "get receipt", func(ctx context.Context) (json.RawMessage, error) {
+func (m methods) Receipt(ctx context.Context, job crowd.JobID) ([]byte, error) {
+	return answer(ctx, m.s, "get receipt", func(ctx context.Context) ([]byte, error) {
 		return m.s.backend.Receipt(ctx, job)
 	})
 }

@@ -18,8 +18,8 @@ import (
 
 // Bounds on a worker process, beside its rlimits and cgroup.
 const (
-	maxThreads  = 512
-	workerFDs   = maxNodes + 2*maxFDs + 64
+	maxThreads = 512
+	workerFDs  = maxNodes + 2*maxFDs + 64
 	// workerStack is the native stack of a thread. What a program may use of it is
 	// instrument.StackBytes, more than the depth limit of instrumented code needs.
 	workerStack = 8 << 20

@@ -392,7 +392,7 @@ func (b *Backend) Explain(_ context.Context, id crowd.JobID) (rpc.Explanation, e
 	return e, nil
 }
 
-func (b *Backend) Receipt(_ context.Context, id crowd.JobID) (json.RawMessage, error) {
+func (b *Backend) Receipt(_ context.Context, id crowd.JobID) ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	j, err := b.find(id)
@@ -402,7 +402,8 @@ func (b *Backend) Receipt(_ context.Context, id crowd.JobID) (json.RawMessage, e
 	if j.view.Stage != rpc.Settled {
 		return nil, rpc.Errorf(rpc.Conflict, "the job is %s, not settled", j.view.Stage).WithHint("wait for its end: crowd job logs --follow %s", id.Short())
 	}
-	return json.Marshal(map[string]any{"job": id, "price": j.view.Price})
+	data, err := json.Marshal(map[string]any{"job": id, "price": j.view.Price})
+	return append(data, '\n'), err
 }
 
 func (b *Backend) delivered(id crowd.JobID) (*job, error) {

@@ -152,7 +152,7 @@ func chanceText(p float64) string {
 	if p <= 0 {
 		return "0"
 	}
-	return fmt.Sprintf("%.2g, 1 in %.0f", p, math.Round(1/p))
+	return fmt.Sprintf("%.2g (1 in %.0f)", p, math.Round(1/p))
 }
 
 func yesNo(b bool) string {

@@ -721,6 +721,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 }
 
 func TestNewThatFails(t *testing.T) {
+	blocks := openStore(t).Blocks()
 	before := runtime.NumGoroutine()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -728,13 +729,14 @@ func TestNewThatFails(t *testing.T) {
 	}
 	defer l.Close()
 	taken := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port)
-	if h, err := New(Config{PrivateKey: key(t), Listen: []string{taken}}); err == nil {
+	if h, err := New(Config{PrivateKey: key(t), Listen: []string{loopbacks[0], taken}, Blocks: blocks, Topics: []string{"t"}}); err == nil {
 		h.Close()
 		t.Error("a port that is taken: got no error")
 	}
 	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; wait(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("goroutines: got %d, want %d", runtime.NumGoroutine(), before)
+			b := make([]byte, 1<<20)
+			t.Fatalf("goroutines: got %d, want %d\n%s", runtime.NumGoroutine(), before, b[:runtime.Stack(b, true)])
 		}
 	}
 }

@@ -30,6 +30,8 @@ import (
 	dssync "github.com/ipfs/go-datastore/sync"
 	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/peer"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/multiformats/go-multihash"
 
 	"github.com/crowdcompute/crowd"
@@ -434,6 +436,63 @@ func TestFetchFromLiar(t *testing.T) {
 	}
 	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("content: got %d bytes, %v", len(got), err)
+	}
+}
+
+// A source that falls silent holds up its blocks only until patience ends.
+func TestFetchFromSilent(t *testing.T) {
+	src, dst := openStore(t), openStore(t)
+	c, err := src.AddFile(t.Context(), bytes.NewReader(random(8<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := start(t, Config{Blocks: &counting{Blockstore: src.Blocks(), tamper: func(n int64, b block.Block) (block.Block, error) {
+		if n > 3 {
+			<-t.Context().Done()
+		}
+		return b, nil
+	}}})
+	honest := start(t, Config{Blocks: src.Blocks()})
+	b := start(t, Config{Blocks: dst.Blocks(), Limits: Limits{Patience: 200 * time.Millisecond}})
+	connect(t, b, silent)
+	err = b.Fetch(within(t, 20*time.Second), c, 10<<20, []crowd.NodeID{silent.ID()}, nil)
+	if !errors.Is(err, store.ErrMissing) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("from the silent one alone: got %v, want ErrMissing and that time ran out", err)
+	}
+	connect(t, b, honest)
+	if err := b.Fetch(within(t, 20*time.Second), c, 10<<20, []crowd.NodeID{silent.ID(), honest.ID()}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// A node that listens nowhere is reached through a relay, and is seen to be.
+func TestRelayed(t *testing.T) {
+	relay := start(t, Config{options: []libp2p.Option{libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic()}})
+	hidden, b := start(t, Config{Listen: []string{}}), start(t, Config{})
+	hidden.Answer("/hello", 10, func(_ context.Context, from crowd.NodeID, _ []byte) ([]byte, error) {
+		return []byte(from.Short()), nil
+	})
+	connect(t, hidden, relay)
+	info := peer.AddrInfo{ID: relay.host.ID(), Addrs: relay.host.Addrs()}
+	for ctx := within(t, 10*time.Second); ; wait(10 * time.Millisecond) { // the service starts with a delay
+		if _, err := circuit.Reserve(ctx, hidden.host, info); err == nil {
+			break
+		} else if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	addr := relay.Addrs()[0] + "/p2p-circuit/p2p/" + hidden.host.ID().String()
+	if id, err := b.Connect(within(t, 10*time.Second), addr); err != nil || id != hidden.ID() {
+		t.Fatalf("Connect: got %s, %v", id.Short(), err)
+	}
+	got, err := b.Request(within(t, 10*time.Second), hidden.ID(), "/hello", nil, 100)
+	if err != nil || string(got) != b.ID().Short() {
+		t.Errorf("Request: got %q, %v, want %s", got, err, b.ID().Short())
+	}
+	for _, p := range b.Peers() {
+		if want := map[bool]string{true: "relayed", false: "direct"}[p.ID == hidden.ID()]; p.Path != want {
+			t.Errorf("path to %s: got %s, want %s", p.ID.Short(), p.Path, want)
+		}
 	}
 }
 

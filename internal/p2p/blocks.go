@@ -25,164 +25,199 @@ const blocksProtocol = "/crowd/blocks/1"
 const (
 	cidLen     = 36 // version 1, codec, SHA2-256, length, digest
 	notHere    = ^uint32(0)
-	serveIdle  = 2 * time.Minute  // between requests on one stream
-	serveBlock = time.Minute      // to hand over one block: 35 KB/s
-	firstByte  = 10 * time.Second // from when a block is next in line until its length arrives
-	pieceLen   = 64 << 10         // of a block; each must arrive within firstByte
-	ahead      = 32               // blocks asked for and not yet here, per source
+	serveIdle  = 2 * time.Minute // between requests on one stream
+	serveBlock = time.Minute     // to hand over one block: 35 KB/s
+	pieceLen   = 64 << 10        // of a block, at most, per read
+	ahead      = 32              // blocks asked for and not yet here, per source
 	maxSources = 16
 )
 
-// serveBlocks answers one stream of requests.
+// serveBlocks answers one stream of requests. While one block is on its way the next is read from disk.
 func (h *Host) serveBlocks(ctx context.Context, _ crowd.NodeID, s Stream) error {
-	r := bufio.NewReaderSize(s, 32*cidLen)
+	type reply struct {
+		data  []byte
+		here  bool
+		flush bool // nothing more has been asked for
+	}
+	replies := make(chan reply, 1) // capacity: read ahead, up to MaxBlock bytes each
+	read := make(chan error, 1)    // capacity 1: the reader's last word
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		defer close(replies)
+		r := bufio.NewReaderSize(s, ahead*cidLen)
+		read <- func() error {
+			for {
+				if err := s.SetReadDeadline(time.Now().Add(serveIdle)); err != nil {
+					return err
+				}
+				var req [cidLen]byte
+				if _, err := io.ReadFull(r, req[:]); err == io.EOF {
+					return nil
+				} else if err != nil {
+					return err
+				}
+				c, err := cid.Cast(req[:])
+				if err != nil {
+					return fmt.Errorf("request for a block: %w", err)
+				}
+				var next reply
+				blk, err := h.cfg.Blocks.Get(ctx, c)
+				switch {
+				case err == nil:
+					next.data, next.here = blk.RawData(), len(blk.RawData()) <= store.MaxBlock
+				case !ipld.IsNotFound(err) && !errors.Is(err, store.ErrInvalid):
+					return err
+				}
+				next.flush = r.Buffered() < cidLen
+				select {
+				case replies <- next:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}()
+	}()
 	w := bufio.NewWriterSize(s, 16<<10)
-	for {
-		if err := s.SetDeadline(time.Now().Add(serveIdle)); err != nil {
-			return err
-		}
-		var req [cidLen]byte
-		if _, err := io.ReadFull(r, req[:]); err == io.EOF {
-			return w.Flush()
-		} else if err != nil {
-			return err
-		}
-		c, err := cid.Cast(req[:])
-		if err != nil {
-			return fmt.Errorf("request for a block: %w", err)
-		}
-		if err := s.SetDeadline(time.Now().Add(serveBlock)); err != nil {
+	for next := range replies {
+		if err := s.SetWriteDeadline(time.Now().Add(serveBlock)); err != nil {
 			return err
 		}
 		var head [4]byte
-		blk, err := h.cfg.Blocks.Get(ctx, c)
-		switch {
-		case err == nil && len(blk.RawData()) <= store.MaxBlock:
-			binary.BigEndian.PutUint32(head[:], uint32(len(blk.RawData())))
-			if _, err := w.Write(head[:]); err != nil {
-				return err
-			}
-			if _, err := w.Write(blk.RawData()); err != nil {
-				return err
-			}
-		case err == nil, ipld.IsNotFound(err), errors.Is(err, store.ErrInvalid):
-			binary.BigEndian.PutUint32(head[:], notHere)
-			if _, err := w.Write(head[:]); err != nil {
-				return err
-			}
-		default:
+		binary.BigEndian.PutUint32(head[:], notHere)
+		if next.here {
+			binary.BigEndian.PutUint32(head[:], uint32(len(next.data)))
+		} else {
+			next.data = nil
+		}
+		w.Write(head[:]) // a bufio.Writer keeps its error for Flush
+		_, err := w.Write(next.data)
+		if err == nil && next.flush {
+			err = w.Flush()
+		}
+		if err != nil {
 			return err
 		}
-		if r.Buffered() < cidLen {
-			if err := w.Flush(); err != nil {
-				return err
-			}
-		}
 	}
+	return errors.Join(<-read, w.Flush())
 }
 
 // errLied ends the use of a source.
 var errLied = errors.New("it sent a block that is not the one asked for")
 
-// pull fetches by our own protocol from source i until nothing is wanted of it any more.
+// pull fetches by our own protocol from source i until nothing is wanted of it any more. Three
+// goroutines share the work: one asks, one reads, one checks hashes and writes to disk.
 func (f *fetch) pull(ctx context.Context, i int, s Stream) error {
 	defer s.Reset()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
 	asked := make(chan *want, ahead) // capacity: how far requests run ahead of answers
-	sent := make(chan error, 1)      // capacity 1: the sender's last word
+	came := make(chan answer, 1)     // capacity: blocks read ahead, up to MaxBlock bytes each
+	result := make(chan error, 2)    // capacity: the last words of both
 	go func() {
 		defer close(asked)
-		sent <- func() error {
-			w := bufio.NewWriterSize(s, ahead*cidLen)
-			for {
-				next := f.take(i, false)
-				if next == nil {
-					if err := w.Flush(); err != nil {
-						return err
-					}
-					if next = f.take(i, true); next == nil {
-						return nil
-					}
-				}
-				if len(asked) == cap(asked) {
-					if err := w.Flush(); err != nil {
-						f.giveBack(i, next)
-						return err
-					}
-				}
-				asked <- next
-				if _, err := w.Write(next.c.Bytes()); err != nil {
-					return err
-				}
+		result <- f.ask(i, s, asked)
+	}()
+	go func() {
+		var err error
+		for a := range came {
+			switch {
+			case err != nil:
+				f.giveBack(i, a.want)
+			case !store.Matches(a.want.c, a.data):
+				err = fmt.Errorf("%w: %s", errLied, a.want.c)
+				f.giveBack(i, a.want)
+				f.drop(i) // wakes ask
+				s.Reset() // wakes the reader
+			default:
+				f.deliver(ctx, a.want, a.data)
 			}
-		}()
+		}
+		result <- err
 	}()
 	var failed error
 	r := bufio.NewReaderSize(s, pieceLen)
 	for next := range asked {
+		var data []byte
 		if failed == nil {
-			failed = f.receive(ctx, i, next, s, r)
-			if failed != nil {
+			if data, failed = readBlock(deadlineReader{s, r, f.h.cfg.Limits.Patience}); failed != nil {
+				f.drop(i)
 				s.Reset()
-				f.drop(i) // wakes the sender
 			}
-			continue
-		}
-		f.giveBack(i, next)
-	}
-	if err := <-sent; failed == nil {
-		failed = err
-	}
-	if failed == nil {
-		failed = s.CloseWrite()
-	}
-	return failed
-}
-
-// receive reads the answer to one request. On an error the want is given back.
-func (f *fetch) receive(ctx context.Context, i int, next *want, s Stream, r *bufio.Reader) error {
-	data, err := func() ([]byte, error) {
-		if err := s.SetDeadline(time.Now().Add(firstByte)); err != nil {
-			return nil, err
-		}
-		var head [4]byte
-		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return nil, err
-		}
-		n := binary.BigEndian.Uint32(head[:])
-		if n == notHere {
-			return nil, nil
-		}
-		if n > store.MaxBlock {
-			return nil, fmt.Errorf("%w: it has %d bytes", errLied, n)
-		}
-		data, err := readN(deadlineReader{s, r}, int(n))
-		if err == nil && !store.Matches(next.c, data) {
-			return nil, fmt.Errorf("%w: %s", errLied, next.c)
 		}
 		if data == nil {
-			data = []byte{}
+			f.giveBack(i, next)
+		} else {
+			came <- answer{next, data}
 		}
-		return data, err
-	}()
-	if err != nil || data == nil {
-		f.giveBack(i, next)
-		return err
 	}
+	close(came)
+	s.CloseWrite() // tells the server that this was all, if it still listens
+	return errors.Join(<-result, <-result, failed)
+}
 
-	f.deliver(ctx, next, data)
-	return nil
+type answer struct {
+	want *want
+	data []byte
+}
+
+// ask writes requests for what there is to get, and passes the wants on in that order.
+func (f *fetch) ask(i int, s Stream, asked chan<- *want) error {
+	w := bufio.NewWriterSize(s, ahead*cidLen)
+	for {
+		next := f.take(i, false)
+		if next == nil || len(asked) == cap(asked) {
+			if err := w.Flush(); err != nil {
+				if next != nil {
+					f.giveBack(i, next)
+				}
+				return err
+			}
+		}
+		if next == nil {
+			if next = f.take(i, true); next == nil {
+				return nil
+			}
+		}
+		asked <- next
+		if _, err := w.Write(next.c.Bytes()); err != nil {
+			return err
+		}
+	}
+}
+
+// readBlock reads the answer to one request: nil and no error if the block is not there.
+func readBlock(in io.Reader) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(in, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n == notHere {
+		return nil, nil
+	}
+	if n > store.MaxBlock {
+		return nil, fmt.Errorf("%w: it has %d bytes", errLied, n)
+	}
+	data := make([]byte, n)
+	if _, err := io.ReadFull(in, data); err != nil {
+		return nil, err
+	}
+	return data, nil
 }
 
 // deadlineReader wants progress: each piece has its own deadline.
 type deadlineReader struct {
 	s Stream
 	r *bufio.Reader
+
+	patience time.Duration
 }
 
 func (d deadlineReader) Read(p []byte) (int, error) {
-	if err := d.s.SetDeadline(time.Now().Add(firstByte)); err != nil {
-		return 0, err
+	if d.r.Buffered() == 0 {
+		if err := d.s.SetReadDeadline(time.Now().Add(d.patience)); err != nil {
+			return 0, err
+		}
 	}
 	return d.r.Read(p[:min(len(p), pieceLen)])
 }

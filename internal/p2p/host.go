@@ -144,6 +144,15 @@ func New(cfg Config) (_ *Host, err error) {
 		h.bsnet.Start(bitswapServer{h.bitswap})
 		h.Handle(blocksProtocol, h.serveBlocks)
 	}
+	for _, s := range cfg.Listen {
+		a, err := multiaddr.NewMultiaddr(s)
+		if err == nil {
+			err = h.host.Network().Listen(a)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s: %w", s, err)
+		}
+	}
 	return h, nil
 }
 
@@ -162,7 +171,7 @@ func parseKey(b []byte) (crypto.PrivKey, error) {
 
 func options(cfg Config, seeds []peer.AddrInfo) []libp2p.Option {
 	opts := []libp2p.Option{
-		libp2p.ListenAddrStrings(cfg.Listen...),
+		libp2p.NoListenAddrs, // New listens itself, last
 		libp2p.Transport(quic.NewTransport),
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Security(noise.ID, noise.New),

@@ -1,6 +1,8 @@
 package p2p
 
 import (
+	"time"
+
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
@@ -16,6 +18,8 @@ type Limits struct {
 	StreamsPerPeer int   // default 512, half of them inbound
 	Memory         int64 // bytes of flow-control windows in all; default 256 MiB
 	MemoryPerPeer  int64 // default 64 MiB
+
+	Patience time.Duration // of Fetch, for a source's next byte; default 10 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -33,6 +37,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.MemoryPerPeer == 0 {
 		l.MemoryPerPeer = 64 << 20
+	}
+	if l.Patience == 0 {
+		l.Patience = 10 * time.Second
 	}
 	return l
 }

@@ -23,6 +23,8 @@ type Stream interface {
 	CloseWrite() error
 	Reset() error
 	SetDeadline(time.Time) error
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
 }
 
 // Handle answers streams of a protocol, each in its own goroutine, as many per peer as Limits allow.
@@ -167,9 +169,7 @@ func (h *Host) Request(ctx context.Context, to crowd.NodeID, proto string, req [
 		if err := WriteMessage(s, req); err != nil {
 			return nil, err
 		}
-		if err := s.CloseWrite(); err != nil {
-			return nil, err
-		}
+		s.CloseWrite() // fails when the answer, which we are about to read, came first
 		return ReadMessage(s, maxResp)
 	}()
 	if err != nil {
@@ -178,7 +178,8 @@ func (h *Host) Request(ctx context.Context, to crowd.NodeID, proto string, req [
 		}
 		return nil, fmt.Errorf("request %s to %s: %w", proto, to.Short(), err)
 	}
-	return resp, s.Close()
+	s.Close()
+	return resp, nil
 }
 
 // Answer handles a protocol of Requests of at most maxReq bytes each. An error of f resets

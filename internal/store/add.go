@@ -57,17 +57,22 @@ func (s *Store) AddDir(ctx context.Context, dir string) (crowd.CID, error) {
 }
 
 func (s *Store) add(what func(ipld.DAGService) (ipld.Node, error)) (crowd.CID, error) {
-	a := &added{blocks: s.blocks, fresh: map[cid.Cid]uint64{}}
-	s.adds.RLock()
+	a := &added{blocks: s.blocks, all: map[string]struct{}{}, fresh: map[cid.Cid]uint64{}}
+	s.mu.Lock()
+	s.adds[a] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.adds, a)
+		s.mu.Unlock()
+	}()
 	// WriteThrough: blocks that are here already pass through Put too, which makes them young.
 	n, err := what(merkledag.NewDAGService(blockservice.New(a, nil, blockservice.WriteThrough(true))))
-	s.adds.RUnlock()
 	if err != nil {
-		s.adds.Lock()
-		defer s.adds.Unlock()
 		a.undo()
 		return "", fmt.Errorf("add: %w", err)
 	}
+	s.blocks.touch(a.all) // the first may have grown old meanwhile
 	return crowd.CID(n.Cid().String()), nil
 }
 

@@ -143,14 +143,30 @@ func Matches(c cid.Cid, data []byte) bool {
 	return len(mh) == 2+len(sum) && bytes.Equal(mh[2:], sum[:])
 }
 
-// added is the blocks of one add, so that a failed one can be taken back.
+// touch makes blocks young again.
+func (b *blocks) touch(hashes map[string]struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for h := range hashes {
+		b.puts++
+		b.young[h] = b.puts
+	}
+}
+
+// added is the blocks of one add, so that no collection takes them and a failed add can be taken back.
 type added struct {
 	*blocks
+
 	mu    sync.Mutex
+	all   map[string]struct{} // multihashes
 	fresh map[cid.Cid]uint64
 }
 
 func (a *added) Put(ctx context.Context, blk block.Block) error {
+	// Before the put: a collection that comes between must know of it.
+	a.mu.Lock()
+	a.all[string(blk.Cid().Hash())] = struct{}{}
+	a.mu.Unlock()
 	seq, fresh, err := a.put(ctx, blk)
 	if fresh || err != nil {
 		a.mu.Lock()
@@ -167,6 +183,13 @@ func (a *added) PutMany(ctx context.Context, blks []block.Block) error {
 		}
 	}
 	return nil
+}
+
+func (a *added) has(hash string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, ok := a.all[hash]
+	return ok
 }
 
 // undo removes what this add made and nobody else has put since.

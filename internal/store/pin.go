@@ -79,11 +79,23 @@ func (s *Store) Unpin(c crowd.CID, by string) error {
 	return nil
 }
 
+// adding reports whether some add under way needs a block.
+func (s *Store) adding(hash string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := range s.adds {
+		if a.has(hash) {
+			return true
+		}
+	}
+	return false
+}
+
 // GC deletes what no pin reaches, except blocks written since the previous GC
-// began: they may belong to content that its owner is about to pin. It returns the number deleted.
+// began, and those of adds under way: their owner may be about to pin them. It returns the number deleted.
 func (s *Store) GC(ctx context.Context) (deleted int, err error) {
-	s.adds.Lock()
-	defer s.adds.Unlock()
+	s.gc.Lock()
+	defer s.gc.Unlock()
 	s.blocks.mu.Lock()
 	spared := s.blocks.young
 	s.blocks.young = map[string]uint64{}
@@ -131,7 +143,7 @@ func (s *Store) GC(ctx context.Context) (deleted int, err error) {
 		if asRaw || asNode || old {
 			continue
 		}
-		gone, err := s.blocks.remove(ctx, c, func(_ uint64, young bool) bool { return young })
+		gone, err := s.blocks.remove(ctx, c, func(_ uint64, young bool) bool { return young || s.adding(string(c.Hash())) })
 		if err != nil {
 			return deleted, fmt.Errorf("collect garbage: %w", err)
 		}

@@ -77,10 +77,12 @@ type Store struct {
 	blocks *blocks
 	lock   *os.File
 
-	adds sync.RWMutex // held for reading by adds, for writing by GC and by cleaning up after a failed add
+	gc sync.Mutex // one collection at a time
 
-	mu   sync.Mutex // guards pins
+	// guarded by mu
+	mu   sync.Mutex
 	pins map[pin]struct{}
+	adds map[*added]struct{} // under way
 }
 
 const uncleanFile = "unclean" // there while a store is open
@@ -98,7 +100,7 @@ func Open(dir string, cfg Config) (_ *Store, err error) {
 			return nil, err
 		}
 	}
-	s := &Store{dir: dir}
+	s := &Store{dir: dir, adds: map[*added]struct{}{}}
 	if s.lock, err = Lock(filepath.Join(dir, "lock")); err != nil {
 		return nil, err
 	}

@@ -106,9 +106,11 @@ func TestRunner_OneJob(t *testing.T) {
 			if i == consumer {
 				want = 1 // the result is the user's
 			}
+			n.mu.Lock()
 			if len(n.pins) != want {
 				t.Errorf("node %d: got pins %v, want %d", i, n.pins, want)
 			}
+			n.mu.Unlock()
 		}
 	})
 }
@@ -153,7 +155,7 @@ func TestRunner_Ends(t *testing.T) {
 func TestRunner_Cancel(t *testing.T) {
 	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
 		id := w.post(ctx, "sleep", nil)
-		until(t, "running", func() bool { return w.nodes[providerA].runs+w.nodes[providerB].runs == 2 })
+		until(t, "running", func() bool { return w.nodes[providerA].ran()+w.nodes[providerB].ran() == 2 })
 		if err := rs[providerA].Cancel(ctx, id); err == nil {
 			t.Error("a stranger could cancel")
 		}

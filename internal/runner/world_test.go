@@ -204,9 +204,7 @@ type node struct {
 	killAt int // call at which it is killed; 0: never
 	calls  int
 	runs   int
-	events []Event
 	heard  []Chunk
-	deaf   bool // serves nothing
 }
 
 var errKilled = errors.New("killed")
@@ -302,7 +300,7 @@ func (n *node) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.
 		return err
 	}
 	if !n.has(c) {
-		i := slices.IndexFunc(n.w.nodes, func(p *node) bool { return slices.Contains(from, p.key.ID()) && !p.deaf && p.has(c) })
+		i := slices.IndexFunc(n.w.nodes, func(p *node) bool { return slices.Contains(from, p.key.ID()) && p.has(c) })
 		if i < 0 {
 			return fmt.Errorf("nobody has %s", c)
 		}
@@ -382,14 +380,27 @@ func copyTree(from, to string, max uint64) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	if fi.IsDir() {
-		return os.CopyFS(to, os.DirFS(from))
-	}
-	raw, err := os.ReadFile(from)
+	half, err := os.MkdirTemp(filepath.Dir(to), "half-") // it appears whole or not at all
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, raw, 0o600)
+	defer os.RemoveAll(half)
+	half = filepath.Join(half, "x")
+	if fi.IsDir() {
+		err = os.CopyFS(half, os.DirFS(from))
+	} else {
+		var raw []byte
+		if raw, err = os.ReadFile(from); err == nil {
+			err = os.WriteFile(half, raw, 0o600)
+		}
+	}
+	if err == nil {
+		err = os.Rename(half, to)
+	}
+	if errors.Is(err, fs.ErrExist) { // another was faster
+		err = nil
+	}
+	return err
 }
 
 func (n *node) Publish(_ crowd.JobID, _ crowd.NodeID, c Chunk) {
@@ -445,6 +456,13 @@ func (n *node) Run(ctx context.Context, s executor.Spec, io executor.IO) (execut
 		code = 3
 	}
 	return executor.Result{Status: crowd.Exited, ExitCode: code, Gas: crowd.Gas(len(out)), Reason: "done"}, nil
+}
+
+// ran counts its runs.
+func (n *node) ran() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.runs
 }
 
 // start runs the node's runner until the context ends or the node is killed.

@@ -1,0 +1,359 @@
+package wasm
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sort"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/executor"
+)
+
+// key names compiled code: a hash of the program and of all that shaped the code.
+type key [32]byte
+
+// cacheFormat changes with anything that makes old code wrong or differently priced.
+const cacheFormat = "crowd wasm code 1"
+
+const (
+	maxCacheBytes  = 4 << 30
+	maxOpenCode    = 128     // entries kept open
+	maxKnownFiles  = 1 << 12 // hashes of program files remembered
+	maxCompiling   = 2       // compilations at once
+	maxSumFile     = 4 << 10
+	maxProgramFile = 64 << 20
+)
+
+// code is a compiled program, or the reason why it is none.
+type code struct {
+	file    *os.File // read-only; nil: invalid. Closed by its finalizer, since runs may be using it.
+	memory  uint64   // bytes that the program begins with
+	invalid string
+}
+
+// sum is the file beside the code that says what belongs in it.
+type sum struct {
+	_       struct{} `cbor:",toarray"`
+	SHA256  []byte
+	Size    uint64
+	Memory  uint64
+	Invalid string
+}
+
+// cache keeps compiled code in one folder that only we can write. It trusts
+// nobody else's code, and its own only while the checksum fits.
+type cache struct {
+	dir    string          // set once
+	engine string          // set once
+	ctx    context.Context // set once; of compilations
+	slots  chan struct{}
+
+	fills sync.WaitGroup // compilations; grows only while a run is under way
+
+	mu    sync.Mutex
+	open  map[key]*code      // guarded by mu
+	order []key              // guarded by mu; oldest first
+	known map[identity]key   // guarded by mu
+	work  map[key]*compiling // guarded by mu
+}
+
+// compiling is one compilation that several runs may wait for.
+type compiling struct {
+	done    chan struct{}
+	waiting int // guarded by cache.mu; at 0 the work is given up
+	cancel  context.CancelFunc
+	code    *code
+	err     error
+}
+
+// identity tells one state of one file from another, without reading it.
+type identity struct {
+	dev, ino     uint64
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+func newCache(dir, engine string) (*cache, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("code cache: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return nil, fmt.Errorf("code cache %s: %w", dir, err)
+	}
+	if st.Mode&0o077 != 0 || int(st.Uid) != os.Geteuid() {
+		return nil, fmt.Errorf("code cache %s: mode %o, owner %d: want a folder of ours with mode 700, since what is in it is run", dir, st.Mode&0o777, st.Uid)
+	}
+	return &cache{
+		dir: dir, engine: engine, slots: make(chan struct{}, maxCompiling),
+		open: map[key]*code{}, known: map[identity]key{}, work: map[key]*compiling{},
+	}, nil
+}
+
+// program opens a program's file and finds its key.
+func (c *cache) program(path string) (*os.File, key, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, key{}, err
+	}
+	k, err := c.key(f)
+	if err != nil {
+		f.Close()
+		return nil, key{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, k, nil
+}
+
+func (c *cache) key(f *os.File) (key, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return key{}, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return key{}, errors.New("not a regular file")
+	}
+	id := identity{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
+	c.mu.Lock()
+	k, is := c.known[id]
+	c.mu.Unlock()
+	if is {
+		return k, nil
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%s\x00", cacheFormat, c.engine, engineVersion, runtime.GOARCH)
+	if _, err := io.Copy(h, io.LimitReader(f, maxProgramFile+1)); err != nil {
+		return key{}, err
+	}
+	h.Sum(k[:0])
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.known) >= maxKnownFiles {
+		clear(c.known)
+	}
+	c.known[id] = k
+	return k, nil
+}
+
+// compiler compiles one file into another.
+type compiler func(ctx context.Context, program, code *os.File) (compiled, error)
+
+// get returns the code for k, and compiles if it is not there: once, however many ask.
+func (c *cache) get(ctx context.Context, k key, program string, compile compiler) (*code, error) {
+	c.mu.Lock()
+	if have := c.open[k]; have != nil {
+		c.mu.Unlock()
+		return have, nil
+	}
+	w := c.work[k]
+	if w == nil {
+		work, cancel := context.WithCancel(c.ctx)
+		w = &compiling{done: make(chan struct{}), cancel: cancel}
+		c.work[k] = w
+		c.fills.Add(1)
+		go c.fill(work, k, w, program, compile)
+	}
+	w.waiting++
+	c.mu.Unlock()
+	select {
+	case <-w.done:
+		return w.code, w.err
+	case <-ctx.Done():
+		c.mu.Lock()
+		if w.waiting--; w.waiting == 0 {
+			w.cancel()
+			if c.work[k] == w {
+				delete(c.work, k)
+			}
+		}
+		c.mu.Unlock()
+		return nil, &executor.Fault{Kind: executor.Cancelled, Err: context.Cause(ctx)}
+	}
+}
+
+// fill loads or makes the code for k and tells those who wait.
+func (c *cache) fill(ctx context.Context, k key, w *compiling, program string, compile compiler) {
+	defer c.fills.Done()
+	defer w.cancel()
+	w.code, w.err = c.load(k)
+	if w.err != nil || w.code == nil { // not there, or spoilt: make it anew
+		select {
+		case c.slots <- struct{}{}:
+			w.code, w.err = c.create(ctx, k, program, compile)
+			<-c.slots
+		case <-ctx.Done():
+			w.err = &executor.Fault{Kind: executor.Cancelled, Err: ctx.Err()}
+		}
+	}
+	c.mu.Lock()
+	if c.work[k] == w {
+		delete(c.work, k)
+	}
+	if w.err == nil {
+		if len(c.order) >= maxOpenCode {
+			delete(c.open, c.order[0])
+			c.order = c.order[1:]
+		}
+		if c.open[k] == nil {
+			c.order = append(c.order, k)
+		}
+		c.open[k] = w.code
+	}
+	c.mu.Unlock()
+	close(w.done)
+}
+
+func (c *cache) path(k key, ext string) string {
+	return filepath.Join(c.dir, hex.EncodeToString(k[:])+ext)
+}
+
+// load opens what is on disk and checks it; nil and nil: nothing is there.
+func (c *cache) load(k key) (*code, error) {
+	raw, err := readSmall(c.path(k, ".sum"), maxSumFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	var s sum
+	if err := crowd.Decode(raw, &s); err != nil {
+		return nil, err
+	}
+	if s.Invalid != "" {
+		return &code{invalid: s.Invalid}, nil
+	}
+	f, err := os.Open(c.path(k, ".code"))
+	if err != nil {
+		return nil, err
+	}
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	if err == nil && (uint64(n) != s.Size || string(h.Sum(nil)) != string(s.SHA256)) {
+		err = errors.New("checksum does not fit")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &code{file: f, memory: s.Memory}, nil
+}
+
+func readSmall(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("%s: more than %d bytes", path, most)
+	}
+	return b, err
+}
+
+// create makes the code and puts it on disk: the code first, then the sum that makes it valid.
+func (c *cache) create(ctx context.Context, k key, program string, compile compiler) (*code, error) {
+	source, is, err := c.program(program)
+	if err != nil {
+		return nil, executor.Faultf(executor.BadSpec, "program: %w", err)
+	}
+	defer source.Close()
+	if is != k {
+		return nil, executor.Faultf(executor.BadSpec, "program %s changes while it is read", program)
+	}
+	tmp, err := os.CreateTemp(c.dir, "new-")
+	if err != nil {
+		return nil, diskFault("code cache", err)
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	made, err := compile(ctx, source, tmp)
+	if err != nil {
+		return nil, err
+	}
+	s := sum{Invalid: made.Invalid, Size: made.Size, Memory: made.Memory}
+	if s.Invalid == "" {
+		h := sha256.New()
+		n, err := io.Copy(h, tmp)
+		if err != nil {
+			return nil, diskFault("code cache", err)
+		}
+		if uint64(n) != made.Size {
+			return nil, executor.Faultf(executor.Crashed, "worker wrote %d bytes of code and claims %d", n, made.Size)
+		}
+		s.SHA256 = h.Sum(nil)
+		if err := os.Rename(tmp.Name(), c.path(k, ".code")); err != nil {
+			return nil, diskFault("code cache", err)
+		}
+	}
+	sumFile := tmp.Name() + ".sum"
+	defer os.Remove(sumFile)
+	if err := os.WriteFile(sumFile, crowd.Encode(s), 0o600); err != nil {
+		return nil, diskFault("code cache", err)
+	}
+	if err := os.Rename(sumFile, c.path(k, ".sum")); err != nil {
+		return nil, diskFault("code cache", err)
+	}
+	c.trim(k)
+	if s.Invalid != "" {
+		return &code{invalid: s.Invalid}, nil
+	}
+	f, err := os.Open(c.path(k, ".code"))
+	if err != nil {
+		return nil, diskFault("code cache", err)
+	}
+	return &code{file: f, memory: s.Memory}, nil
+}
+
+// drop forgets code that would not load.
+func (c *cache) drop(k key) {
+	c.mu.Lock()
+	delete(c.open, k)
+	c.order = slices.DeleteFunc(c.order, func(have key) bool { return have == k })
+	c.mu.Unlock()
+	os.Remove(c.path(k, ".sum"))
+	os.Remove(c.path(k, ".code"))
+}
+
+// trim removes the oldest code, but not k, until the rest fits.
+func (c *cache) trim(k key) {
+	list, err := os.ReadDir(c.dir)
+	if err != nil {
+		return // nothing is removed; the next entry tries again
+	}
+	type item struct {
+		name string
+		size int64
+		when int64
+	}
+	var items []item
+	total := int64(0)
+	for _, e := range list {
+		if i, err := e.Info(); err == nil && i.Mode().IsRegular() {
+			items = append(items, item{e.Name(), i.Size(), i.ModTime().UnixNano()})
+			total += i.Size()
+		}
+	}
+	sort.Slice(items, func(i, j int) bool { return items[i].when < items[j].when })
+	for _, it := range items {
+		if total <= maxCacheBytes {
+			return
+		}
+		if it.name[:min(64, len(it.name))] == hex.EncodeToString(k[:]) || len(it.name) < 64 {
+			continue
+		}
+		if os.Remove(filepath.Join(c.dir, it.name)) == nil {
+			total -= it.size
+		}
+	}
+}

@@ -1,0 +1,150 @@
+//go:build linux
+
+package wasm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/crowdcompute/crowd/internal/executor/wasm/instrument"
+)
+
+const wazeroVersion = "wazero-1.12.0"
+
+// wazeroEngine has no code that could be kept: its cache wants a folder, which a
+// worker does not have. So load compiles, once per worker.
+type wazeroEngine struct {
+	runtime wazero.Runtime
+	now     *wazeroRun
+}
+
+type wazeroProgram struct {
+	e      *wazeroEngine
+	module wazero.CompiledModule
+}
+
+// wazeroRun is one running module.
+type wazeroRun struct {
+	h       *host
+	module  api.Module
+	gasLeft api.MutableGlobal
+	linear  *linear
+	exports bool // its memory
+}
+
+var errStopped = errors.New("stopped")
+
+func newWazero() (engine, error) {
+	ctx := context.Background()
+	features := api.CoreFeaturesV2
+	e := &wazeroEngine{runtime: wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(features))}
+	b := e.runtime.NewHostModuleBuilder(wasiModule)
+	for i := range functions {
+		f := &functions[i]
+		params, results := f.types()
+		args := make([]uint64, len(params))
+		b.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(_ context.Context, _ api.Module, stack []uint64) {
+			if e.now == nil {
+				panic(errStopped)
+			}
+			for i, t := range params {
+				args[i] = stack[i]
+				if t == typeI32 {
+					args[i] = uint64(uint32(stack[i]))
+				}
+			}
+			no, goOn := e.now.h.call(f, e.now, args)
+			if !goOn {
+				panic(errStopped) // how wazero unwinds a program
+			}
+			if len(results) > 0 {
+				stack[0] = uint64(no)
+			}
+		}), params, results).Export(f.name)
+	}
+	if _, err := b.Instantiate(ctx); err != nil {
+		return nil, fmt.Errorf("host functions: %w", err)
+	}
+	return e, nil
+}
+
+func (r *wazeroRun) memory() []byte {
+	if !r.exports {
+		return nil
+	}
+	return r.linear.b
+}
+
+func (r *wazeroRun) gas() int64     { return int64(r.gasLeft.Get()) }
+func (r *wazeroRun) setGas(n int64) { r.gasLeft.Set(uint64(n)) }
+
+func (e *wazeroEngine) compile(module []byte) ([]byte, error) {
+	m, err := e.runtime.CompileModule(context.Background(), module)
+	if err != nil {
+		return nil, err
+	}
+	start := m.ExportedFunctions()[startExport]
+	if start == nil || len(start.ParamTypes())+len(start.ResultTypes()) != 0 {
+		return nil, errors.Join(errNoStart, m.Close(context.Background()))
+	}
+	return module, m.Close(context.Background())
+}
+
+func (e *wazeroEngine) load(code []byte) (program, error) {
+	m, err := e.runtime.CompileModule(context.Background(), code)
+	if err != nil {
+		return nil, err
+	}
+	return &wazeroProgram{e, m}, nil
+}
+
+func (p *wazeroProgram) run(h *host, gas int64, memory uint64) (int64, error) {
+	mem := &linear{limit: memory}
+	ctx := experimental.WithMemoryAllocator(context.Background(), experimental.MemoryAllocatorFunc(
+		func(_, most uint64) experimental.LinearMemory {
+			mem.reserve(most)
+			return mem
+		}))
+	m, err := p.e.runtime.InstantiateModule(ctx, p.module, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+	if err != nil {
+		mem.Free()
+		return gas, &trap{err.Error()} // a segment out of bounds: all else has been checked
+	}
+	defer m.Close(ctx)
+	r := &wazeroRun{h: h, module: m, linear: mem, exports: m.ExportedMemory("memory") != nil}
+	r.gasLeft = m.ExportedGlobal(instrument.GasGlobal).(api.MutableGlobal)
+	r.setGas(gas)
+	p.e.now = r
+	defer func() { p.e.now = nil }()
+	for _, name := range []string{instrument.StartExport, startExport} {
+		if f := m.ExportedFunction(name); f != nil {
+			if _, err := f.Call(ctx); err != nil {
+				return r.gas(), wazeroError(err)
+			}
+		}
+	}
+	return r.gas(), nil
+}
+
+// wazeroError tells the program's traps from what is the engine's own. Traps are
+// of an internal type; their text is what can be known of them.
+func wazeroError(err error) error {
+	if err == nil || errors.Is(err, errStopped) {
+		return err
+	}
+	text, is := strings.CutPrefix(err.Error(), "wasm error: ")
+	text, _, _ = strings.Cut(text, "\n")
+	switch {
+	case !is:
+		return err
+	case strings.Contains(text, "stack overflow"):
+		return fmt.Errorf("%w: native stack used up", errEngine)
+	}
+	return &trap{text}
+}

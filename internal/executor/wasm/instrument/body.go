@@ -1,0 +1,596 @@
+package instrument
+
+// coder rewrites function bodies one after the other. Its buffers live on between them.
+//
+// A body is cut into basic blocks. The instructions of the current one are gathered in block,
+// because its price, which stands before it, is known only at its end.
+type coder struct {
+	m     *module
+	out   []byte // the code section so far
+	types []byte // types added for exitType
+
+	// of the function being rewritten
+	done    []byte  // finished blocks
+	block   []byte  // the current block
+	copied  int     // input up to here is in done and block, or was replaced
+	frames  []frame // open control constructs; frames[0] is the function
+	exit    frame   // the function's, when it has been closed
+	locals  uint32  // of the guest, parameters included
+	temps   []byte  // types of our locals, which follow the guest's; the first is the gas
+	entry   int64   // price of the first block, which the prologue takes
+	closed  int     // blocks finished
+	static  int64   // prices of the blocks that do not test the gas
+	dirties bool    // some block leaves the local ahead of the global
+	calls   bool    // some reachable call can lead back into the module
+
+	// of the current block
+	cost  int64
+	check bool  // test the gas at its start
+	dead  bool  // cannot be reached
+	stale bool  // the local is behind the global, after a call
+	dirty bool  // the global may be behind the local
+	sure  bool  // the gas is known not to be negative
+	prev  uint8 // how the previous instruction met NaN bits
+}
+
+type frame struct {
+	op     byte // opBlock, opLoop, opIf, opElse; 0 for the function
+	dead   bool // entered in dead code
+	target bool // a reachable branch leads here
+	arity  int  // values that a branch to it carries
+}
+
+// body reads one function of type t, which ends where the reader's bytes end, and appends it.
+func (c *coder) body(t funcType) {
+	m := c.m
+	start := m.p
+	frameSize := frameUnit + valueBytes(t.params) + valueBytes(t.results)
+	total := uint64(len(t.params))
+	groups := m.count(maxLocals, "groups of locals")
+	groupsAt := m.p
+	for range groups {
+		at := m.p
+		n := uint64(m.u32())
+		size := valueBytes([]byte{m.valueType()})
+		if total += n; m.err == nil && total > maxLocals {
+			m.fail(at, "function with more than %d locals", maxLocals)
+		}
+		if m.err != nil {
+			return
+		}
+		frameSize += size * int(n)
+	}
+	groupBytes := m.b[groupsAt:m.p]
+	units := (frameSize + frameUnit - 1) / frameUnit
+
+	c.done, c.block, c.copied = c.done[:0], c.block[:0], m.p
+	c.frames = append(c.frames[:0], frame{arity: len(t.results)})
+	c.locals, c.temps = uint32(total), append(c.temps[:0], i64)
+	c.entry, c.closed, c.static, c.dirties, c.calls = 0, 0, 0, false, false
+	c.dead = false
+	c.begin(true)
+	c.cost = costFrame * int64(units)
+
+	for len(c.frames) > 0 {
+		if c.instruction(); m.err != nil {
+			return
+		}
+	}
+	if m.p != len(m.b) {
+		m.fail(m.p, "code after the end of the function")
+		return
+	}
+
+	// Prologue, body, epilogue.
+	deep := c.calls || units > 4
+	depth := m.depth()
+	b := c.block[:0]
+	b = uleb(b, uint64(groups+len(c.temps)))
+	b = append(b, groupBytes...)
+	for _, t := range c.temps {
+		b = append(b, 1, t)
+	}
+	b = uleb(append(b, opGlobalGet), uint64(m.gas()))
+	b = c.test(c.subtract(b, c.entry))
+	if deep {
+		b = uleb(append(b, opGlobalGet), uint64(depth))
+		b = append(sleb(append(b, opI32Const), int64(units)), opI32Sub)
+		b = uleb(append(b, opGlobalSet), uint64(depth))
+		b = uleb(append(b, opGlobalGet), uint64(depth))
+		b = append(b, opI32Const, 0, opI32LtS, opIf, 0x40, opUnreachable, opEnd)
+	}
+	function := c.exit
+	leaves := function.target || !c.dead // control can reach the epilogue
+	wrap := leaves && function.target && (deep || c.dirties)
+	if wrap {
+		b = append(append(b, opBlock), m.exitType(t.results)...)
+	}
+	head := len(b)
+	c.block = b
+
+	var tail [64]byte
+	e := tail[:0]
+	if wrap {
+		e = append(e, opEnd)
+	}
+	if leaves && c.dirties {
+		e = c.flush(e)
+	}
+	if leaves && deep {
+		e = uleb(append(e, opGlobalGet), uint64(depth))
+		e = append(sleb(append(e, opI32Const), int64(units)), opI32Add)
+		e = uleb(append(e, opGlobalSet), uint64(depth))
+	}
+	e = append(e, opEnd)
+
+	size := head + len(c.done) + len(e)
+	if size > maxBodyOut {
+		m.fail(start, "instrumented function exceeds %d bytes", maxBodyOut)
+		return
+	}
+	c.out = uleb(c.out, uint64(size))
+	c.out = append(c.out, b...)
+	c.out = append(c.out, c.done...)
+	c.out = append(c.out, e...)
+}
+
+func valueBytes(types []byte) (n int) {
+	for _, t := range types {
+		if n += 8; t == v128 {
+			n += 8
+		}
+	}
+	return n
+}
+
+// instruction reads one instruction and does what it asks for.
+func (c *coder) instruction() {
+	m := c.m
+	start := m.p
+	op := m.u8()
+	o := &opcodes[op]
+	switch op {
+	case opBlock, opLoop, opIf:
+		c.open(op, start)
+		return
+	case opElse:
+		f := &c.frames[len(c.frames)-1]
+		if f.op != opIf {
+			m.fail(start, "else without if")
+			return
+		}
+		c.finish(start)
+		f.op, c.dead = opElse, f.dead
+		return
+	case opEnd:
+		c.end(start)
+		return
+	case opBr, opBrIf:
+		c.branch(costOp, m.index(len(c.frames), "label"))
+		c.finish(start)
+		c.dead = c.dead || op == opBr
+		return
+	case opBrTable:
+		for range m.count(maxLabels, "labels") {
+			c.branch(0, m.index(len(c.frames), "label"))
+		}
+		c.branch(costTable, m.index(len(c.frames), "label"))
+		c.finish(start)
+		c.dead = true
+		return
+	case opReturn:
+		c.leave(start)
+		return
+	case opUnreachable:
+		if !c.dead && c.dirty {
+			c.sync(start)
+			c.block = c.flush(c.block)
+		}
+		c.stale = false // nothing follows
+		c.add(costOp)
+		c.finish(start)
+		c.dead = true
+		return
+	case opCall:
+		c.call(start, costCall, int(m.function()) < m.imported)
+		return
+	case opIndirect:
+		m.index(len(m.types), "type")
+		m.index(m.tables, "table")
+		c.calls = c.calls || !c.dead
+		c.call(start, costIndirect, true) // perhaps to an import
+		return
+	case opMemoryGrow:
+		c.immediate(start, zero)
+		c.sized(start, costGrow, opI64Mul, costPage)
+		return
+	case opBulk:
+		n := m.u32()
+		if n >= uint32(len(bulk)) {
+			m.fail(start, "unknown opcode 0xfc %#x", n)
+			return
+		}
+		o = &bulk[n]
+		c.immediate(start, o.imm)
+		switch n {
+		case bulkMemoryInit, bulkMemoryCopy, bulkMemoryFill:
+			c.sized(start, costBulk, opI64ShrU, bulkBytesShift)
+			return
+		case bulkTableInit, bulkTableCopy, bulkTableFill:
+			c.sized(start, costBulk, opI64Mul, costTableElement)
+			return
+		case bulkTableGrow:
+			c.sized(start, costGrow, opI64Mul, costTableElement)
+			return
+		}
+	case opVector:
+		n := m.u32()
+		if n >= uint32(len(vector)) {
+			m.fail(start, "unknown opcode 0xfd %#x: relaxed vector instructions are not supported", n)
+			return
+		}
+		o = &vector[n]
+		c.immediate(start, o.imm)
+	default:
+		c.immediate(start, o.imm)
+	}
+	c.add(int64(o.cost))
+	if o.nan != 0 {
+		m.info.HasFloat = true
+		if m.NaN == Canonical && !c.dead && m.err == nil {
+			c.hide(start, o.nan)
+		}
+	}
+	c.prev = o.nan
+}
+
+// immediate reads what follows the opcode at start.
+func (c *coder) immediate(start int, imm immediate) {
+	m := c.m
+	switch imm {
+	case plain:
+	case local:
+		m.index(int(c.locals), "local")
+	case global:
+		m.index(m.globals, "global")
+	case function:
+		m.function()
+	case table:
+		m.index(m.tables, "table")
+	case twoTables:
+		m.index(m.tables, "table")
+		m.index(m.tables, "table")
+	case segmentTable:
+		m.u32()
+		m.index(m.tables, "table")
+	case segment:
+		m.u32()
+	case segmentZero:
+		m.u32()
+		c.zero()
+	case zero:
+		c.zero()
+	case zeroZero:
+		c.zero()
+		c.zero()
+	case access, accessLane:
+		if at := m.p; m.u32() > 4 {
+			m.fail(at, "alignment above 16 bytes (or several memories)")
+		}
+		m.u32()
+		if imm == accessLane {
+			m.skip(1)
+		}
+	case const32:
+		m.sleb(32)
+	case const64:
+		m.sleb(64)
+	case bytes1:
+		m.skip(1)
+	case bytes4:
+		m.skip(4)
+	case bytes8:
+		m.skip(8)
+	case bytes16:
+		m.skip(16)
+	case reference:
+		m.refType()
+	case types:
+		if at := m.p; m.u32() != 1 {
+			m.fail(at, "select of several types")
+		}
+		m.valueType()
+	default:
+		m.fail(start, "unknown opcode %#x%s", m.b[start], unsupported(m.b[start]))
+	}
+}
+
+func (c *coder) zero() {
+	if at := c.m.p; c.m.u8() != 0 {
+		c.m.fail(at, "several memories are not supported")
+	}
+}
+
+// unsupported names the proposal that an opcode belongs to.
+func unsupported(op byte) string {
+	switch op {
+	case 0x06, 0x07, 0x08, 0x09, 0x0a, 0x18, 0x19, 0x1f:
+		return ": exceptions are not supported"
+	case 0x12, 0x13, 0x15:
+		return ": tail calls are not supported"
+	case 0x14, 0xd3, 0xd4, 0xd5, 0xd6, 0xfb:
+		return ": typed references and garbage collection are not supported"
+	case 0xfe:
+		return ": threads are not supported"
+	}
+	return ""
+}
+
+func (c *coder) open(op byte, start int) {
+	m := c.m
+	var t funcType
+	switch b := m.u8(); {
+	case b == 0x40:
+	case isValue(b):
+		t.results = []byte{b}
+	default:
+		m.p = start + 1
+		n := m.sleb(33)
+		if m.err == nil && (n < 0 || n >= int64(len(m.types))) {
+			m.fail(start, "no type %d", n)
+		}
+		if m.err != nil {
+			return
+		}
+		t = m.types[n]
+		c.add(int64(len(t.params) + len(t.results)))
+	}
+	if len(c.frames) > maxNesting {
+		m.fail(start, "more than %d nested blocks", maxNesting)
+		return
+	}
+	f := frame{op: op, dead: c.dead, arity: len(t.results)}
+	switch op {
+	case opLoop:
+		f.arity = len(t.params)
+		c.finish(start)
+		c.begin(true)
+	case opIf:
+		c.add(costOp)
+		c.finish(start)
+	}
+	c.frames = append(c.frames, f)
+}
+
+func (c *coder) end(start int) {
+	last := len(c.frames) - 1
+	f := c.frames[last]
+	c.frames = c.frames[:last]
+	switch {
+	case last == 0:
+		if c.stale && c.closed > 0 {
+			c.sync(start)
+			c.block = c.reload(c.block)
+		}
+		c.sync(start)
+		c.close()
+		c.exit = f
+	case f.op == opLoop, f.op == opBlock && !f.target:
+		// Entered from above only: the basic block goes on.
+	default:
+		c.finish(start)
+		c.dead = f.dead
+	}
+}
+
+// branch accounts for a branch to a label.
+func (c *coder) branch(cost int64, label uint32) {
+	if c.m.err != nil {
+		return
+	}
+	f := &c.frames[len(c.frames)-1-int(label)]
+	if cost > 0 {
+		c.add(cost + int64(f.arity))
+	}
+	f.target = f.target || !c.dead
+}
+
+// leave turns a return into a branch to the epilogue.
+func (c *coder) leave(start int) {
+	c.branch(costOp, uint32(len(c.frames)-1))
+	c.sync(start)
+	if !c.dead {
+		if c.stale {
+			c.block = c.reload(c.block)
+			c.stale = false
+		}
+		c.block = uleb(append(c.block, opBr), uint64(len(c.frames)-1))
+		c.copied = c.m.p
+	}
+	c.finish(start)
+	c.dead = true
+}
+
+// call stands before a call; outside says that it may leave the module, where side effects are.
+func (c *coder) call(start int, cost int64, outside bool) {
+	c.add(cost)
+	c.prev = 0
+	if c.dead || c.m.err != nil {
+		return
+	}
+	c.calls = c.calls || !outside
+	switch {
+	case outside && !c.sure:
+		c.sync(start)
+		if c.stale {
+			c.block = c.reload(c.block)
+		}
+		c.block = uleb(append(c.block, opLocalGet), uint64(c.locals))
+		c.block = c.test(c.block)
+	case c.dirty:
+		c.sync(start)
+		c.block = c.flush(c.block)
+	}
+	c.stale, c.dirty, c.sure = true, false, false
+}
+
+// sized charges, before the instruction at start, for the count on top of the stack: op(count, by).
+func (c *coder) sized(start int, cost int64, op byte, by int64) {
+	c.add(cost)
+	c.prev = 0
+	if c.dead || c.m.err != nil {
+		return
+	}
+	c.sync(start)
+	b := c.block
+	if c.stale {
+		b = c.reload(b)
+	}
+	t := uint64(c.temp(i32))
+	b = uleb(append(b, opLocalTee), t)
+	b = uleb(append(b, opLocalGet), uint64(c.locals))
+	b = uleb(append(b, opLocalGet), t)
+	b = append(sleb(append(b, opI64ExtendU, opI64Const), by), op, opI64Sub)
+	c.block = c.test(b)
+	c.stale, c.dirty, c.sure = false, false, true
+}
+
+var (
+	nan32 = []byte{0, 0, 0xc0, 0x7f}
+	nan64 = []byte{0, 0, 0, 0, 0, 0, 0xf8, 0x7f}
+)
+
+// hide makes NaNs canonical before or after the instruction at start, as its marks ask.
+func (c *coder) hide(start int, nan uint8) {
+	if nan&(seesF32|seesF64) != 0 && c.prev&knownBits == 0 {
+		// if !(x >= x) { x = NaN }
+		c.sync(start)
+		kind, ge, constant, bits := f32, byte(opF32Ge), byte(opF32Const), nan32
+		if nan&seesF64 != 0 {
+			kind, ge, constant, bits = f64, opF64Ge, opF64Const, nan64
+		}
+		t := uint64(c.temp(kind))
+		b := uleb(append(c.block, opLocalTee), t)
+		b = append(append(b, constant), bits...)
+		b = uleb(append(b, opLocalGet), t)
+		b = uleb(append(b, opLocalGet), t)
+		c.block = append(b, ge, opSelect)
+	}
+	if nan&(makesF32|makesF64) != 0 {
+		eq, bits, takes := byte(vectorF32Eq), nan32, takesF32
+		if nan&makesF64 != 0 {
+			eq, bits, takes = vectorF64Eq, nan64, takesF64
+		}
+		if c.next()&takes != 0 {
+			return
+		}
+		c.sync(c.m.p)
+		t := uint64(c.temp(v128))
+		b := uleb(append(c.block, opLocalTee), t)
+		b = append(b, opVector, vectorConst)
+		for range 16 / len(bits) {
+			b = append(b, bits...)
+		}
+		b = uleb(append(b, opLocalGet), t)
+		b = uleb(append(b, opLocalGet), t)
+		c.block = append(b, opVector, eq, opVector, vectorBitselect)
+	}
+}
+
+// next tells how the next instruction meets NaN bits, if it is a vector instruction.
+func (c *coder) next() uint8 {
+	r := c.m.reader
+	if r.u8() != opVector {
+		return 0
+	}
+	if n := r.u32(); r.err == nil && n < uint32(len(vector)) {
+		return vector[n].nan
+	}
+	return 0
+}
+
+// begin starts a basic block.
+func (c *coder) begin(check bool) {
+	c.cost, c.check, c.stale, c.dirty, c.sure, c.prev = 0, check, false, !check, check, 0
+}
+
+// finish ends the basic block with the instruction at start, which has been read.
+func (c *coder) finish(start int) {
+	if c.stale && !c.dead {
+		c.sync(start)
+		c.block = c.reload(c.block)
+	}
+	c.sync(c.m.p)
+	c.close()
+	c.begin(false)
+}
+
+// close moves the current block, behind its price, to done.
+func (c *coder) close() {
+	switch {
+	case c.closed == 0:
+		c.entry = c.cost
+	case c.cost > 0:
+		if !c.check {
+			c.static += c.cost
+		}
+		c.done = uleb(append(c.done, opLocalGet), uint64(c.locals))
+		c.done = c.subtract(c.done, c.cost)
+		if c.check || c.static > uncheckedGas {
+			c.done = c.test(c.done)
+			break
+		}
+		c.done = uleb(append(c.done, opLocalSet), uint64(c.locals))
+		c.dirties = true
+	}
+	c.done = append(c.done, c.block...)
+	c.block = c.block[:0]
+	c.closed++
+}
+
+func (c *coder) add(cost int64) {
+	if !c.dead {
+		c.cost += cost
+	}
+}
+
+// sync copies the input up to end into the current block.
+func (c *coder) sync(end int) {
+	if c.copied < end {
+		c.block = append(c.block, c.m.b[c.copied:end]...)
+		c.copied = end
+	}
+}
+
+// temp is the index of our own local of type t.
+func (c *coder) temp(t byte) uint32 {
+	for i, have := range c.temps[1:] {
+		if have == t {
+			return c.locals + 1 + uint32(i)
+		}
+	}
+	c.temps = append(c.temps, t)
+	return c.locals + uint32(len(c.temps)) - 1
+}
+
+func (c *coder) subtract(b []byte, cost int64) []byte {
+	return append(sleb(append(b, opI64Const), cost), opI64Sub)
+}
+
+// test stores the gas left, which is on the stack, and traps if it is negative.
+func (c *coder) test(b []byte) []byte {
+	b = uleb(append(b, opLocalTee), uint64(c.locals))
+	b = uleb(append(b, opGlobalSet), uint64(c.m.gas()))
+	b = uleb(append(b, opLocalGet), uint64(c.locals))
+	return append(b, opI64Const, 0, opI64LtS, opIf, 0x40, opUnreachable, opEnd)
+}
+
+func (c *coder) flush(b []byte) []byte {
+	b = uleb(append(b, opLocalGet), uint64(c.locals))
+	return uleb(append(b, opGlobalSet), uint64(c.m.gas()))
+}
+
+func (c *coder) reload(b []byte) []byte {
+	b = uleb(append(b, opGlobalGet), uint64(c.m.gas()))
+	return uleb(append(b, opLocalSet), uint64(c.locals))
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -34,7 +35,6 @@ type Node struct {
 	blocks   map[crowd.CID]time.Time // when it came here
 	pins     map[pin]bool
 	swept    time.Time // last garbage collection
-	cancels  int
 
 	// memory: each life begins without
 	alive    bool
@@ -347,7 +347,7 @@ func (n *Node) fetch(s slot, r *running, work int, e job.Fetch, cids []crowd.CID
 }
 
 // oversized content is found to be so by everybody who fetches it.
-func oversized(c crowd.CID) bool { return len(c) > 4 && c[:4] == "huge" }
+func oversized(c crowd.CID) bool { return strings.HasPrefix(string(c), "huge") }
 
 // serve is what a peer hands out of what is asked for. Content proves itself, so it cannot hand out anything else.
 func (n *Node) serve(to *Node, cids []crowd.CID) (got []crowd.CID) {

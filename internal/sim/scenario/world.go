@@ -44,6 +44,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Consumers, 1)
 	if c.Params == (ledger.Params{}) {
 		c.Params = ledger.DevParams()
+		c.Params.Retention = 30_000 // so that histories see it end
 	}
 	if c.Link == (sim.Link{}) {
 		c.Link = sim.Link{Latency: 5 * time.Millisecond, Jitter: 30 * time.Millisecond}

@@ -36,6 +36,10 @@ type Node struct {
 	pins     map[pin]bool
 	swept    time.Time // last garbage collection
 
+	// the observer's: what it has committed itself to by its signature
+	commits map[crowd.JobID]string
+	twice   bool
+
 	// memory: each life begins without
 	alive    bool
 	life     int
@@ -71,6 +75,7 @@ func (w *World) newNode(i int) *Node {
 	n := &Node{
 		w: w, index: i, adv: nil, Done: map[string]int{}, Wrong: map[crowd.JobID]crowd.Outcome{},
 		journals: map[slot][]byte{}, blocks: map[crowd.CID]time.Time{}, pins: map[pin]bool{}, swept: sim.Epoch,
+		commits: map[crowd.JobID]string{},
 	}
 	n.key, n.vrf = newKey(w.seeded(1, i))
 	n.ID = n.key.ID()
@@ -99,7 +104,7 @@ func (n *Node) start() {
 	}
 	if n.life > 1 {
 		n.w.state.EachJob(func(j ledger.Job) bool {
-			ev := n.w.record(j.ID, n)
+			ev := n.w.record(j, true, n)
 			n.w.Send(chainPlace, n.index, 0, func() { n.news(j.ID, ev) })
 			return true
 		})
@@ -140,7 +145,7 @@ func (n *Node) news(id crowd.JobID, ev job.Event) {
 	}
 	for _, r := range job.Roles {
 		s := slot{id, r}
-		if n.machines[s] != nil || ok && job.Wanted(r, n.ID, &ch.Job) && (r != job.AsExecutor || ch.Self != nil) {
+		if n.machines[s] != nil || ok && job.Wanted(r, n.ID, &ch.Job) {
 			n.step(s, ev, nil)
 		}
 		if !n.alive {
@@ -224,7 +229,8 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 	case job.Release:
 		delete(n.pins, pin{e.CID, by})
 	case job.Look:
-		ev := n.w.record(s.id, n)
+		j, ok := n.w.state.Job(s.id)
+		ev := n.w.record(j, ok, n)
 		n.w.Send(chainPlace, n.index, 0, func() { n.tell(s, r, ev) })
 	case job.Report:
 		n.Done[e.Stage]++
@@ -271,6 +277,11 @@ func (n *Node) pump() {
 	n.out, n.sending = n.out[1:], true
 	nonce := n.w.state.Account(n.ID.Address()).Nonce
 	raw := ledger.Sign(n.key, n.w.chainID, nonce, o.m)
+	if m, ok := o.m.(*ledger.Commit); ok {
+		said := string(crowd.Encode(m))
+		n.twice = n.twice || n.commits[m.Job] != "" && n.commits[m.Job] != said
+		n.commits[m.Job] = said
+	}
 	over := false
 	end := func(err error) {
 		if over {
@@ -382,5 +393,5 @@ func (n *Node) sweep() {
 		}
 	}
 	n.swept = n.w.Now()
-	n.later(20*time.Second, n.sweep)
+	n.later(5*time.Second, n.sweep)
 }

@@ -52,9 +52,9 @@ func New(c Config, id crowd.JobID, r Role, jrn []byte) (Machine, error) {
 const (
 	backoffFirst = 250 * time.Millisecond // a failed attempt is repeated after that, doubled each time
 	backoffMost  = 30 * time.Second
-	sendPatience = 15 * time.Second // a Send that does not end is taken for failed
-	lookGrace    = time.Second      // a state that ought to have ended so long ago is looked up
-	lookEvery    = time.Minute      // so is a job without news
+	sendPatience = 2 * time.Minute // a Send that does not end is taken for failed; a driver ends every one by itself
+	lookGrace    = time.Second     // a state that ought to have ended so long ago is looked up
+	lookEvery    = time.Minute     // so is a job without news
 )
 
 // core is what the three roles share.

@@ -137,7 +137,8 @@ func TestExecutor_BindsBeforeItSpeaks(t *testing.T) {
 	if len(f.CIDs) != 2 || f.From[0] != w.owner.ID() || slices.Contains(f.From, w.one.ID()) {
 		t.Fatalf("got a fetch of %v from %d peers, want program and inputs from the owner first", f.CIDs, len(f.From))
 	}
-	expect(t, "the same record again", e.Step(w.now, w.record(t)), "")
+	before := w.record(t)
+	expect(t, "the same record again", e.Step(w.now, before), "")
 	expect(t, "an end of no fetch", e.Step(w.now, Fetched{Try: 99}), "")
 	es = e.Step(w.now, Fetched{Try: f.Try})
 	expect(t, "fetched", es, "persist keep keep run")
@@ -178,6 +179,9 @@ func TestExecutor_BindsBeforeItSpeaks(t *testing.T) {
 		t.Fatal("the reveal does not open the commitment")
 	}
 	expect(t, "an old record", e.Step(w.now, old), "")
+	again := w.machine(t, w.one, AsExecutor, journal)
+	again.Step(w.now, w.record(t))
+	expect(t, "a record from before the commit", again.Step(w.now, before), "")
 
 	w.delivering(good, w.one, w.two)
 	expect(t, "delivering", e.Step(w.now, w.record(t)), "")

@@ -15,6 +15,7 @@ import (
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/runner"
 )
 
 // book keeps the node's own jobs: their newest proven record and their receipt
@@ -33,6 +34,7 @@ type page struct {
 	receipt   []byte
 	delivered bool // the result is in the own store
 	progress  rpc.Progress
+	note      string        // of an executor on how its run ended
 	logs      [2]logTail    // stdout, stderr
 	source    crowd.NodeID  // whose live logs are shown
 	changed   chan struct{} // closed and replaced at each change
@@ -43,6 +45,9 @@ type logTail struct{ data []byte }
 
 // maxLive bounds the live log kept of one stream, in bytes. The rest is in the result.
 const maxLive = 1 << 20
+
+// maxNote bounds what is shown of an executor's note, in bytes.
+const maxNote = 500
 
 var streams = [2]string{"stdout", "stderr"}
 
@@ -181,22 +186,29 @@ func (b *book) told(from crowd.NodeID, m telling) {
 		if place == nil || place.State == ledger.Dropped || place.State == ledger.Fraud || p.job.State.Ended() {
 			return
 		}
-		limit := p.job.Spec.Task.Limits.Gas
-		if m.Gas > p.progress.Gas && m.Gas <= limit {
-			p.progress = rpc.Progress{Gas: m.Gas, Limit: limit}
+		c, limit := &m.Chunk, p.job.Spec.Task.Limits.Gas
+		switch c.Stream {
+		case runner.Progress:
+			if c.Gas > p.progress.Gas && c.Gas <= limit {
+				p.progress = rpc.Progress{Gas: c.Gas, Limit: limit}
+			}
+			return
+		case runner.Note:
+			p.note = from.Short() + " says: " + string(c.Data[:min(len(c.Data), maxNote)])
+			return
 		}
 		if s := p.job.Place(p.source); s == nil || s.State == ledger.Dropped || s.State == ledger.Fraud {
 			p.source = from
 		}
-		if p.source != from || m.Stream > 1 {
+		if p.source != from {
 			return
 		}
-		t := &p.logs[m.Stream]
+		t := &p.logs[c.Stream-runner.Stdout]
 		have := uint64(len(t.data))
-		if m.Offset > have || m.Offset+uint64(len(m.Data)) <= have || have >= maxLive {
+		if c.Offset > have || c.Offset+uint64(len(c.Data)) <= have || have >= maxLive {
 			return
 		}
-		t.data = append(t.data, m.Data[have-m.Offset:]...)
+		t.data = append(t.data, c.Data[have-c.Offset:]...)
 		t.data = t.data[:min(len(t.data), maxLive)]
 	})
 }
@@ -217,11 +229,17 @@ func (b *book) watch(ctx context.Context, id crowd.JobID) <-chan rpc.JobEvent {
 	go func() {
 		defer close(out)
 		var steps, places, seq int
+		var last time.Time
 		var progress rpc.Progress
 		var told bool
+		var note string
 		send := func(ev rpc.JobEvent) bool {
 			seq++
 			ev.Seq = seq
+			if ev.Time.Before(last) { // block time lags behind the clock
+				ev.Time = last
+			}
+			last = ev.Time
 			select {
 			case out <- ev:
 				return true
@@ -264,6 +282,12 @@ func (b *book) watch(ctx context.Context, id crowd.JobID) <-chan rpc.JobEvent {
 				progress = p.progress
 				pr := progress
 				if !send(rpc.JobEvent{Time: time.Now().UTC(), Stage: rpc.Running, Why: "an executor tells its progress", Progress: &pr}) {
+					return
+				}
+			}
+			if p.note != note && !j.State.Ended() {
+				note = p.note
+				if !send(rpc.JobEvent{Time: time.Now().UTC(), Stage: stage(j.State), Why: note}) {
 					return
 				}
 			}

@@ -37,7 +37,7 @@ func (n *Node) openChain() error {
 	}
 	light := chain.NewLight(chain.LightConfig{
 		Genesis: n.cfg.Genesis, Dial: n.dialChain, Log: n.log,
-		Prefixes: []string{ledger.PrefixJob, string(ledger.ProviderKey(n.id.Address()))},
+		Prefixes: []string{ledger.PrefixJob},
 	})
 	n.chain, n.wallet = light, chain.NewWallet(n.cfg.Key, light)
 	return nil
@@ -63,27 +63,27 @@ func (n *Node) dialChain(ctx context.Context) (io.ReadWriteCloser, error) {
 // jobChain is the chain as the runner wants it.
 type jobChain struct{ *Node }
 
-func (n *Node) jobChain() runner.Chain { return jobChain{n} }
-
-func (c jobChain) Send(ctx context.Context, m ledger.Message) error {
+func (c jobChain) Send(ctx context.Context, m ledger.Message) (crowd.Height, error) {
 	in, err := c.wallet.Send(ctx, m)
-	if err != nil {
-		return err
+	if err == nil && in.Refusal != nil {
+		err = in.Refusal
 	}
-	if in.Refusal != nil {
-		return in.Refusal
-	}
-	return nil
+	return in.Height, err
 }
 
-func (c jobChain) Job(ctx context.Context, id crowd.JobID) (j ledger.Job, ok bool, h crowd.Height, t crowd.Time, err error) {
+func (c jobChain) Job(ctx context.Context, id crowd.JobID) (runner.Record, error) {
 	head := c.chain.Head() // before the read: what is read is at least as new
+	rec := runner.Record{Height: head.Height, Time: head.Time}
 	raw, err := c.chain.Get(ctx, ledger.JobKey(id))
 	if err != nil || raw == nil {
-		return j, false, head.Height, head.Time, err
+		return rec, err
 	}
-	err = crowd.Decode(raw, &j)
-	return j, err == nil, head.Height, head.Time, err
+	rec.Job = &ledger.Job{}
+	if err := crowd.Decode(raw, rec.Job); err != nil {
+		return rec, err
+	}
+	c.recorded(*rec.Job)
+	return rec, nil
 }
 
 func (c jobChain) OpenJobs(ctx context.Context) (ids []crowd.JobID, err error) {
@@ -112,18 +112,11 @@ func (c jobChain) Provider(ctx context.Context) (*ledger.Provider, error) {
 func (c jobChain) Watch(ctx context.Context) <-chan runner.Update {
 	out := make(chan runner.Update) // unbuffered: the chain merges what waits
 	blocks := c.chain.Watch(ctx)
-	self := string(ledger.ProviderKey(c.id.Address()))
 	go func() {
 		defer close(out)
 		for b := range blocks {
 			u := runner.Update{Height: b.Height, Time: b.Time, Lost: b.Lost}
 			for _, x := range b.Changes {
-				if x.Key == self && x.Val != nil {
-					u.Self = &ledger.Provider{}
-					if err := crowd.Decode(x.Val, u.Self); err != nil {
-						c.log.Error("own provider record", "err", err)
-					}
-				}
 				id, ok := ledger.JobOfKey([]byte(x.Key))
 				if !ok {
 					continue
@@ -137,6 +130,7 @@ func (c jobChain) Watch(ctx context.Context) <-chan runner.Update {
 					c.log.Error("job record", "job", id.Short(), "err", err)
 					continue
 				}
+				c.recorded(j)
 				u.Jobs = append(u.Jobs, j)
 			}
 			select {
@@ -172,9 +166,7 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 // jobBlocks is the store and the peers as the runner wants them.
 type jobBlocks struct{ *Node }
 
-func (n *Node) jobBlocks() runner.Blocks { return jobBlocks{n} }
-
-func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID) error {
+func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
 	if here, err := b.store.Has(ctx, c); err == nil && here {
 		return nil
 	}
@@ -189,24 +181,16 @@ func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []cr
 		}
 	}
 	wg.Wait()
-	return unusable(b.host.Fetch(ctx, c, max, from, nil))
+	return b.host.Fetch(ctx, c, max, from, progress)
 }
 
-// unusable marks what the content itself is to blame for.
-func unusable(err error) error {
-	if errors.Is(err, store.ErrInvalid) || errors.Is(err, store.ErrTooBig) {
-		return fmt.Errorf("%w: %w", job.ErrUnusable, err)
-	}
-	return err
-}
-
-func (b jobBlocks) Folder(ctx context.Context, c crowd.CID) (bool, error) {
-	in, err := b.store.Stat(ctx, c)
-	return in.Dir, unusable(err)
+// unusable are the errors for which the content itself is to blame, on every machine alike.
+func unusable(err error) bool {
+	return errors.Is(err, store.ErrInvalid) || errors.Is(err, store.ErrTooBig)
 }
 
 func (b jobBlocks) Export(ctx context.Context, c crowd.CID, path string, max uint64) error {
-	return unusable(b.store.Export(ctx, c, path, max))
+	return b.store.Export(ctx, c, path, max)
 }
 
 func (b jobBlocks) AddDir(ctx context.Context, dir string) (crowd.CID, error) {
@@ -230,11 +214,15 @@ func (n *Node) post(ctx context.Context, spec crowd.JobSpec) (crowd.JobID, error
 }
 
 func (n *Node) cancel(ctx context.Context, id crowd.JobID) error {
-	return jobChain{n}.Send(ctx, &ledger.Cancel{Job: id})
+	_, err := jobChain{n}.Send(ctx, &ledger.Cancel{Job: id})
+	return err
 }
 
-// recorded hears every proven record of a job of this node's own.
+// recorded sees every proven record that comes by, and keeps those of this node's own jobs.
 func (n *Node) recorded(j ledger.Job) {
+	if j.Owner != n.id {
+		return
+	}
 	if err := n.book.track(j); err != nil {
 		n.log.Error("job book", "err", err)
 	}

@@ -5,12 +5,12 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"time"
 
@@ -20,7 +20,6 @@ import (
 	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/identity"
-	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/p2p"
 	"github.com/crowdcompute/crowd/internal/rpc"
@@ -69,6 +68,7 @@ type Node struct {
 	chain     chainNode
 	wallet    *chain.Wallet
 	runner    *runner.Runner
+	teller    *teller
 	book      *book
 	rpc       *rpc.Server // nil: none
 	chores    chan func(context.Context)
@@ -85,6 +85,7 @@ func New(cfg Config) (_ *Node, err error) {
 		cfg: cfg, id: cfg.Key.ID(), chainID: cfg.Genesis.ChainID(), params: cfg.Genesis.Params,
 		log: cfg.Log, started: time.Now().UTC(), chores: make(chan func(context.Context), chores), choresEnd: make(chan struct{}), ready: make(chan struct{}),
 	}
+	n.teller = &teller{node: n, lines: map[line]chan telling{}}
 	n.authority = slices.ContainsFunc(cfg.Genesis.Authorities, func(a ledger.Authority) bool { return a.ID == n.id })
 	defer func() {
 		if err != nil {
@@ -109,17 +110,10 @@ func New(cfg Config) (_ *Node, err error) {
 	if err := n.openChain(); err != nil {
 		return nil, err
 	}
-	roles := []job.Role{job.AsConsumer}
-	if cfg.Exec != nil {
-		roles = append(roles, job.AsExecutor)
-		if n.authority {
-			roles = append(roles, job.AsAuthority)
-		}
-	}
 	n.runner, err = runner.New(runner.Config{
-		Dir: cfg.Dir, Key: cfg.Key, Roles: roles, Params: n.params, Authorities: cfg.Genesis.Authorities,
-		Chain: n.jobChain(), Blocks: n.jobBlocks(), Executor: cfg.Exec, Parallel: runtime.NumCPU(),
-		Record: n.recorded, Report: n.reported, Tell: n.tell, Log: cfg.Log,
+		Dir: filepath.Join(cfg.Dir, "runner"), Key: cfg.Key, Rand: rand.Reader, Params: n.params, Authorities: cfg.Genesis.Authorities,
+		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable,
+		Logs: n.teller, Report: n.reported, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err

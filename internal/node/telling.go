@@ -7,9 +7,8 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd"
-	"github.com/crowdcompute/crowd/internal/executor"
-	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/p2p"
+	"github.com/crowdcompute/crowd/internal/runner"
 )
 
 // protoTelling carries from an executor to the job's owner what its run writes
@@ -18,101 +17,93 @@ const protoTelling = "/crowd/telling/1"
 
 // telling is one message of it.
 type telling struct {
-	_      struct{} `cbor:",toarray"`
-	Job    crowd.JobID
-	Gas    crowd.Gas // used so far
-	Stream uint8     // 0 stdout, 1 stderr
-	Offset uint64    // of Data in the stream
-	Data   []byte
+	_     struct{} `cbor:",toarray"`
+	Job   crowd.JobID
+	Chunk runner.Chunk
 }
 
-// maxTelling bounds one message, in bytes.
-const maxTelling = 64 << 10
+const (
+	maxTelling   = 2 * runner.MaxChunk // bytes of one message
+	tellings     = 64                  // wait for a slow owner; one more is dropped
+	tellPeriod   = 5 * time.Second     // for one telling to get away
+	tellIdle     = time.Minute         // without a word, before the line is given up
+	hearPatience = time.Hour           // for the next word of an executor
+)
 
 func decodeTelling(raw []byte) (m telling, err error) {
 	if err := crowd.Decode(raw, &m); err != nil {
 		return telling{}, err
 	}
-	if m.Stream > 1 {
-		return telling{}, fmt.Errorf("telling: stream %d", m.Stream)
+	if s := m.Chunk.Stream; s < runner.Stdout || s > runner.Note || len(m.Chunk.Data) > runner.MaxChunk {
+		return telling{}, fmt.Errorf("telling: stream %d with %d bytes", s, len(m.Chunk.Data))
 	}
 	return m, nil
 }
 
-const (
-	tellings   = 64                     // wait for a slow owner; one more is dropped
-	tellPause  = 200 * time.Millisecond // between two tellings of progress
-	tellPeriod = 5 * time.Second        // for one telling to get away
-)
+// teller implements runner.Logs: one stream to each owner of a job that runs here.
+type teller struct {
+	node *Node
 
-// tell is the live output of a run of j. The func ends it; neither ever waits.
-func (n *Node) tell(j *ledger.Job) (executor.IO, func()) {
-	queue := make(chan telling, tellings)
-	var mu sync.Mutex // an executor may write a little longer than it runs
-	var ended bool
-	var said time.Time
-	put := func(m telling) {
-		mu.Lock()
-		defer mu.Unlock()
-		if now := time.Now(); ended || m.Data == nil && now.Sub(said) < tellPause {
-			return
-		} else if m.Data == nil {
-			said = now
-		}
-		m.Job = j.ID
+	mu    sync.Mutex
+	lines map[line]chan telling // guarded by mu
+}
+
+type line struct {
+	job   crowd.JobID
+	owner crowd.NodeID
+}
+
+// Publish never waits: what the owner is too slow for it reads in the result.
+func (t *teller) Publish(id crowd.JobID, owner crowd.NodeID, c runner.Chunk) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := line{id, owner}
+	queue := t.lines[l]
+	if queue == nil {
+		queue = make(chan telling, tellings)
+		t.lines[l] = queue
+		t.node.chore(func(ctx context.Context) { t.serve(ctx, l, queue) })
+	}
+	select {
+	case queue <- telling{Job: id, Chunk: c}:
+	default:
+	}
+}
+
+// serve sends a line's words until it is idle; without a way to the owner it drops them.
+func (t *teller) serve(ctx context.Context, l line, queue <-chan telling) {
+	defer func() {
+		t.mu.Lock()
+		delete(t.lines, l)
+		t.mu.Unlock()
+	}()
+	err := t.node.reach(ctx, l.owner)
+	if err != nil {
+		t.node.log.Debug("tell", "job", l.job.Short(), "err", err)
+		return
+	}
+	s, err := t.node.host.Open(ctx, l.owner, protoTelling)
+	if err != nil {
+		t.node.log.Debug("tell", "job", l.job.Short(), "err", err)
+		return
+	}
+	defer s.Close()
+	idle := time.NewTimer(tellIdle)
+	defer idle.Stop()
+	for {
 		select {
-		case queue <- m:
-		default: // the owner is slow: it reads the rest in the result
-		}
-	}
-	n.chore(func(ctx context.Context) { n.tellAll(ctx, j.Owner, queue) })
-	return executor.IO{
-			Stdout: &tellWriter{put: put}, Stderr: &tellWriter{stream: 1, put: put},
-			Progress: func(g crowd.Gas) { put(telling{Gas: g}) },
-		}, func() {
-			mu.Lock()
-			defer mu.Unlock()
-			ended = true
-			close(queue)
-		}
-}
-
-// tellWriter tells what is written to one stream.
-type tellWriter struct {
-	stream uint8
-	at     uint64
-	put    func(telling)
-}
-
-func (w *tellWriter) Write(b []byte) (int, error) {
-	for rest := b; len(rest) > 0; {
-		part := rest[:min(len(rest), maxTelling/2)]
-		w.put(telling{Stream: w.stream, Offset: w.at, Data: append([]byte(nil), part...)})
-		w.at, rest = w.at+uint64(len(part)), rest[len(part):]
-	}
-	return len(b), nil
-}
-
-// tellAll sends a queue to the owner on one stream; without a way there it drops it.
-func (n *Node) tellAll(ctx context.Context, owner crowd.NodeID, queue <-chan telling) {
-	var s p2p.Stream
-	lost := false
-	for m := range queue {
-		if lost || ctx.Err() != nil {
-			continue
-		}
-		if s == nil {
-			err := n.reach(ctx, owner)
-			if err == nil {
-				s, err = n.host.Open(ctx, owner, protoTelling)
+		case m := <-queue:
+			idle.Reset(tellIdle)
+			s.SetDeadline(time.Now().Add(tellPeriod))
+			if err := p2p.WriteMessage(s, crowd.Encode(m)); err != nil {
+				t.node.log.Debug("tell", "job", l.job.Short(), "err", err)
+				return
 			}
-			if lost = err != nil; lost {
-				continue
-			}
-			defer s.Close()
+		case <-idle.C:
+			return
+		case <-ctx.Done():
+			return
 		}
-		s.SetDeadline(time.Now().Add(tellPeriod))
-		lost = p2p.WriteMessage(s, crowd.Encode(m)) != nil
 	}
 }
 
@@ -133,6 +124,3 @@ func (n *Node) hear(_ context.Context, from crowd.NodeID, s p2p.Stream) error {
 		n.book.told(from, m)
 	}
 }
-
-// hearPatience is how long an executor may be silent.
-const hearPatience = time.Hour

@@ -1,19 +1,22 @@
-// Package runner drives the job machines of one node on real parts: it carries
-// out their effects with a chain, a block store and an executor, keeps their
-// journals, and brings them back after a crash. What is due it never decides.
+// Package runner drives package job on real parts: it keeps the journals, and
+// carries out what the machines want on a chain, a block store and an executor
+// that it is given. What is to be done and when is package job's affair; how a
+// transaction, a block or a log line travels is its givers'.
 package runner
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor"
@@ -22,462 +25,432 @@ import (
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
-// Update is what one or more blocks changed, proven.
+// Record is what the chain says of a job, proven against a verified header.
+type Record struct {
+	Job    *ledger.Job // nil: there is none
+	Height crowd.Height
+	Time   crowd.Time // of the block at Height
+}
+
+// Update is what one block changed in jobs, or several blocks.
 type Update struct {
 	Height crowd.Height
 	Time   crowd.Time
-	Jobs   []ledger.Job     // new or changed
-	Gone   []crowd.JobID    // no longer in the state
-	Self   *ledger.Provider // the node's own provider record, when it changed
-	Lost   bool             // changes are missing: look at everything again
+	Jobs   []ledger.Job  // changed; the newest record of each
+	Gone   []crowd.JobID // no longer in the state
+	Lost   bool          // something is missing
 }
 
-// Chain is what the runner needs of the chain. All that it gives is proven.
+// Chain is what a runner needs of the chain. All that it gives is proven.
 type Chain interface {
-	// Send returns nil when a block has applied m, a *ledger.Refusal when it was refused.
-	Send(ctx context.Context, m ledger.Message) error
-	Job(ctx context.Context, id crowd.JobID) (j ledger.Job, ok bool, at crowd.Height, t crowd.Time, err error)
+	// Send signs m for the node and returns the height of the block that applied it. The error is a
+	// *ledger.Refusal only if a block refused it, or would for sure; any other says that this is not known.
+	Send(ctx context.Context, m ledger.Message) (crowd.Height, error)
+	// Job is the newest record of a job.
+	Job(ctx context.Context, id crowd.JobID) (Record, error)
+	// OpenJobs are the jobs that have not ended.
 	OpenJobs(ctx context.Context) ([]crowd.JobID, error)
-	Provider(ctx context.Context) (*ledger.Provider, error) // the node's own; nil: it is none
-	Watch(ctx context.Context) <-chan Update                // closed when ctx ends
+	// Provider is the node's own provider record; nil: it is none.
+	Provider(ctx context.Context) (*ledger.Provider, error)
+	// Watch is every update from now on, until ctx ends or the chain does.
+	Watch(ctx context.Context) <-chan Update
 }
 
-// Blocks is what the runner needs of the block store and its peers.
+// Blocks is the node's content: its own store, and its peers'.
 type Blocks interface {
-	// Fetch gets all below c; content that breaks the rules is an error wrapping job.ErrUnusable.
-	Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID) error
-	Folder(ctx context.Context, c crowd.CID) (bool, error) // whether c is a folder, of content that is here
+	// Fetch gets all below c into the own store, at most max bytes. progress must not block.
+	Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error
+	// Export writes c to path, at most max bytes; nothing may be there yet.
 	Export(ctx context.Context, c crowd.CID, path string, max uint64) error
+	// AddDir stores a folder; the CID is a function of its content alone.
 	AddDir(ctx context.Context, dir string) (crowd.CID, error)
+	// Pin keeps c for a reason until Unpin with the same one. Both may come twice.
 	Pin(c crowd.CID, by string) error
 	Unpin(c crowd.CID, by string) error
 }
 
-// Config of a runner. Every field but Log is needed, where not said otherwise.
+// Logs brings what a running program says to the owner of its job.
+type Logs interface {
+	// Publish must not block: what cannot be sent is lost.
+	Publish(id crowd.JobID, owner crowd.NodeID, c Chunk)
+}
+
+// Config of a runner.
 type Config struct {
-	Dir         string // journals and scratch
+	Dir         string // journals and scratch space; one runner at a time
 	Key         *identity.Key
-	Roles       []job.Role
+	Rand        io.Reader // crypto/rand.Reader but in tests
 	Params      ledger.Params
 	Authorities []ledger.Authority
 	Chain       Chain
 	Blocks      Blocks
-	Executor    executor.Executor // of executors and authorities
-	Parallel    int               // tasks that run at once; default 1
-
-	// Record, Report and Tell hear what happens; nil: nobody listens. Record and
-	// Report are called by Run's goroutine and must return soon.
-	Record func(j ledger.Job)                             // every record of a job of this node's own
-	Report func(id crowd.JobID, r job.Role, e job.Report) // what the machines tell
-	Tell   func(j *ledger.Job) (executor.IO, func())      // live output of a run for the job's owner; the func ends it
-	Log    *slog.Logger                                   // nil: none
+	Executor    executor.Executor                       // nil: the node runs nothing
+	Logs        Logs                                    // nil: nobody listens
+	Report      func(crowd.JobID, job.Role, job.Report) // what the machines tell; called by Run's goroutine; nil: nobody listens
+	Roles       []job.Role                              // that the node takes; nil: all for which it has the means
+	Accept      func(s *crowd.JobSpec) error            // says why this node wants no part in executing a job; nil: it takes all
+	Unusable    func(error) bool                        // an error of Blocks that says something about the content, on every machine alike
+	Runs        int                                     // at once; 0: one for each CPU
+	Fetches     int                                     // at once; 0: 16
+	Memory      uint64                                  // bytes that all runs together may use; 0: no bound
+	Log         *slog.Logger                            // nil: silence
 }
 
-// Runner owns the machines of a node.
-type Runner struct {
-	// set once
-	cfg  Config
-	self crowd.NodeID
-	runs chan struct{} // capacity Parallel: one token a running task
-
-	inbox chan posted // unbuffered: workers wait for Run's goroutine, which never waits for them
-
-	// Run's goroutine only
-	slots   map[part]*slot
-	records map[crowd.JobID]*ledger.Job // newest of those with a machine
-	own     *ledger.Provider
-	workers *errgroup.Group
+func (c Config) withDefaults() Config {
+	if c.Runs == 0 {
+		c.Runs = runtime.NumCPU()
+	}
+	if c.Fetches == 0 {
+		c.Fetches = 16
+	}
+	if c.Memory == 0 {
+		c.Memory = 1 << 62
+	}
+	if c.Unusable == nil {
+		c.Unusable = func(error) bool { return false }
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Roles == nil {
+		c.Roles = []job.Role{job.AsConsumer}
+		if c.Executor != nil {
+			c.Roles = append(c.Roles, job.AsExecutor)
+		}
+		if c.Key != nil && slices.ContainsFunc(c.Authorities, func(a ledger.Authority) bool { return a.ID == c.Key.ID() }) {
+			c.Roles = append(c.Roles, job.AsAuthority)
+		}
+	}
+	return c
 }
 
-// part is one role in one job.
-type part struct {
+// Validate reports everything that is wrong with c at once.
+func (c Config) Validate() error {
+	var errs []error
+	need := func(ok bool, what string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("runner: no %s given", what))
+		}
+	}
+	need(c.Dir != "", "folder")
+	need(c.Key != nil, "key")
+	need(c.Rand != nil, "source of randomness")
+	need(c.Chain != nil, "chain")
+	need(c.Blocks != nil, "block store")
+	need(len(c.Authorities) > 0, "authorities")
+	need(c.Executor != nil || !slices.Contains(c.Roles, job.AsExecutor), "executor for the role")
+	if c.Runs < 0 || c.Fetches < 0 {
+		errs = append(errs, errors.New("runner: less than no runs or fetches at once"))
+	}
+	return errors.Join(append(errs, c.Params.Validate())...)
+}
+
+// slot is one role in one job.
+type slot struct {
 	id   crowd.JobID
 	role job.Role
 }
 
-type slot struct {
-	machine job.Machine
-	stop    context.CancelFunc // of the Fetch or Run in flight
+func (s slot) String() string { return fmt.Sprintf("%s-%s", s.id, s.role) }
+
+// active is a machine at work.
+type active struct {
+	job.Machine
+	timer *time.Timer
+	stop  context.CancelFunc // of the fetch or run in flight; nil: none
+	last  *ledger.Job        // newest record shown
 }
 
-// posted is news on its way to Run's goroutine.
-type posted struct {
-	to  part
-	ev  job.Event        // nil: none
-	own *ledger.Provider // the node's own record; nil: no news of it
+// Runner plays the node's part in all its jobs.
+type Runner struct {
+	// set once
+	cfg     Config
+	self    crowd.NodeID
+	runs    *semaphore.Weighted
+	memory  *semaphore.Weighted
+	fetches *semaphore.Weighted
+	inbox   chan func(context.Context) // no capacity: who has an event waits for its turn
+	over    chan struct{}              // closed when Run returns
+
+	// Run's goroutine only
+	machines map[slot]*active
+	tasks    sync.WaitGroup // goroutines that an effect began
 }
 
-// New checks the configuration and clears what an earlier life left in scratch.
-func New(cfg Config) (*Runner, error) {
-	if cfg.Parallel <= 0 {
-		cfg.Parallel = 1
+// New checks the configuration and starts nothing.
+func New(c Config) (*Runner, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
 	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	r := &Runner{
-		cfg: cfg, self: cfg.Key.ID(), runs: make(chan struct{}, cfg.Parallel), inbox: make(chan posted),
-		slots: map[part]*slot{}, records: map[crowd.JobID]*ledger.Job{},
-	}
-	for _, d := range []string{r.journals(), r.scratch()} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("start runner: %w", err)
-		}
-	}
-	left, err := os.ReadDir(r.scratch())
-	if err != nil {
-		return nil, fmt.Errorf("start runner: %w", err)
-	}
-	for _, e := range left {
-		if err := os.RemoveAll(filepath.Join(r.scratch(), e.Name())); err != nil {
-			return nil, fmt.Errorf("clear what an earlier run left: %w", err)
-		}
-	}
-	return r, nil
+	c = c.withDefaults()
+	return &Runner{
+		cfg: c, self: c.Key.ID(),
+		inbox: make(chan func(context.Context)), over: make(chan struct{}), machines: map[slot]*active{},
+		runs:    semaphore.NewWeighted(int64(c.Runs)),
+		memory:  semaphore.NewWeighted(int64(min(c.Memory, 1<<62))),
+		fetches: semaphore.NewWeighted(int64(c.Fetches)),
+	}, nil
 }
 
-func (r *Runner) journals() string { return filepath.Join(r.cfg.Dir, "journal") }
-func (r *Runner) scratch() string  { return filepath.Join(r.cfg.Dir, "scratch") }
-
-// Run takes part in jobs until ctx ends, and returns when all that it started has ended.
+// Run resumes what the journals hold, takes part in what is open, and goes on
+// until ctx ends, which is no error. It is called once.
 func (r *Runner) Run(ctx context.Context) error {
-	workers, ctx := errgroup.WithContext(ctx)
-	r.workers = workers
-	workers.Go(func() error { return r.loop(ctx) })
-	if err := workers.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		close(r.over)
+		for _, a := range r.machines {
+			a.timer.Stop()
+		}
+		r.tasks.Wait()
+	}()
+	journals, err := r.openDir()
+	if err != nil {
 		return err
 	}
-	return nil
-}
-
-func (r *Runner) loop(ctx context.Context) error {
-	updates := r.cfg.Chain.Watch(ctx) // before the first look, so that nothing falls between
-	if err := r.resume(ctx); err != nil {
-		return err
+	updates := r.cfg.Chain.Watch(ctx)
+	for _, j := range journals {
+		r.resume(ctx, j)
 	}
 	r.survey(ctx)
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
 	for {
-		timer.Reset(r.untilDeadline())
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil
+		case f := <-r.inbox:
+			f(ctx)
 		case u, ok := <-updates:
 			if !ok {
-				return ctx.Err()
-			}
-			if u.Self != nil {
-				r.own = u.Self
-			}
-			for i := range u.Jobs {
-				if err := r.record(ctx, u.Jobs[i], u.Height, u.Time); err != nil {
-					return err
+				if ctx.Err() != nil {
+					return nil
 				}
+				return errors.New("the chain has no more news")
 			}
-			for _, id := range u.Gone {
-				if err := r.all(ctx, id, job.Gone{Height: u.Height}); err != nil {
-					return err
-				}
-			}
-			if u.Lost {
-				r.survey(ctx)
-			}
-		case p := <-r.inbox:
-			if err := r.deliver(ctx, p); err != nil {
-				return err
-			}
-		case <-timer.C:
-			now := time.Now()
-			for to, s := range r.slots {
-				if d := s.machine.Deadline(); !d.IsZero() && !d.After(now) {
-					if err := r.step(ctx, to, s, job.Woke{}); err != nil {
-						return err
-					}
-				}
-			}
+			r.update(ctx, u)
 		}
 	}
 }
 
-func (r *Runner) untilDeadline() time.Duration {
-	wait := time.Hour
-	for _, s := range r.slots {
-		if d := s.machine.Deadline(); !d.IsZero() {
-			wait = min(wait, time.Until(d))
-		}
+// post gives f to Run's goroutine; after the end it is dropped.
+func (r *Runner) post(f func(context.Context)) {
+	select {
+	case r.inbox <- f:
+	case <-r.over:
 	}
-	return max(wait, 0)
 }
 
-// resume brings back the machines that have a journal.
-func (r *Runner) resume(ctx context.Context) error {
-	files, err := os.ReadDir(r.journals())
-	if err != nil {
-		return fmt.Errorf("resume jobs: %w", err)
-	}
-	for _, f := range files {
-		path := filepath.Join(r.journals(), f.Name())
-		if filepath.Ext(path) == ".tmp" { // the journal before it still stands
-			os.Remove(path)
-			continue
-		}
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("resume jobs: %w", err)
-		}
-		id, role, err := job.Journaled(raw)
-		if err != nil {
-			return fmt.Errorf("resume jobs: %s: %w; without it this node could commit twice to one job, so it is not ignored: move the file away to give the job up", path, err)
-		}
-		m, err := job.New(r.machines(), id, role, raw)
-		if err != nil {
-			return fmt.Errorf("resume jobs: %s: %w", path, err)
-		}
-		to := part{id, role}
-		r.slots[to] = &slot{machine: m}
-		r.look(ctx, to)
-	}
-	return nil
-}
+// begin does f beside the loop.
+func (r *Runner) begin(f func()) { r.tasks.Go(f) }
 
-func (r *Runner) machines() job.Config {
-	return job.Config{Key: r.cfg.Key, Rand: rand.Reader, Params: r.cfg.Params, Authorities: r.cfg.Authorities}
-}
-
-// survey looks at every open job, and at the own provider record.
+// survey asks for every open job.
 func (r *Runner) survey(ctx context.Context) {
-	r.workers.Go(func() error {
-		own, err := r.cfg.Chain.Provider(ctx)
-		if err == nil && own != nil {
-			r.tell(ctx, posted{own: own})
-		}
-		ids, err2 := r.cfg.Chain.OpenJobs(ctx)
-		if err := errors.Join(err, err2); err != nil {
-			if ctx.Err() == nil {
-				r.cfg.Log.Warn("look for open jobs", "err", err)
-			}
-			return nil
+	r.begin(func() {
+		ids, err := r.cfg.Chain.OpenJobs(ctx)
+		if err != nil {
+			r.cfg.Log.Warn("list open jobs", "err", err)
+			r.retry(ctx, r.survey)
+			return
 		}
 		for _, id := range ids {
-			r.tell(ctx, r.looked(ctx, part{id: id}))
+			r.lookUp(ctx, id)
 		}
-		return nil
 	})
 }
 
-func (r *Runner) look(ctx context.Context, to part) {
-	r.workers.Go(func() error { r.tell(ctx, r.looked(ctx, to)); return nil })
-}
+// again is how long something that went wrong outside the machines waits.
+const again = 5 * time.Second
 
-// looked reads one record off the chain. A failure is no event: the machine asks again.
-func (r *Runner) looked(ctx context.Context, to part) posted {
-	j, ok, h, t, err := r.cfg.Chain.Job(ctx, to.id)
-	switch {
-	case err != nil:
-		if ctx.Err() == nil {
-			r.cfg.Log.Warn("look at job", "job", to.id.Short(), "err", err)
-		}
-		return posted{}
-	case ok:
-		return posted{to: to, ev: job.Chain{Job: j, Height: h, Time: t}}
-	}
-	return posted{to: to, ev: job.Gone{Height: h}}
-}
-
-// tell hands an event to Run's goroutine.
-func (r *Runner) tell(ctx context.Context, p posted) {
-	if p.ev == nil && p.own == nil {
-		return
-	}
+// retry does f on Run's goroutine after a while.
+func (r *Runner) retry(ctx context.Context, f func(context.Context)) {
 	select {
-	case r.inbox <- p:
+	case <-time.After(again):
+		r.post(f)
 	case <-ctx.Done():
 	}
 }
 
-func (r *Runner) deliver(ctx context.Context, p posted) error {
-	if p.own != nil {
-		r.own = p.own
+// lookUp brings the newest record of a job. Not for Run's goroutine.
+func (r *Runner) lookUp(ctx context.Context, id crowd.JobID) {
+	rec, err := r.cfg.Chain.Job(ctx, id)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.cfg.Log.Warn("look up a job", "job", id, "err", err)
+		}
+		return // a machine that needs it asks again
 	}
-	switch ev := p.ev.(type) {
-	case nil:
+	r.inform(ctx, id, rec)
+}
+
+// inform hands a record to the loop. Not for Run's goroutine.
+func (r *Runner) inform(ctx context.Context, id crowd.JobID, rec Record) {
+	if rec.Job == nil {
+		r.post(func(ctx context.Context) { r.news(ctx, id, job.Gone{Height: rec.Height}, nil) })
+		return
+	}
+	ch := job.Chain{Job: *rec.Job, Height: rec.Height, Time: rec.Time}
+	if rec.Job.State == ledger.Claiming && slices.Contains(r.cfg.Roles, job.AsExecutor) {
+		var err error
+		if ch.Self, err = r.cfg.Chain.Provider(ctx); err != nil {
+			r.cfg.Log.Warn("read the own provider record", "err", err)
+		}
+	}
+	r.post(func(ctx context.Context) { r.news(ctx, id, ch, rec.Job) })
+}
+
+func (r *Runner) update(ctx context.Context, u Update) {
+	for _, j := range u.Jobs {
+		rec := Record{Job: &j, Height: u.Height, Time: u.Time}
+		if j.State == ledger.Claiming {
+			r.begin(func() { r.inform(ctx, j.ID, rec) })
+		} else {
+			r.news(ctx, j.ID, job.Chain{Job: j, Height: u.Height, Time: u.Time}, &j)
+		}
+	}
+	for _, id := range u.Gone {
+		r.news(ctx, id, job.Gone{Height: u.Height}, nil)
+	}
+	if u.Lost {
+		r.survey(ctx)
+		for s := range r.machines { // the order of these questions matters to nobody
+			r.begin(func() { r.lookUp(ctx, s.id) })
+		}
+	}
+}
+
+// news of a job reach every role that has a part in it. j is nil when the job is gone.
+func (r *Runner) news(ctx context.Context, id crowd.JobID, ev job.Event, j *ledger.Job) {
+	for _, role := range r.cfg.Roles {
+		s := slot{id, role}
+		a := r.machines[s]
+		if a == nil && j != nil && job.Wanted(role, r.self, j) && r.accepts(role, j) {
+			a = r.start(s, nil)
+		}
+		if a != nil {
+			if j != nil {
+				a.last = j
+			}
+			r.step(ctx, s, a, ev)
+		}
+	}
+}
+
+func (r *Runner) accepts(role job.Role, j *ledger.Job) bool {
+	if role != job.AsExecutor || r.cfg.Accept == nil || j.Place(r.self) != nil {
+		return true
+	}
+	err := r.cfg.Accept(&j.Spec)
+	if err != nil {
+		r.cfg.Log.Debug("no part in a job", "job", j.ID, "why", err)
+	}
+	return err == nil
+}
+
+// start makes a machine; nil when its journal is damaged.
+func (r *Runner) start(s slot, journal []byte) *active {
+	m, err := job.New(job.Config{
+		Key: r.cfg.Key, Rand: r.cfg.Rand, Params: r.cfg.Params, Authorities: r.cfg.Authorities,
+	}, s.id, s.role, journal)
+	if err != nil {
+		r.cfg.Log.Error("resume a job", "job", s.id, "role", s.role, "err", err)
 		return nil
-	case job.Chain:
-		return r.record(ctx, ev.Job, ev.Height, ev.Time)
-	case job.Gone:
-		return r.all(ctx, p.to.id, ev)
 	}
-	if s := r.slots[p.to]; s != nil {
-		return r.step(ctx, p.to, s, p.ev)
-	}
-	return nil
+	a := &active{Machine: m}
+	a.timer = time.AfterFunc(time.Hour, func() { r.tell(s, a, job.Woke{}) })
+	a.timer.Stop()
+	r.machines[s] = a
+	return a
 }
 
-// record takes in a job's record and begins a part where the node has one.
-func (r *Runner) record(ctx context.Context, j ledger.Job, h crowd.Height, t crowd.Time) error {
-	if j.Owner == r.self && r.cfg.Record != nil {
-		r.cfg.Record(j)
+// resume makes a machine from its journal and lets it look around.
+func (r *Runner) resume(ctx context.Context, s savedJournal) {
+	if !slices.Contains(r.cfg.Roles, s.slot.role) || r.machines[s.slot] != nil {
+		return
 	}
-	ev := job.Chain{Job: j, Height: h, Time: t, Self: r.own}
-	for _, role := range r.cfg.Roles {
-		to := part{j.ID, role}
-		s := r.slots[to]
-		if s == nil {
-			if !job.Wanted(role, r.self, &j) {
-				continue
-			}
-			m, err := job.New(r.machines(), j.ID, role, nil)
-			if err != nil {
-				return err
-			}
-			s = &slot{machine: m}
-			r.slots[to] = s
-		}
-		r.records[j.ID] = &j
-		if err := r.step(ctx, to, s, ev); err != nil {
-			return err
-		}
+	if a := r.start(s.slot, s.journal); a != nil {
+		r.step(ctx, s.slot, a, job.Woke{})
 	}
-	return nil
 }
 
-func (r *Runner) all(ctx context.Context, id crowd.JobID, ev job.Event) error {
-	for _, role := range r.cfg.Roles {
-		to := part{id, role}
-		if s := r.slots[to]; s != nil {
-			if err := r.step(ctx, to, s, ev); err != nil {
-				return err
-			}
+// tell is for all goroutines but Run's.
+func (r *Runner) tell(s slot, a *active, ev job.Event) {
+	r.post(func(ctx context.Context) {
+		if r.machines[s] == a {
+			r.step(ctx, s, a, ev)
 		}
-	}
-	return nil
-}
-
-// step lets a machine act and carries out what it wants, in its order.
-func (r *Runner) step(ctx context.Context, to part, s *slot, ev job.Event) error {
-	for _, e := range s.machine.Step(time.Now(), ev) {
-		if err := r.effect(ctx, to, s, e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// effect carries out e. An error ends the runner: only a journal or pin that
-// cannot be written does, since going on could break a promise.
-func (r *Runner) effect(ctx context.Context, to part, s *slot, e job.Effect) error {
-	switch e := e.(type) {
-	case job.Persist:
-		return r.persist(to, e.Journal)
-	case job.Keep:
-		if err := r.cfg.Blocks.Pin(e.CID, to.reason()); err != nil {
-			return fmt.Errorf("keep %s for job %s: %w", e.CID, to.id.Short(), err)
-		}
-	case job.Release:
-		if err := r.cfg.Blocks.Unpin(e.CID, to.reason()); err != nil {
-			r.cfg.Log.Warn("release", "cid", e.CID, "err", err)
-		}
-	case job.Send:
-		r.workers.Go(func() error {
-			err := r.cfg.Chain.Send(ctx, e.Message)
-			r.tell(ctx, posted{to: to, ev: job.Sent{Message: e.Message, Err: err}})
-			return nil
-		})
-	case job.Fetch:
-		r.work(ctx, to, s, func(ctx context.Context) job.Event {
-			return job.Fetched{Try: e.Try, Err: r.fetch(ctx, e)}
-		})
-	case job.Run:
-		j := r.records[to.id]
-		r.work(ctx, to, s, func(ctx context.Context) job.Event {
-			o, err := r.run(ctx, j, e)
-			return job.Ran{Try: e.Try, Outcome: o, Err: err}
-		})
-	case job.Stop:
-		if s.stop != nil {
-			s.stop()
-		}
-	case job.Look:
-		r.look(ctx, to)
-	case job.Report:
-		if r.cfg.Report != nil {
-			r.cfg.Report(to.id, to.role, e)
-		}
-	case job.Done:
-		if s.stop != nil {
-			s.stop()
-		}
-		delete(r.slots, to)
-		if len(r.slots) == 0 || !r.partsIn(to.id) {
-			delete(r.records, to.id)
-		}
-		if err := os.Remove(r.journal(to)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("end job %s: %w", to.id.Short(), err)
-		}
-	default:
-		panic(fmt.Sprintf("bug: effect %T", e))
-	}
-	return nil
-}
-
-func (r *Runner) partsIn(id crowd.JobID) bool {
-	for _, role := range r.cfg.Roles {
-		if r.slots[part{id, role}] != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// work runs f beside the loop until it ends, the machine says Stop, or ctx ends.
-func (r *Runner) work(ctx context.Context, to part, s *slot, f func(context.Context) job.Event) {
-	if s.stop != nil {
-		s.stop()
-	}
-	each, stop := context.WithCancel(ctx)
-	s.stop = stop
-	r.workers.Go(func() error {
-		defer stop()
-		ev := f(each)
-		r.tell(ctx, posted{to: to, ev: ev})
-		return nil
 	})
 }
 
-func (p part) reason() string { return fmt.Sprintf("%s-%s", p.role, p.id.Short()) }
-
-func (r *Runner) journal(p part) string {
-	return filepath.Join(r.journals(), fmt.Sprintf("%s-%d", p.id, p.role))
-}
-
-// persist replaces a journal so that it survives a crash of the machine.
-func (r *Runner) persist(p part, data []byte) error {
-	path := r.journal(p)
-	err := func() error {
-		f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
-			return err
+// step tells a machine and carries out what it wants, in order. Where something
+// that must hold before the next effect does not, the machine is treated as if
+// the node had been killed there: it begins again from its journal.
+func (r *Runner) step(ctx context.Context, s slot, a *active, ev job.Event) {
+	for _, e := range a.Step(time.Now(), ev) {
+		if ctx.Err() != nil {
+			return
 		}
-		_, err = f.Write(data)
-		if err == nil {
-			err = f.Sync()
+		if err := r.do(ctx, s, a, e); err != nil {
+			r.cfg.Log.Error("drop a job's machine for a while", "job", s.id, "role", s.role, "err", err)
+			r.drop(s, a)
+			r.begin(func() { r.retry(ctx, func(ctx context.Context) { r.reload(ctx, s) }) })
+			return
 		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		if err := os.Rename(path+".tmp", path); err != nil {
-			return err
-		}
-		d, err := os.Open(r.journals())
-		if err != nil {
-			return err
-		}
-		defer d.Close()
-		return d.Sync()
-	}()
-	if err != nil {
-		return fmt.Errorf("write the journal of job %s: %w", p.id.Short(), err)
 	}
-	return nil
+	if r.machines[s] != a {
+		return
+	}
+	if d := a.Deadline(); d.IsZero() {
+		a.timer.Stop()
+	} else {
+		a.timer.Reset(max(time.Until(d), 0))
+	}
 }
+
+// drop forgets a machine and aborts its work.
+func (r *Runner) drop(s slot, a *active) {
+	a.timer.Stop()
+	if a.stop != nil {
+		a.stop()
+	}
+	delete(r.machines, s)
+}
+
+// reload resumes a dropped machine.
+func (r *Runner) reload(ctx context.Context, s slot) {
+	journal, err := r.readJournal(s)
+	if err != nil {
+		r.cfg.Log.Error("read a journal", "job", s.id, "role", s.role, "err", err)
+		r.begin(func() { r.retry(ctx, func(ctx context.Context) { r.reload(ctx, s) }) })
+		return
+	}
+	if journal != nil {
+		r.resume(ctx, savedJournal{s, journal})
+	}
+	r.begin(func() { r.lookUp(ctx, s.id) })
+}
+
+// Cancel passes on the user's wish to end its job. An error says that there is
+// nothing to cancel here; whether it came in time, the job's events tell.
+func (r *Runner) Cancel(ctx context.Context, id crowd.JobID) error {
+	answer := make(chan error, 1)
+	f := func(ctx context.Context) {
+		s := slot{id, job.AsConsumer}
+		a := r.machines[s]
+		if a == nil {
+			answer <- fmt.Errorf("cancel job %s: it is not an open job of this node", id.Short())
+			return
+		}
+		r.step(ctx, s, a, job.UserCancel{})
+		answer <- nil
+	}
+	select {
+	case r.inbox <- f:
+		return <-answer
+	case <-r.over:
+		return fmt.Errorf("cancel job %s: the node is stopping", id.Short())
+	case <-ctx.Done():
+		return fmt.Errorf("cancel job %s: %w", id.Short(), ctx.Err())
+	}
+}
+
+func (r *Runner) journalDir() string { return filepath.Join(r.cfg.Dir, "journals") }
+func (r *Runner) scratchDir() string { return filepath.Join(r.cfg.Dir, "scratch") }

@@ -22,12 +22,13 @@ func (p *Posted) WrongAccepted() bool {
 // Check reports every guarantee that did not hold in w's history:
 //
 //   - credits are conserved and every open job has a deadline, after each block;
-//   - no honest node loses stake;
+//   - no honest node loses stake, and none ever signs two different commits for one job;
 //   - every job ends within Bound;
 //   - no wrong outcome is accepted unless every executor on the verdict is an
 //     adversary with that same lie;
 //   - in a job that came to the right verdict, nobody who committed to
-//     something else keeps its stake, whether it revealed or not;
+//     something else keeps its stake, whether it revealed or not, and who is
+//     caught really loses it;
 //   - the honest owner of a settled job that some honest node can serve has the result.
 func (w *World) Check() error {
 	errs := append([]error(nil), w.Broken...)
@@ -37,8 +38,19 @@ func (w *World) Check() error {
 			bad("honest node %d lost %s", n.index, s.Amount)
 		}
 	}
+	for _, n := range w.Nodes {
+		if n.Honest() && n.twice {
+			bad("honest node %d signed two different commits for one job", n.index)
+		}
+	}
 	for _, p := range w.Jobs {
 		j := &p.Last
+		for i := range j.Places {
+			pl := &j.Places[i]
+			if pr, _ := w.state.Provider(pl.Node.Address()); pl.State == ledger.Fraud && (!pr.Tombstoned || pr.Stake > grantedStake-grantedStake.PPM(w.Config.Params.SlashPPM)) {
+				bad("job %s: node %d was caught and holds a stake of %s", p.ID.Short(), w.byID[pl.Node].index, pr.Stake)
+			}
+		}
 		took := w.Now().Sub(p.At)
 		if !p.Ended.IsZero() {
 			took = p.Ended.Sub(p.At)

@@ -1,6 +1,8 @@
 package scenario
 
 import (
+	"strings"
+
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/job"
@@ -18,7 +20,7 @@ func (Equivocate) Bend(w *World, n *Node, id crowd.JobID, _ job.Role, e job.Effe
 	if !ok {
 		return []job.Effect{e}
 	}
-	honest := Outcome(&w.jobs[id].Spec.Task, false)
+	honest := w.jobs[id].Truth()
 	truth := ledger.Opening{Outcome: honest, Salt: crowd.Keccak256(id[:])}
 	switch m := send.Message.(type) {
 	case *ledger.Commit:
@@ -42,4 +44,6 @@ func (Equivocate) Bend(w *World, n *Node, id crowd.JobID, _ job.Role, e job.Effe
 
 // Serves implements Adversary. What the consumer asks for by its CID it cannot
 // be given a lie for, so serving lies is serving nothing.
-func (Equivocate) Serves(_ *World, n *Node, c crowd.CID, _ *Node) bool { return c[:4] == "lie-" }
+func (Equivocate) Serves(_ *World, n *Node, c crowd.CID, _ *Node) bool {
+	return strings.HasPrefix(string(c), "lie-")
+}

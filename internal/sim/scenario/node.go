@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -34,7 +35,10 @@ type Node struct {
 	blocks   map[crowd.CID]time.Time // when it came here
 	pins     map[pin]bool
 	swept    time.Time // last garbage collection
-	cancels  int
+
+	// the observer's: what it has committed itself to by its signature
+	commits map[crowd.JobID]string
+	twice   bool
 
 	// memory: each life begins without
 	alive    bool
@@ -71,6 +75,7 @@ func (w *World) newNode(i int) *Node {
 	n := &Node{
 		w: w, index: i, adv: nil, Done: map[string]int{}, Wrong: map[crowd.JobID]crowd.Outcome{},
 		journals: map[slot][]byte{}, blocks: map[crowd.CID]time.Time{}, pins: map[pin]bool{}, swept: sim.Epoch,
+		commits: map[crowd.JobID]string{},
 	}
 	n.key, n.vrf = newKey(w.seeded(1, i))
 	n.ID = n.key.ID()
@@ -99,7 +104,7 @@ func (n *Node) start() {
 	}
 	if n.life > 1 {
 		n.w.state.EachJob(func(j ledger.Job) bool {
-			ev := n.w.record(j.ID, n)
+			ev := n.w.record(j, true, n)
 			n.w.Send(chainPlace, n.index, 0, func() { n.news(j.ID, ev) })
 			return true
 		})
@@ -140,7 +145,7 @@ func (n *Node) news(id crowd.JobID, ev job.Event) {
 	}
 	for _, r := range job.Roles {
 		s := slot{id, r}
-		if n.machines[s] != nil || ok && job.Wanted(r, n.ID, &ch.Job) && (r != job.AsExecutor || ch.Self != nil) {
+		if n.machines[s] != nil || ok && job.Wanted(r, n.ID, &ch.Job) {
 			n.step(s, ev, nil)
 		}
 		if !n.alive {
@@ -224,7 +229,8 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 	case job.Release:
 		delete(n.pins, pin{e.CID, by})
 	case job.Look:
-		ev := n.w.record(s.id, n)
+		j, ok := n.w.state.Job(s.id)
+		ev := n.w.record(j, ok, n)
 		n.w.Send(chainPlace, n.index, 0, func() { n.tell(s, r, ev) })
 	case job.Report:
 		n.Done[e.Stage]++
@@ -271,6 +277,11 @@ func (n *Node) pump() {
 	n.out, n.sending = n.out[1:], true
 	nonce := n.w.state.Account(n.ID.Address()).Nonce
 	raw := ledger.Sign(n.key, n.w.chainID, nonce, o.m)
+	if m, ok := o.m.(*ledger.Commit); ok {
+		said := string(crowd.Encode(m))
+		n.twice = n.twice || n.commits[m.Job] != "" && n.commits[m.Job] != said
+		n.commits[m.Job] = said
+	}
 	over := false
 	end := func(err error) {
 		if over {
@@ -347,7 +358,7 @@ func (n *Node) fetch(s slot, r *running, work int, e job.Fetch, cids []crowd.CID
 }
 
 // oversized content is found to be so by everybody who fetches it.
-func oversized(c crowd.CID) bool { return len(c) > 4 && c[:4] == "huge" }
+func oversized(c crowd.CID) bool { return strings.HasPrefix(string(c), "huge") }
 
 // serve is what a peer hands out of what is asked for. Content proves itself, so it cannot hand out anything else.
 func (n *Node) serve(to *Node, cids []crowd.CID) (got []crowd.CID) {
@@ -382,5 +393,5 @@ func (n *Node) sweep() {
 		}
 	}
 	n.swept = n.w.Now()
-	n.later(20*time.Second, n.sweep)
+	n.later(5*time.Second, n.sweep)
 }

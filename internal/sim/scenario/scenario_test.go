@@ -3,6 +3,7 @@ package scenario
 import (
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -121,13 +122,25 @@ func TestReplay(t *testing.T) {
 // rough is a bad line: one message in twenty is lost, one in twenty comes twice.
 var rough = sim.Link{Latency: 10 * time.Millisecond, Jitter: 100 * time.Millisecond, Loss: 0.05, Double: 0.05}
 
+// awful loses one message in three.
+var awful = sim.Link{Latency: 10 * time.Millisecond, Jitter: 100 * time.Millisecond, Loss: 0.33, Double: 0.1}
+
+// TestHonest_OnABadLine shows that resends and looks make up for what is lost.
+func TestHonest_OnABadLine(t *testing.T) {
+	seeds(t, 10, func(seed uint64) (*World, error) {
+		c := pair(seed, nil)
+		c.Link = rough
+		c.Params = ledger.DevParams()
+		c.Params.ClaimWindow, c.Params.Retention = 10_000, 30_000
+		w := play(c, 3, nil)
+		return w, allSettled(w, max(1, len(w.Jobs))) // a post that is lost is the user's to repeat
+	})
+}
+
 // some gives single providers an adversary.
 func some(m map[int]Adversary) func(*World, int) Adversary {
 	return func(_ *World, i int) Adversary { return m[i] }
 }
-
-// all gives every provider one.
-func all(a Adversary) func(*World, int) Adversary { return func(*World, int) Adversary { return a } }
 
 // two providers, so that both are seated.
 func pair(seed uint64, provider func(*World, int) Adversary) Config {
@@ -193,6 +206,162 @@ func TestAdversary(t *testing.T) {
 				w := play(c, 1, nil)
 				return w, tt.want.check(w)
 			})
+		})
+	}
+}
+
+// TestKill kills one node after each of its effects, for a while or for ever.
+func TestKill(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		node   func(w *World) *Node
+		down   time.Duration
+		lies   bool // one executor lies, so that the court has work
+		settle bool // whatever the moment
+		line   sim.Link
+	}{
+		{"an executor for a second", func(w *World) *Node { return w.Provider(0) }, time.Second, false, true, sim.Link{}},
+		{"an executor for a moment, on a bad line", func(w *World) *Node { return w.Provider(0) }, time.Millisecond, false, false, awful},
+		{"an executor for ever", func(w *World) *Node { return w.Provider(0) }, 0, false, false, sim.Link{}},
+		{"the consumer for a second", func(w *World) *Node { return w.Consumer(0) }, time.Second, false, true, sim.Link{}},
+		{"the consumer for so long that nobody waits", func(w *World) *Node { return w.Consumer(0) }, 25 * time.Second, false, false, sim.Link{}},
+		{"the consumer for ever", func(w *World) *Node { return w.Consumer(0) }, 0, false, false, sim.Link{}},
+		{"an authority for a second", func(w *World) *Node { return w.Authority(1) }, time.Second, true, true, sim.Link{}},
+		{"an authority for ever", func(w *World) *Node { return w.Authority(1) }, 0, true, true, sim.Link{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			killed := 0
+			seeds(t, 2, func(seed uint64) (*World, error) {
+				for at := 1; ; at++ {
+					c := pair(seed, nil)
+					if tt.line != (sim.Link{}) {
+						c.Link, c.Params = tt.line, ledger.DevParams()
+						c.Params.ClaimWindow = 10_000
+					}
+					if tt.lies {
+						c.Provider = some(map[int]Adversary{1: WrongResult{}})
+					}
+					w := play(c, 1, func(w *World) { tt.node(w).Kill = Kill{At: at, Down: tt.down} })
+					if tt.node(w).Steps < at {
+						return w, nil
+					}
+					killed++
+					err := w.Check()
+					if tt.settle && err == nil {
+						err = allSettled(w, 1)
+					}
+					if err != nil || len(w.Jobs) != 1 {
+						return w, fmt.Errorf("killed after effect %d, %d jobs: %w", at, len(w.Jobs), err)
+					}
+				}
+			})
+			if killed < 10 && *seedFlag == 0 {
+				t.Errorf("got only %d moments to kill", killed)
+			}
+		})
+	}
+}
+
+// TestPartition cuts a node off for a while, at every stage.
+func TestPartition(t *testing.T) {
+	for _, long := range []time.Duration{300 * time.Millisecond, 3 * time.Second, 20 * time.Second} {
+		t.Run(long.String(), func(t *testing.T) {
+			seeds(t, 12, func(seed uint64) (*World, error) {
+				return play(Config{Seed: seed, Providers: 3}, 2, func(w *World) {
+					at := time.Duration(seed) * 400 * time.Millisecond
+					Part(w, w.Nodes[w.Rand().IntN(len(w.Nodes))], at, long)
+				}), nil
+			})
+		})
+	}
+}
+
+// TestChaos throws everything in at once: a bad line, crashing runs, lying,
+// silent and copying providers, kills and partitions. Of four authorities three live.
+func TestChaos(t *testing.T) {
+	wrongs := 0
+	seeds(t, 40, func(seed uint64) (*World, error) {
+		w := play(Config{
+			Seed: seed, Providers: 5, Consumers: 2, Link: rough, Faults: 0.1,
+			Provider: func(w *World, i int) Adversary {
+				return []Adversary{
+					nil, nil, WrongResult{}, &Copycat{}, Mute{Claim: true}, Mute{Commit: true}, Withhold{Reveal: true},
+					Withhold{Reveal: true, Lie: true}, Withhold{Serve: true}, Equivocate{},
+				}[w.Rand().IntN(10)]
+			},
+			Spec: func(w *World, s *crowd.JobSpec) {
+				if w.Chance(0.1) {
+					s.Task.Stdin = "huge"
+				}
+			},
+		}, 5, func(w *World) {
+			w.Nodes[1+w.Rand().IntN(len(w.Nodes)-1)].Kill = Kill{At: 1 + w.Rand().IntN(60), Down: time.Duration(w.Rand().IntN(5000)) * time.Millisecond}
+			if n := w.Nodes[4+w.Rand().IntN(len(w.Nodes)-4)]; n.Kill.At == 0 {
+				Part(w, n, time.Duration(w.Rand().IntN(5000))*time.Millisecond, time.Duration(w.Rand().IntN(9000))*time.Millisecond)
+			}
+		})
+		wrongs += len(w.Slashed)
+		for _, p := range w.Jobs {
+			if p.WrongAccepted() {
+				return w, fmt.Errorf("job %s came to a wrong outcome without a ring", p.ID.Short())
+			}
+		}
+		return w, nil
+	})
+	if wrongs == 0 && *seedFlag == 0 {
+		t.Error("nobody was ever caught: the test tests nothing")
+	}
+}
+
+func TestUnusableInputs(t *testing.T) {
+	seeds(t, 3, func(seed uint64) (*World, error) {
+		c := pair(seed, nil)
+		c.Spec = func(_ *World, s *crowd.JobSpec) { s.Task.Inputs = "huge" }
+		w := play(c, 1, nil)
+		if err := (wants{0, ledger.Settled, ledger.ByAgreement}).check(w); err != nil {
+			return w, err
+		}
+		if got := w.Jobs[0].Last.Verdict.Outcome.Status; got != crowd.NoInput {
+			return w, fmt.Errorf("got status %s", got)
+		}
+		return w, nil
+	})
+}
+
+// TestCollusion measures the one way to a wrong outcome that is accepted: both
+// executors belong to one ring. With k of n equal providers in the ring the draw
+// seats two of them with probability k(k-1)/(n(n-1)), about f².
+func TestCollusion(t *testing.T) {
+	const n, jobs = 10, 40
+	for _, k := range []int{3, 6} {
+		t.Run(fmt.Sprintf("%d of %d", k, n), func(t *testing.T) {
+			wrong, total := 0, 0
+			seeds(t, 4, func(seed uint64) (*World, error) {
+				ring := &Ring{}
+				p := ledger.DevParams()
+				p.Retention = 1000
+				w := play(Config{Seed: seed, Providers: n, Authorities: 1, Consumers: 4, Params: p}, jobs, func(w *World) {
+					for i := range k {
+						w.Provider(i).adv = ring.Join(w.Provider(i))
+					}
+				})
+				for _, p := range w.Jobs {
+					if p.Last.Verdict != nil {
+						total++
+					}
+					if p.WrongAccepted() {
+						wrong++
+					}
+				}
+				return w, nil
+			})
+			want := float64(k*(k-1)) / (n * (n - 1))
+			got := float64(wrong) / float64(total)
+			sigma := math.Sqrt(want * (1 - want) / float64(total))
+			t.Logf("%d jobs: wrong outcomes accepted %.3f, formula %.3f ± %.3f, f² %.3f", total, got, want, sigma, float64(k*k)/(n*n))
+			if *seedFlag == 0 && (total < 4*jobs*9/10 || math.Abs(got-want) > 4*sigma) {
+				t.Errorf("got %.3f of %d jobs wrong, want %.3f ± %.3f", got, total, want, sigma)
+			}
 		})
 	}
 }

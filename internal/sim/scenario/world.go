@@ -44,6 +44,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Consumers, 1)
 	if c.Params == (ledger.Params{}) {
 		c.Params = ledger.DevParams()
+		c.Params.Retention = 30_000 // so that histories see it end
 	}
 	if c.Link == (sim.Link{}) {
 		c.Link = sim.Link{Latency: 5 * time.Millisecond, Jitter: 30 * time.Millisecond}
@@ -73,6 +74,9 @@ type World struct {
 	jobs    map[crowd.JobID]*Posted
 	posts   int
 }
+
+// grantedStake is what every provider begins with.
+const grantedStake = 100 * crowd.Credit
 
 // chainPlace is where links to the chain lead: it is not at any one authority.
 const chainPlace = -1
@@ -109,7 +113,7 @@ func New(c Config) *World {
 		case i < c.Authorities:
 			g.Authorities = append(g.Authorities, ledger.Authority{ID: n.ID, VRF: n.vrf.Public()})
 		case i < c.Authorities+c.Providers:
-			grant.Stake, grant.VRF = 100*crowd.Credit, n.vrf.Public()
+			grant.Stake, grant.VRF = grantedStake, n.vrf.Public()
 			grant.Offer = ledger.Offer{Price: crowd.Price(500 + 100*(i%5))}
 		}
 		g.Grants = append(g.Grants, grant)
@@ -288,20 +292,21 @@ func (w *World) tell(id crowd.JobID) {
 		}
 	}
 	for _, n := range w.Nodes {
-		ev := w.record(id, n)
+		ev := w.record(j, ok, n)
 		w.Send(chainPlace, n.index, 0, func() { n.news(id, ev) })
 	}
 }
 
-// record is what the chain proves of a job to n now.
-func (w *World) record(id crowd.JobID, n *Node) job.Event {
-	j, ok := w.state.Job(id)
+// record is what the chain proves of a job to n now; !ok: there is none.
+func (w *World) record(j ledger.Job, ok bool, n *Node) job.Event {
 	if !ok {
 		return job.Gone{Height: w.height}
 	}
 	ch := job.Chain{Job: j, Height: w.height, Time: crowd.Time(w.last.UnixMilli())}
-	if p, ok := w.state.Provider(n.ID.Address()); ok {
-		ch.Self = &p
+	if j.State == ledger.Claiming {
+		if p, ok := w.state.Provider(n.ID.Address()); ok {
+			ch.Self = &p
+		}
 	}
 	return ch
 }

@@ -1,0 +1,252 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/job"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// bubble runs f in virtual time, with all nodes but the absent ones started.
+func bubble(t *testing.T, f func(t *testing.T, ctx context.Context, w *world, rs []*Runner)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		w := newWorld(t, ctx)
+		var rs []*Runner
+		var ended []chan struct{}
+		for _, n := range w.nodes {
+			r, e := n.start(ctx)
+			rs, ended = append(rs, r), append(ended, e)
+		}
+		f(t, ctx, w, rs)
+		cancel()
+		for _, e := range ended {
+			<-e
+		}
+		synctest.Wait()
+	})
+}
+
+// until waits in virtual time.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for range 100_000 {
+		if ok() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond) // virtual
+	}
+	t.Fatalf("waited in vain: %s", what)
+}
+
+func (w *world) ends(id crowd.JobID) func() bool {
+	return func() bool { j := w.job(id); return j.State.Ended() }
+}
+
+func stages(rs []job.Report) string {
+	var out []string
+	for _, r := range rs {
+		out = append(out, r.Stage)
+	}
+	return strings.Join(out, " ")
+}
+
+func TestRunner_OneJob(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		began := time.Now()
+		id := w.post(ctx, "echo", nil)
+		until(t, "the end of the job", w.ends(id))
+		until(t, "the consumer's hearing of it", func() bool { return strings.Contains(stages(w.nodes[consumer].told()), "settled") })
+		story := w.nodes[consumer].told()
+		j := w.job(id)
+		if j.State != ledger.Settled || j.Verdict.By != ledger.ByAgreement {
+			t.Fatalf("got job %s by %s, want settled by agreement: %+v", j.State, j.Verdict.By, j.History)
+		}
+		got, err := os.ReadFile(filepath.Join(w.nodes[consumer].path(j.Verdict.Outcome.Result), "stdout"))
+		if err != nil || string(got) != "echo [a] input" {
+			t.Fatalf("got stdout %q, %v", got, err)
+		}
+		want := "posted claiming running working working committed committed revealing revealed revealed delivering verdict fetching delivered settled"
+		for _, s := range strings.Fields(want) {
+			if !strings.Contains(stages(story), s) {
+				t.Errorf("got stages %q, want %q", stages(story), want)
+			}
+		}
+		t.Logf("virtual time %v", time.Since(began))
+		for _, i := range []int{providerA, providerB} {
+			var said string
+			for _, c := range w.nodes[i].heard {
+				said += fmt.Sprintf("%d:%s:%d ", c.Stream, c.Data, c.Gas)
+			}
+			if want := "1:echo [a] input:0 3::7 4:done:0 "; said != want {
+				t.Errorf("got live words %q, want %q", said, want)
+			}
+		}
+		time.Sleep(time.Duration(params.Retention)*time.Millisecond + 2*time.Minute) // virtual
+		for i, n := range w.nodes {
+			for _, d := range []string{"journals", "scratch"} {
+				left, err := os.ReadDir(filepath.Join(n.dir, "runner", d))
+				if err != nil || len(left) != 0 {
+					t.Errorf("node %d: got %d files left in %s, %v", i, len(left), d, err)
+				}
+			}
+			want := 0
+			if i == consumer {
+				want = 1 // the result is the user's
+			}
+			n.mu.Lock()
+			if len(n.pins) != want {
+				t.Errorf("node %d: got pins %v, want %d", i, n.pins, want)
+			}
+			n.mu.Unlock()
+		}
+	})
+}
+
+func TestRunner_Ends(t *testing.T) {
+	for _, tt := range []struct {
+		name, program string
+		bend          func(*crowd.JobSpec)
+		before        func(w *world)
+		state         ledger.JobState
+		status        crowd.Status
+		by            string
+	}{
+		{"a program that fails", "fail", nil, nil, ledger.Settled, crowd.Exited, ledger.ByAgreement},
+		{"a program that takes its time", "sleep", nil, nil, ledger.Settled, crowd.Exited, ledger.ByAgreement},
+		{"a folder for a program", "echo", func(s *crowd.JobSpec) { s.Task.Program = s.Task.Inputs }, nil, ledger.Settled, crowd.NoInput, ledger.ByAgreement},
+		{"a file for a folder", "echo", func(s *crowd.JobSpec) { s.Task.Inputs = s.Task.Program }, nil, ledger.Settled, crowd.NoInput, ledger.ByAgreement},
+		{"a folder for stdin", "echo", func(s *crowd.JobSpec) { s.Task.Stdin = s.Task.Inputs }, nil, ledger.Settled, crowd.NoInput, ledger.ByAgreement},
+		{"inputs that are not there", "echo", func(s *crowd.JobSpec) { s.Task.Inputs = "nowhere" }, nil, ledger.Failed, 0, ""},
+		{"an executor that crashes", "crash", nil, nil, ledger.Failed, 0, ""},
+		{"one dead provider", "echo", nil, func(w *world) { w.nodes[providerA].kill() }, ledger.Failed, 0, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+				if tt.before != nil {
+					tt.before(w)
+				}
+				id := w.post(ctx, tt.program, tt.bend)
+				until(t, "the end of the job", w.ends(id))
+				j := w.job(id)
+				if j.State != tt.state {
+					t.Fatalf("got job %s (%s), want %s", j.State, j.History[len(j.History)-1].Why, tt.state)
+				}
+				if j.Verdict != nil && (j.Verdict.By != tt.by || j.Verdict.Outcome.Status != tt.status) {
+					t.Fatalf("got verdict %+v, want %s by %s", j.Verdict, tt.status, tt.by)
+				}
+			})
+		})
+	}
+}
+
+func TestRunner_Cancel(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		id := w.post(ctx, "sleep", nil)
+		until(t, "running", func() bool { return w.nodes[providerA].ran()+w.nodes[providerB].ran() == 2 })
+		if err := rs[providerA].Cancel(ctx, id); err == nil {
+			t.Error("a stranger could cancel")
+		}
+		if err := rs[consumer].Cancel(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the end of the job", w.ends(id))
+		if j := w.job(id); j.State != ledger.Cancelled {
+			t.Fatalf("got job %s", j.State)
+		}
+		until(t, "the runs are stopped", func() bool {
+			left, _ := os.ReadDir(filepath.Join(w.nodes[providerA].dir, "runner", "scratch"))
+			return len(left) == 0
+		})
+	})
+}
+
+// TestRunner_KilledAnywhere kills one node at each of its calls to the outside,
+// before or after the call did its work, and starts it again on the same folder.
+func TestRunner_KilledAnywhere(t *testing.T) {
+	for name, victim := range map[string]int{"executor": providerA, "consumer": consumer} {
+		t.Run(name, func(t *testing.T) {
+			for at, more := 1, true; more; at++ {
+				if at > 100 {
+					t.Fatal("the node makes more and more calls")
+				}
+				bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+					n := w.nodes[victim]
+					id := w.post(ctx, "echo", nil)
+					n.mu.Lock()
+					n.calls, n.killAt = 0, at
+					n.mu.Unlock()
+					until(t, "the end of the job, or the kill", func() bool {
+						n.mu.Lock()
+						defer n.mu.Unlock()
+						return n.calls >= n.killAt || w.ends(id)()
+					})
+					n.mu.Lock()
+					more = n.calls >= n.killAt
+					n.mu.Unlock()
+					if more {
+						n.kill()
+						synctest.Wait()
+						n.mu.Lock()
+						n.killAt = 0
+						n.mu.Unlock()
+						_, ended := n.start(ctx)
+						defer func() { n.kill(); <-ended }()
+					}
+					until(t, "the end of the job", w.ends(id))
+					j := w.job(id)
+					if j.State != ledger.Settled {
+						t.Fatalf("killed at call %d: got job %s (%+v), want settled", at, j.State, j.History)
+					}
+					until(t, "the result at home", func() bool { return w.nodes[consumer].has(j.Verdict.Outcome.Result) })
+					for _, k := range []int{providerA, providerB} {
+						if got := len(w.commits[w.nodes[k].key.ID()]); got > 1 {
+							t.Fatalf("killed at call %d: got %d different commits of one node", at, got)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+func TestRunner_PutsDamagedJournalsAside(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		n := w.nodes[providerA]
+		n.kill()
+		synctest.Wait()
+		dir := filepath.Join(n.dir, "runner", "journals")
+		for _, f := range []string{"damaged", "half.tmp"} {
+			if err := os.WriteFile(filepath.Join(dir, f), []byte("no journal"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.MkdirAll(filepath.Join(n.dir, "runner", "scratch", "run-1", "left"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		_, ended := n.start(ctx)
+		id := w.post(ctx, "echo", nil)
+		until(t, "the end of the job", w.ends(id))
+		left, err := os.ReadDir(filepath.Join(n.dir, "runner", "scratch"))
+		if err != nil || len(left) != 0 {
+			t.Errorf("got %d folders in scratch, %v", len(left), err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "damaged.damaged")); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "half.tmp")); err == nil {
+			t.Error("a half-written journal stayed")
+		}
+		n.kill()
+		<-ended
+	})
+}

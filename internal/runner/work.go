@@ -1,0 +1,127 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/job"
+)
+
+// fetchIdle is how long a fetch may go without a block before it counts as failed.
+const fetchIdle = 20 * time.Second
+
+var errIdle = fmt.Errorf("no block for %v", fetchIdle)
+
+// fetch brings all CIDs into the own store.
+func (r *Runner) fetch(ctx context.Context, e job.Fetch) error {
+	if err := r.fetches.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer r.fetches.Release(1)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(fetchIdle, func() { cancel(errIdle) })
+	defer idle.Stop()
+	for _, c := range e.CIDs {
+		err := r.cfg.Blocks.Fetch(ctx, c, e.Max, e.From, func(uint64, uint64) { idle.Reset(fetchIdle) })
+		switch {
+		case err == nil:
+		case r.cfg.Unusable(err):
+			return fmt.Errorf("%w: %w", job.ErrUnusable, err)
+		case context.Cause(ctx) == errIdle:
+			return fmt.Errorf("fetch %s: %w", c, errIdle)
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// execute runs a task whose inputs lie in the own store. An error is a fault of
+// this node; what is wrong with the task is an outcome.
+func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.Run) (o crowd.Outcome, err error) {
+	if r.cfg.Executor == nil {
+		return o, errors.New("this node executes nothing")
+	}
+	need := int64(min(e.Task.Limits.Memory, r.cfg.Memory))
+	if err := r.runs.Acquire(ctx, 1); err != nil {
+		return o, err
+	}
+	defer r.runs.Release(1)
+	if err := r.memory.Acquire(ctx, need); err != nil {
+		return o, err
+	}
+	defer r.memory.Release(need)
+
+	dir, err := os.MkdirTemp(r.scratchDir(), "run-")
+	if err != nil {
+		return o, err
+	}
+	defer func() { // no trace stays; one that cannot be removed is a fault of this node
+		if e := os.RemoveAll(dir); e != nil && err == nil {
+			o, err = crowd.Outcome{}, e
+		}
+	}()
+	spec := executor.Spec{
+		Args: e.Task.Args, Env: e.Task.Env, Seed: e.Task.Seed, Limits: e.Task.Limits,
+		Output: filepath.Join(dir, "output"),
+	}
+	if err := os.Mkdir(spec.Output, 0o700); err != nil {
+		return o, err
+	}
+	usable := !e.Unusable
+	for _, in := range []struct {
+		cid    crowd.CID
+		name   string
+		folder bool
+		path   *string
+	}{
+		{e.Task.Program, "program", false, &spec.Program},
+		{e.Task.Inputs, "inputs", true, &spec.Inputs},
+		{e.Task.Stdin, "stdin", false, &spec.Stdin},
+	} {
+		if !usable || in.cid == "" {
+			continue
+		}
+		*in.path = filepath.Join(dir, in.name)
+		if usable, err = r.export(ctx, in.cid, *in.path, in.folder); err != nil {
+			return o, fmt.Errorf("%s: %w", in.name, err)
+		}
+	}
+	o = crowd.Outcome{Status: crowd.NoInput}
+	if usable {
+		res, err := r.cfg.Executor.Run(ctx, spec, r.streams(s, owner))
+		if err != nil {
+			return crowd.Outcome{}, err
+		}
+		o = crowd.Outcome{Status: res.Status, ExitCode: res.ExitCode, Gas: res.Gas}
+		if res.Reason != "" {
+			r.publish(s, owner, Chunk{Stream: Note, Data: []byte(res.Reason)})
+		}
+	}
+	if o.Result, err = r.cfg.Blocks.AddDir(ctx, spec.Output); err != nil {
+		return crowd.Outcome{}, fmt.Errorf("store the result: %w", err)
+	}
+	return o, nil
+}
+
+// export writes content to path; false when it is nothing usable, on any machine.
+func (r *Runner) export(ctx context.Context, c crowd.CID, path string, folder bool) (bool, error) {
+	if err := r.cfg.Blocks.Export(ctx, c, path, job.MaxInput); err != nil {
+		if r.cfg.Unusable(err) {
+			return false, nil
+		}
+		return false, err
+	}
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return false, err
+	}
+	return fi.IsDir() == folder, nil
+}

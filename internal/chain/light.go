@@ -1,0 +1,501 @@
+package chain
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// LightConfig of a light node.
+type LightConfig struct {
+	Genesis *ledger.Genesis
+	// Dial opens a stream to a full node's Serve. It is called again whenever the last stream
+	// failed, ended or lied: give another full node then. A full node can prove no lie, but
+	// it can keep silent about what is new; only asking others helps against that.
+	Dial     func(ctx context.Context) (io.ReadWriteCloser, error)
+	Prefixes []string // Watch tells of keys that begin with one of these, at most 16
+	Log      *slog.Logger
+}
+
+// Light follows the chain through full nodes that it need not trust: it believes only
+// values proven against headers that more than 2/3 of the genesis' authorities signed.
+type Light struct {
+	// set once
+	cfg      LightConfig
+	log      *slog.Logger
+	verify   *verifier
+	bad      error // of cfg
+	blocks   *feed
+	ready    chan struct{} // closed with the first head
+	patience time.Duration // with a question, before another full node is asked
+	over     chan struct{} // closed when Run ends
+
+	mu      sync.Mutex
+	head    Header        // guarded by mu: newest verified
+	seen    Evidence      // guarded by mu: of head
+	session *session      // guarded by mu: nil while there is none
+	next    chan struct{} // guarded by mu: closed when session changes
+}
+
+// Pauses between dials.
+const (
+	minPause = 50 * time.Millisecond
+	maxPause = 5 * time.Second
+	askTime  = 10 * time.Second
+	dialTime = 10 * time.Second // for a dial, and then for the first verified head
+)
+
+// NewLight starts nothing; Run does. A bad config is Run's error.
+func NewLight(c LightConfig) *Light {
+	l := &Light{cfg: c, log: quiet(c.Log), blocks: newFeed(), ready: make(chan struct{}), over: make(chan struct{}), patience: askTime, next: make(chan struct{})}
+	if l.verify, l.bad = newVerifier(c.Genesis); l.bad == nil && len(c.Prefixes) > maxPrefixes {
+		l.bad = fmt.Errorf("follow the chain: %d prefixes, at most %d", len(c.Prefixes), maxPrefixes)
+	}
+	return l
+}
+
+// Run keeps a stream to some full node until ctx ends. It fails only for a bad config.
+func (l *Light) Run(ctx context.Context) error {
+	defer l.blocks.close()
+	defer close(l.over)
+	if l.bad != nil {
+		return l.bad
+	}
+	pause := minPause
+	for ctx.Err() == nil {
+		at := time.Now()
+		err := l.follow(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(at) > maxPause {
+			pause = minPause
+		}
+		l.log.Warn("the stream to a full node ended", "err", err, "again_in", pause)
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+		}
+		pause = min(2*pause, maxPause)
+	}
+	return nil
+}
+
+// session is one stream to one full node.
+type session struct {
+	out  chan []byte   // capacity 16: frames to write; who asks waits when it is full
+	gone chan struct{} // closed at the end
+	lies chan error    // capacity 1: the first one ends the session
+
+	mu    sync.Mutex
+	calls map[uint64]chan frame // guarded by mu; each has capacity 1, for its one answer
+	last  uint64                // guarded by mu: newest ID
+	min   crowd.Height          // reader only: header of the last values
+}
+
+// follow works on one stream until it ends, and says why.
+func (l *Light) follow(ctx context.Context) error {
+	dial, cancel := context.WithTimeout(ctx, dialTime)
+	stream, err := l.cfg.Dial(dial)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("dial: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	unhook := context.AfterFunc(ctx, func() { stream.Close() })
+	defer unhook()
+	defer stream.Close()
+	s := &session{out: make(chan []byte, 16), gone: make(chan struct{}), lies: make(chan error, 1), calls: map[uint64]chan frame{}}
+	l.mu.Lock()
+	h := hello{Chain: l.verify.chain, Min: l.head.Height}
+	l.mu.Unlock()
+	for _, p := range l.cfg.Prefixes {
+		h.Prefixes = append(h.Prefixes, []byte(p))
+	}
+	s.min = h.Min
+	s.out <- encodeFrame(0, kHello, h)
+	first := make(chan struct{})
+	g.Go(func() error {
+		for {
+			select {
+			case b := <-s.out:
+				if _, err := stream.Write(b); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	g.Go(func() error { return l.read(s, stream, first) })
+	g.Go(func() error {
+		t := time.NewTimer(dialTime)
+		defer t.Stop()
+		select {
+		case <-first:
+			l.use(s)
+		case <-t.C:
+			return errors.New("no head in time")
+		case <-ctx.Done():
+			return nil
+		}
+		select {
+		case err := <-s.lies:
+			return fmt.Errorf("a wrong answer: %w", err)
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	err = g.Wait()
+	l.use(nil)
+	close(s.gone)
+	return err
+}
+
+func (l *Light) use(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.session = s
+	close(l.next)
+	l.next = make(chan struct{})
+}
+
+// read verifies what comes, in the order in which it comes, and hands answers out.
+func (l *Light) read(s *session, stream io.Reader, first chan struct{}) error {
+	r := bufio.NewReader(stream)
+	begun := false
+	for {
+		f, err := readFrame(r, maxAnswer)
+		if err != nil {
+			return err
+		}
+		switch {
+		case f.Kind == kError && f.ID == 0:
+			b, err := body[errorBody](f)
+			return errors.Join(b.error(), err)
+		case f.Kind == kValues:
+			b, err := body[valuesBody](f)
+			if err != nil {
+				return err
+			}
+			h, err := l.values(s, b)
+			if err != nil {
+				return err
+			}
+			if f.ID == 0 {
+				l.publish(h, b, !begun)
+			}
+			if !begun {
+				begun = true
+				close(first)
+			}
+		case !begun:
+			return fmt.Errorf("a frame of kind %d before the head", f.Kind)
+		}
+		if f.ID == 0 {
+			continue
+		}
+		s.mu.Lock()
+		c := s.calls[f.ID]
+		delete(s.calls, f.ID)
+		s.mu.Unlock()
+		if c != nil { // nobody: who asked has gone
+			c <- f
+		}
+	}
+}
+
+// values checks values against their header, and that no header is older than the one before.
+func (l *Light) values(s *session, b valuesBody) (Header, error) {
+	h, err := l.header(b.Evidence)
+	if err != nil {
+		return Header{}, err
+	}
+	if h.Height < s.min {
+		return Header{}, fmt.Errorf("header %d after header %d", h.Height, s.min)
+	}
+	s.min = h.Height
+	for _, v := range b.Values {
+		if err := ledger.VerifyProof(h.AppHash, v.Key, v.Val, v.Proof); err != nil {
+			return Header{}, err
+		}
+	}
+	return h, nil
+}
+
+// header verifies ev, unless it is the newest one known, and remembers the newest.
+func (l *Light) header(ev Evidence) (Header, error) {
+	l.mu.Lock()
+	if string(ev) == string(l.seen) {
+		defer l.mu.Unlock()
+		return l.head, nil
+	}
+	l.mu.Unlock()
+	h, err := l.verify.header(ev)
+	if err != nil {
+		return Header{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case h.Height == l.head.Height && h.AppHash != l.head.AppHash:
+		return Header{}, fmt.Errorf("two headers of height %d are signed: the authorities have forked the chain", h.Height)
+	case h.Height > l.head.Height:
+		if l.head.Height == 0 {
+			close(l.ready)
+		}
+		l.head, l.seen = h, ev
+	}
+	return h, nil
+}
+
+func (l *Light) publish(h Header, b valuesBody, begin bool) {
+	out := Block{Height: h.Height - 1, Time: h.Time, Lost: b.Lost || begin}
+	for _, v := range b.Values {
+		for _, p := range l.cfg.Prefixes {
+			if strings.HasPrefix(string(v.Key), p) {
+				out.Changes = append(out.Changes, ledger.Change{Key: string(v.Key), Val: v.Val})
+				break
+			}
+		}
+	}
+	l.blocks.publish(out)
+}
+
+// ask puts a question until some full node has answered it. question builds it, given the
+// header that the answer must not be older than; check takes the answer apart, and its
+// error ends the session as a lie.
+func (l *Light) ask(ctx context.Context, k kind, question func(minimum crowd.Height) any, check func(frame) error) error {
+	var why error
+	for {
+		l.mu.Lock()
+		s, next, minimum := l.session, l.next, l.head.Height
+		l.mu.Unlock()
+		if s != nil {
+			once, cancel := ctx, context.CancelFunc(func() {})
+			if k != kHeader { // which may be of a block that has yet to come
+				once, cancel = context.WithTimeout(ctx, l.patience)
+			}
+			f, err := s.call(once, k, question(minimum))
+			cancel()
+			switch {
+			case err != nil && once.Err() != nil && ctx.Err() == nil:
+				why = s.lied(fmt.Errorf("no answer in %v", l.patience))
+			case err == nil && f.Kind == kError:
+				b, err := body[errorBody](f)
+				if err == nil {
+					return b.error()
+				}
+				why = s.lied(err)
+			case err == nil:
+				if err = check(f); err == nil {
+					return nil
+				}
+				why = s.lied(err)
+			case !errors.Is(err, errGone):
+				return err
+			}
+		}
+		select { // another session, or none, comes instead of s
+		case <-next:
+		case <-l.over:
+			return ErrClosed
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), why)
+		}
+	}
+}
+
+// lied ends the session.
+func (s *session) lied(err error) error {
+	select {
+	case s.lies <- err:
+	default:
+	}
+	return err
+}
+
+var errGone = errors.New("the stream has ended")
+
+func (s *session) call(ctx context.Context, k kind, question any) (frame, error) {
+	c := make(chan frame, 1)
+	s.mu.Lock()
+	s.last++
+	id := s.last
+	s.calls[id] = c
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.calls, id)
+		s.mu.Unlock()
+	}()
+	select {
+	case s.out <- encodeFrame(id, k, question):
+	case <-s.gone:
+		return frame{}, errGone
+	case <-ctx.Done():
+		return frame{}, ctx.Err()
+	}
+	select {
+	case f := <-c:
+		return f, nil
+	case <-s.gone:
+		return frame{}, errGone
+	case <-ctx.Done():
+		return frame{}, ctx.Err()
+	}
+}
+
+// Ready is closed when a first head is verified.
+func (l *Light) Ready() <-chan struct{} { return l.ready }
+
+// ChainID names the chain.
+func (l *Light) ChainID() string { return l.cfg.Genesis.ChainID() }
+
+// Head is the newest state that a verified header commits to.
+func (l *Light) Head() Head {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.head.Height == 0 {
+		return Head{}
+	}
+	return Head{Height: l.head.Height - 1, Time: l.head.Time, Root: l.head.AppHash}
+}
+
+// Watch gives proven changes of the keys under Prefixes from now on, several blocks
+// merged where the watcher is slower. After each new stream comes a Block with Lost set. A
+// full node cannot invent changes but can leave some out: ask for what matters with Get.
+func (l *Light) Watch(ctx context.Context) <-chan Block { return l.blocks.watch(ctx) }
+
+// Prove gives the value under key, or its absence, with all that proves it, at Head or later.
+func (l *Light) Prove(ctx context.Context, key []byte) (Proved, error) {
+	var p Proved
+	if len(key) == 0 || len(key) > maxKey {
+		return p, fmt.Errorf("get: a key of %d bytes, want 1 to %d", len(key), maxKey)
+	}
+	err := l.ask(ctx, kGet, func(m crowd.Height) any { return getBody{Key: key, Min: m} }, func(f frame) error {
+		b, err := body[valuesBody](f)
+		if err != nil {
+			return err
+		}
+		if f.Kind != kValues || len(b.Values) != 1 || string(b.Values[0].Key) != string(key) {
+			return errors.New("another answer than asked for")
+		}
+		v := b.Values[0]
+		p = Proved{Key: v.Key, Val: v.Val, Proof: v.Proof, Evidence: b.Evidence}
+		return nil
+	})
+	if err != nil {
+		return Proved{}, fmt.Errorf("get %.40q: %w", key, err)
+	}
+	return p, nil
+}
+
+// Get is the proven value under key, nil when there is none.
+func (l *Light) Get(ctx context.Context, key []byte) ([]byte, error) {
+	p, err := l.Prove(ctx, key)
+	return p.Val, err
+}
+
+// List gives the keys that begin with prefix, each proven. That none is missing cannot be proven.
+func (l *Light) List(ctx context.Context, prefix string) ([]ledger.Change, error) {
+	var all []ledger.Change
+	var after []byte
+	for more := true; more; {
+		err := l.ask(ctx, kList, func(m crowd.Height) any { return listBody{Prefix: []byte(prefix), After: after, Min: m} }, func(f frame) error {
+			b, err := body[valuesBody](f)
+			if err != nil {
+				return err
+			}
+			if f.Kind != kValues || b.More && len(b.Values) == 0 {
+				return errors.New("another answer than asked for")
+			}
+			for _, v := range b.Values {
+				if !strings.HasPrefix(string(v.Key), prefix) || after != nil && string(v.Key) <= string(after) {
+					return errors.New("keys out of order")
+				}
+				all, after = append(all, ledger.Change{Key: string(v.Key), Val: v.Val}), v.Key
+			}
+			more = b.More
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list %.40q: %w", prefix, err)
+		}
+	}
+	return all, nil
+}
+
+// Header is the signed header of block h, verified.
+func (l *Light) Header(ctx context.Context, h crowd.Height) (Evidence, error) {
+	var ev Evidence
+	err := l.ask(ctx, kHeader, func(crowd.Height) any { return headerBody{Height: h} }, func(f frame) error {
+		b, err := body[evidenceBody](f)
+		if err != nil {
+			return err
+		}
+		got, err := l.header(b.Evidence)
+		if err == nil && (f.Kind != kEvidence || got.Height != h) {
+			err = errors.New("another answer than asked for")
+		}
+		ev = b.Evidence
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("header of block %d: %w", h, err)
+	}
+	return ev, nil
+}
+
+// Send offers a transaction and waits for the proof of what became of it; when the stream
+// fails it is offered again on the next, which is safe. A refusal before any block is the
+// full node's word alone, which Included.Hearsay says.
+func (l *Light) Send(ctx context.Context, raw []byte) (Included, error) {
+	var in Included
+	err := l.ask(ctx, kSend, func(crowd.Height) any { return sendBody{Tx: raw} }, func(f frame) error {
+		switch f.Kind {
+		case kRefusal:
+			b, err := body[refusalBody](f)
+			if err != nil {
+				return err
+			}
+			if b.Code == ledger.OK {
+				return errors.New("a refusal that is none")
+			}
+			in = Included{Refusal: &ledger.Refusal{Code: b.Code, Reason: b.Reason}, Hearsay: true}
+			return nil
+		case kOutcome:
+			b, err := body[provenOutcome](f)
+			if err != nil {
+				return err
+			}
+			h, o, err := b.verify(l.verify, txHash(raw))
+			if err != nil {
+				return err
+			}
+			if _, err := l.header(b.Evidence); err != nil {
+				return err
+			}
+			in = Included{Height: h.Height - 1, Refusal: o.refusal()}
+			return nil
+		}
+		return errors.New("another answer than asked for")
+	})
+	if err != nil {
+		return Included{}, fmt.Errorf("send: %w", err)
+	}
+	return in, nil
+}

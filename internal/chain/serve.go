@@ -1,0 +1,272 @@
+package chain
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crowdcompute/crowd"
+)
+
+// catchUp is how long a light node that knows more than this node is kept waiting.
+const catchUp = 10 * time.Second
+
+// Serve answers one light node on one stream until the stream, ctx or the node ends, and
+// closes the stream. It holds at most maxAsked questions and a handful of frames; who
+// reads slowly is answered slowly and gets changes merged. It fails on what no honest light node sends.
+func (f *Full) Serve(ctx context.Context, stream io.ReadWriteCloser) error {
+	g, inner := errgroup.WithContext(ctx)
+	err := f.serve(inner, g, stream)
+	if ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {
+		return nil
+	}
+	return err
+}
+
+func (f *Full) serve(ctx context.Context, g *errgroup.Group, stream io.ReadWriteCloser) error {
+	s := &service{f: f, out: make(chan []byte, 4), slots: make(chan struct{}, maxAsked)}
+	unhook := context.AfterFunc(ctx, func() { stream.Close() })
+	defer unhook()
+	defer stream.Close()
+	g.Go(func() error { return s.write(ctx, stream) })
+	g.Go(func() error { return s.read(ctx, g, stream) })
+	g.Go(func() error {
+		select {
+		case <-f.over:
+			return ErrClosed
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	return g.Wait()
+}
+
+// service is one light node's stream.
+type service struct {
+	// set once
+	f     *Full
+	out   chan []byte   // capacity 4: enough to keep the writer busy
+	slots chan struct{} // a question holds one
+
+	order sync.Mutex // from looking at the newest snapshot to queueing what it gave
+}
+
+func (s *service) write(ctx context.Context, w io.Writer) error {
+	for {
+		select {
+		case b := <-s.out:
+			if _, err := w.Write(b); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *service) queue(ctx context.Context, b []byte) error {
+	select {
+	case s.out <- b:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *service) read(ctx context.Context, g *errgroup.Group, stream io.Reader) error {
+	r := bufio.NewReader(stream)
+	first, err := readFrame(r, maxRequest)
+	if err != nil {
+		return err
+	}
+	h, err := body[hello](first)
+	switch {
+	case err != nil:
+		return fmt.Errorf("hello: %w", err)
+	case first.Kind != kHello || len(h.Prefixes) > maxPrefixes:
+		return errors.New("hello: not one")
+	case h.Chain != s.f.app.chain:
+		_ = s.queue(ctx, encodeFrame(0, kError, errorBody{Text: "this is chain " + s.f.app.chain}))
+		return fmt.Errorf("hello: for chain %.60q", h.Chain)
+	}
+	prefixes := make([]string, len(h.Prefixes))
+	for i, p := range h.Prefixes {
+		if len(p) > maxKey {
+			return errors.New("hello: a prefix longer than any key")
+		}
+		prefixes[i] = string(p)
+	}
+	// Watch before the first push, so that nothing falls between.
+	blocks := s.f.proven.watch(ctx)
+	g.Go(func() error { return s.push(ctx, blocks, prefixes, h.Min) })
+	for {
+		q, err := readFrame(r, maxRequest)
+		if err != nil {
+			return err
+		}
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		answer, err := s.question(ctx, q)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error {
+			defer func() { <-s.slots }()
+			if err := answer(); err != nil && ctx.Err() == nil {
+				return s.queue(ctx, encodeFrame(q.ID, kError, newErrorBody(err)))
+			}
+			return nil
+		})
+	}
+}
+
+// push sends the head, then what changes under the prefixes.
+func (s *service) push(ctx context.Context, blocks <-chan Block, prefixes []string, minimum crowd.Height) error {
+	if err := s.values(ctx, 0, minimum, nil, false); err != nil {
+		return err
+	}
+	for b := range blocks {
+		var keys []string
+		for _, c := range b.Changes {
+			for _, p := range prefixes {
+				if strings.HasPrefix(c.Key, p) {
+					keys = append(keys, c.Key)
+					break
+				}
+			}
+		}
+		if err := s.values(ctx, 0, b.Height+1, keys, b.Lost); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// values sends the newest provable values of keys, in as many frames as they take.
+func (s *service) values(ctx context.Context, id uint64, minimum crowd.Height, keys []string, lost bool) error {
+	wait, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	if _, err := s.f.snapshot(wait, minimum); err != nil {
+		return fmt.Errorf("reach block %d: %w", minimum, err)
+	}
+	s.order.Lock()
+	defer s.order.Unlock()
+	snap, err := s.f.snapshot(ctx, minimum)
+	if err != nil {
+		return err
+	}
+	for {
+		out := valuesBody{Evidence: snap.evidence, Lost: lost}
+		for size := 0; len(keys) > 0 && size < pageBytes; keys = keys[1:] {
+			p := snap.prove([]byte(keys[0]))
+			v := value{Key: p.Key, Val: p.Val, Proof: p.Proof}
+			out.Values = append(out.Values, v)
+			size += v.size()
+		}
+		if err := s.queue(ctx, encodeFrame(id, kValues, out)); err != nil || len(keys) == 0 {
+			return err
+		}
+	}
+}
+
+// list sends one page of the keys under a prefix.
+func (s *service) list(ctx context.Context, id uint64, q listBody) error {
+	wait, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	if _, err := s.f.snapshot(wait, q.Min); err != nil {
+		return fmt.Errorf("reach block %d: %w", q.Min, err)
+	}
+	s.order.Lock()
+	defer s.order.Unlock()
+	snap, err := s.f.snapshot(ctx, q.Min)
+	if err != nil {
+		return err
+	}
+	out := valuesBody{Evidence: snap.evidence}
+	size := 0
+	snap.state.Each(string(q.Prefix), func(key string, _ []byte) bool {
+		if q.After != nil && key <= string(q.After) {
+			return true
+		}
+		if size >= pageBytes {
+			out.More = true
+			return false
+		}
+		p := snap.prove([]byte(key))
+		v := value{Key: p.Key, Val: p.Val, Proof: p.Proof}
+		out.Values = append(out.Values, v)
+		size += v.size()
+		return true
+	})
+	return s.queue(ctx, encodeFrame(id, kValues, out))
+}
+
+// question reads a question and gives what answers it. What must happen in the order
+// of the questions, the submission of transactions, it does at once.
+func (s *service) question(ctx context.Context, q frame) (answer func() error, err error) {
+	switch q.Kind {
+	case kGet:
+		b, err := body[getBody](q)
+		if err == nil && len(b.Key) > maxKey {
+			err = errors.New("get: a key longer than any")
+		}
+		return func() error { return s.values(ctx, q.ID, b.Min, []string{string(b.Key)}, false) }, err
+	case kList:
+		b, err := body[listBody](q)
+		return func() error { return s.list(ctx, q.ID, b) }, err
+	case kHeader:
+		b, err := body[headerBody](q)
+		return func() error {
+			ev, err := s.f.Header(ctx, b.Height)
+			if err != nil {
+				return err
+			}
+			return s.queue(ctx, encodeFrame(q.ID, kEvidence, evidenceBody{Evidence: ev}))
+		}, err
+	case kSend:
+		b, err := body[sendBody](q)
+		if err != nil {
+			return nil, err
+		}
+		sub, err := s.f.submit(ctx, b.Tx)
+		return func() error {
+			if err != nil {
+				return err
+			}
+			return s.outcome(ctx, q.ID, sub, txHash(b.Tx))
+		}, nil
+	}
+	return nil, fmt.Errorf("a question of kind %d", q.Kind)
+}
+
+// outcome waits for a transaction's block and proves what became of it.
+func (s *service) outcome(ctx context.Context, id uint64, sub *submission, tx crowd.Hash) error {
+	in, err := sub.wait(ctx)
+	if err != nil {
+		return err
+	}
+	if in.Refusal != nil {
+		if _, _, used, err := s.f.app.db.find(tx); err != nil {
+			return err
+		} else if !used { // no block has it, or one that it did nothing in
+			r := refusalBody{Code: in.Refusal.Code, Reason: in.Refusal.Reason}
+			r.Reason = strings.ToValidUTF8(r.Reason[:min(len(r.Reason), maxText)], "")
+			return s.queue(ctx, encodeFrame(id, kRefusal, r))
+		}
+	}
+	p, err := s.f.proveOutcome(ctx, tx)
+	if err != nil {
+		return err
+	}
+	return s.queue(ctx, encodeFrame(id, kOutcome, p))
+}

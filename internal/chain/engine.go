@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,10 +51,9 @@ func (f *Full) engineConfig() *cfg.Config {
 	c.P2P.AllowDuplicateIP = true
 	c.P2P.FlushThrottleTimeout = time.Millisecond
 	c.P2P.PersistentPeers = strings.Join(f.cfg.Peers, ",")
-	c.P2P.ListenAddress = f.cfg.Listen
+	c.P2P.ListenAddress = "tcp://" + f.listen
 	if f.cfg.Listen == "" {
 		// CometBFT knows no node without a listener: one that turns everybody away, then.
-		c.P2P.ListenAddress = "tcp://127.0.0.1:0"
 		c.P2P.MaxNumInboundPeers = 0
 	}
 	c.Mempool.Size = 5000
@@ -62,11 +62,28 @@ func (f *Full) engineConfig() *cfg.Config {
 	c.Consensus.CreateEmptyBlocks = false
 	c.Consensus.TimeoutCommit = 0
 	c.Consensus.SkipTimeoutCommit = true
-	c.Consensus.TimeoutPropose = time.Second
-	c.Consensus.TimeoutPrevote = 500 * time.Millisecond
-	c.Consensus.TimeoutPrecommit = 500 * time.Millisecond
+	c.Consensus.TimeoutPropose = 600 * time.Millisecond
+	c.Consensus.TimeoutPrevote = 300 * time.Millisecond
+	c.Consensus.TimeoutPrecommit = 300 * time.Millisecond
 	c.Consensus.PeerGossipSleepDuration = 2 * time.Millisecond
 	return c
+}
+
+// freePort is addr with a free port in place of port 0, which CometBFT would pass on
+// to its peers as it is. Should another process take the port at once, start fails.
+func freePort(addr string) (string, error) {
+	addr = strings.TrimPrefix(addr, "tcp://")
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	if _, port, err := net.SplitHostPort(addr); err != nil || port != "0" {
+		return addr, err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }
 
 // maxBlock bounds a block, in bytes. Large blocks stall small machines for seconds.
@@ -139,6 +156,9 @@ func (f *Full) start(ctx context.Context) (n *node.Node, err error) {
 	pv, err := f.signer()
 	if err != nil {
 		return nil, err
+	}
+	if f.listen, err = freePort(f.cfg.Listen); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", f.cfg.Listen, err)
 	}
 	c := f.engineConfig()
 	if err := c.ValidateBasic(); err != nil {

@@ -14,7 +14,6 @@ import (
 	"github.com/cometbft/cometbft/crypto/ed25519"
 	"github.com/cometbft/cometbft/mempool"
 	"github.com/cometbft/cometbft/node"
-	"github.com/cometbft/cometbft/p2p"
 	sm "github.com/cometbft/cometbft/state"
 	"github.com/cometbft/cometbft/store"
 	"github.com/cometbft/cometbft/types"
@@ -43,6 +42,7 @@ type Full struct {
 
 	// set once by Run, before started closes
 	node    *node.Node
+	listen  string // host:port
 	store   *store.BlockStore
 	results sm.Store
 
@@ -213,11 +213,7 @@ func (f *Full) Address(ctx context.Context) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-	sw, ok := f.node.Switch().(*p2p.Switch)
-	if !ok {
-		return "", errors.New("bug: another switch than CometBFT's own")
-	}
-	return sw.NetAddress().String(), nil
+	return string(f.node.NodeInfo().ID()) + "@" + f.listen, nil
 }
 
 // Head is the newest committed state.

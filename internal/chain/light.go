@@ -32,13 +32,14 @@ type LightConfig struct {
 // values proven against headers that more than 2/3 of the genesis' authorities signed.
 type Light struct {
 	// set once
-	cfg    LightConfig
-	log    *slog.Logger
-	verify *verifier
-	bad    error // of cfg
-	blocks *feed
-	ready  chan struct{} // closed with the first head
-	over   chan struct{} // closed when Run ends
+	cfg      LightConfig
+	log      *slog.Logger
+	verify   *verifier
+	bad      error // of cfg
+	blocks   *feed
+	ready    chan struct{} // closed with the first head
+	patience time.Duration // with a question, before another full node is asked
+	over     chan struct{} // closed when Run ends
 
 	mu      sync.Mutex
 	head    Header        // guarded by mu: newest verified
@@ -51,12 +52,13 @@ type Light struct {
 const (
 	minPause = 50 * time.Millisecond
 	maxPause = 5 * time.Second
+	askTime  = 10 * time.Second
 	dialTime = 10 * time.Second // for a dial, and then for the first verified head
 )
 
 // NewLight starts nothing; Run does. A bad config is Run's error.
 func NewLight(c LightConfig) *Light {
-	l := &Light{cfg: c, log: quiet(c.Log), blocks: newFeed(), ready: make(chan struct{}), over: make(chan struct{}), next: make(chan struct{})}
+	l := &Light{cfg: c, log: quiet(c.Log), blocks: newFeed(), ready: make(chan struct{}), over: make(chan struct{}), patience: askTime, next: make(chan struct{})}
 	if l.verify, l.bad = newVerifier(c.Genesis); l.bad == nil && len(c.Prefixes) > maxPrefixes {
 		l.bad = fmt.Errorf("follow the chain: %d prefixes, at most %d", len(c.Prefixes), maxPrefixes)
 	}
@@ -283,8 +285,15 @@ func (l *Light) ask(ctx context.Context, k kind, question func(minimum crowd.Hei
 		s, next, minimum := l.session, l.next, l.head.Height
 		l.mu.Unlock()
 		if s != nil {
-			f, err := s.call(ctx, k, question(minimum))
+			once, cancel := ctx, context.CancelFunc(func() {})
+			if k != kHeader { // which may be of a block that has yet to come
+				once, cancel = context.WithTimeout(ctx, l.patience)
+			}
+			f, err := s.call(once, k, question(minimum))
+			cancel()
 			switch {
+			case err != nil && once.Err() != nil && ctx.Err() == nil:
+				why = s.lied(fmt.Errorf("no answer in %v", l.patience))
 			case err == nil && f.Kind == kError:
 				b, err := body[errorBody](f)
 				if err == nil {

@@ -33,7 +33,9 @@ type Wallet struct {
 
 const (
 	walletPatience = 10 * time.Second // before the same transaction is offered again
-	walletTries    = 8                // nonces to try before something else must be wrong
+	walletTries    = 32               // nonces to try before something else must be wrong
+	minWait        = 2 * time.Millisecond
+	maxWaitNonce   = 250 * time.Millisecond // for the block of another transaction of the same key
 )
 
 // NewWallet signs for k and sends through c.
@@ -55,6 +57,7 @@ func (w *Wallet) Send(ctx context.Context, m ledger.Message) (Included, error) {
 	case <-ctx.Done():
 		return Included{}, fmt.Errorf("wait for the wallet: %w", ctx.Err())
 	}
+	wait := minWait
 	for range walletTries {
 		if !w.known {
 			nonce, err := w.account(ctx)
@@ -80,14 +83,22 @@ func (w *Wallet) Send(ctx context.Context, m ledger.Message) (Included, error) {
 		}
 		used := w.nonce
 		w.known = false
-		if in.Hearsay {
-			nonce, err := w.account(ctx)
-			if err != nil {
-				return Included{}, err
+		if w.nonce, err = w.account(ctx); err != nil {
+			return Included{}, err
+		}
+		w.known = true
+		switch {
+		case w.nonce > used && in.Hearsay:
+			return Included{}, fmt.Errorf("send %T: %w %d", m, ErrNonceTaken, used)
+		case w.nonce <= used: // another wallet's is on its way
+			t := time.NewTimer(wait)
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+				return Included{}, fmt.Errorf("send %T: %w", m, ctx.Err())
 			}
-			if nonce > used {
-				return Included{}, fmt.Errorf("send %T: %w %d", m, ErrNonceTaken, used)
-			}
+			wait = min(2*wait, maxWaitNonce)
 		}
 	}
 	return Included{}, fmt.Errorf("send %T: no nonce of %d tries fits", m, walletTries)

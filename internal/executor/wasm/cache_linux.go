@@ -131,7 +131,7 @@ func (c *cache) key(f *os.File) (key, error) {
 		return k, nil
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%s\x00", cacheFormat, c.engine, engineVersion, runtime.GOARCH)
+	fmt.Fprintf(h, "%s\x00%s\x00%s\x00", cacheFormat, engineVersions[c.engine], runtime.GOARCH)
 	if _, err := io.Copy(h, io.LimitReader(f, maxProgramFile+1)); err != nil {
 		return key{}, err
 	}

@@ -18,12 +18,11 @@ import (
 
 // Bounds on a worker process, beside its rlimits and cgroup.
 const (
-	maxThreads  = 512
-	workerFDs   = maxNodes + 2*maxFDs + 64
-	workerStack = 16 << 20 // native stack of a thread
-	// maxWasmStack is what of it a program may use: three times what the depth limit
-	// of instrumented code needs, so that the engine's own limit is not met.
-	maxWasmStack = 3 * instrument.StackBytes
+	maxThreads = 512
+	workerFDs  = maxNodes + 2*maxFDs + 64
+	// workerStack is the native stack of a thread. What a program may use of it is
+	// instrument.StackBytes, more than the depth limit of instrumented code needs.
+	workerStack = 8 << 20
 	// overhead is what a worker needs beside a program's memory and /tmp.
 	overhead  = 2 << 30 // address space that is writable: Go's arenas, thread stacks, code
 	liveEvery = 50 * time.Millisecond

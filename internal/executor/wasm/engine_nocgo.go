@@ -6,4 +6,5 @@ var engineNames = []string{Wazero}
 
 var engines = map[string]func() (engine, error){Wazero: newWazero}
 
-const engineVersion = wazeroVersion
+// engineVersions are part of the cache key: code of another version is never loaded.
+var engineVersions = map[string]string{Wazero: wazeroVersion}

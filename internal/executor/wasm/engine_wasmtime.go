@@ -15,10 +15,8 @@ var engineNames = []string{Wasmtime, Wazero}
 
 var engines = map[string]func() (engine, error){Wasmtime: newWasmtime, Wazero: newWazero}
 
-// wasmtimeVersion is part of the cache key: code of another version is never loaded.
-const wasmtimeVersion = "wasmtime-43.0.2"
-
-const engineVersion = wasmtimeVersion + " " + wazeroVersion
+// engineVersions are part of the cache key: code of another version is never loaded.
+var engineVersions = map[string]string{Wasmtime: "wasmtime-43.0.2", Wazero: wazeroVersion}
 
 type wasmtimeEngine struct {
 	engine *wasmtime.Engine
@@ -56,7 +54,8 @@ func newWasmtime() (engine, error) {
 	c.SetConsumeFuel(false)
 	c.SetEpochInterruption(false)
 	c.SetCraneliftOptLevel(wasmtime.OptLevelSpeed)
-	c.SetMaxWasmStack(maxWasmStack)
+	c.SetMemoryInitCOWSet(false) // it wants memfd_create, which a worker may not call
+	c.SetMaxWasmStack(instrument.StackBytes)
 	e := &wasmtimeEngine{engine: wasmtime.NewEngineWithConfig(c)}
 	e.linker = wasmtime.NewLinker(e.engine)
 	for i := range functions {

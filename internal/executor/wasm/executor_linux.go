@@ -258,7 +258,8 @@ func (e *Executor) give(p *process) {
 	if !e.closed {
 		e.idle, old = append(e.idle, p), nil
 		if len(e.idle) > e.config.Workers {
-			old, e.idle = e.idle[0], slices.Delete(e.idle, 0, 1)
+			old = e.idle[0]
+			e.idle = slices.Delete(e.idle, 0, 1)
 		}
 	}
 	e.mu.Unlock()
@@ -319,11 +320,11 @@ func (e *Executor) run(ctx context.Context, s *executor.Spec, io executor.IO) (e
 
 // Engine is the name and version of what runs programs.
 func (e *Executor) Engine() string {
-	if e.config.Engine == Wazero {
-		return wazeroVersion
-	}
-	return engineVersion
+	return engineVersions[e.config.Engine]
 }
+
+// errSlow tells our own deadlines from the caller's.
+var errSlow = errors.New("time is up")
 
 var errUnloaded = errors.New("compiled code could not be loaded")
 
@@ -337,7 +338,7 @@ func machineMemory() uint64 {
 
 // compile has a worker that has seen nothing else compile a program, and ends it.
 func (e *Executor) compile(ctx context.Context, program, code *os.File) (compiled, error) {
-	ctx, cancel := context.WithTimeout(ctx, compileTime)
+	ctx, cancel := context.WithTimeoutCause(ctx, compileTime, errSlow)
 	defer cancel()
 	p, err := e.take(ctx, key{})
 	if err != nil {
@@ -369,8 +370,8 @@ func (e *Executor) compile(ctx context.Context, program, code *os.File) (compile
 func (p *process) fault(ctx context.Context, doing string, err error) *executor.Fault {
 	var f *executor.Fault
 	switch {
-	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		return executor.Faultf(executor.Timeout, "%s: %w", doing, context.DeadlineExceeded)
+	case errors.Is(context.Cause(ctx), errSlow):
+		return executor.Faultf(executor.Timeout, "%s: %w", doing, errSlow)
 	case ctx.Err() != nil:
 		return &executor.Fault{Kind: executor.Cancelled, Err: context.Cause(ctx)}
 	case errors.As(err, &f):
@@ -379,9 +380,6 @@ func (p *process) fault(ctx context.Context, doing string, err error) *executor.
 	p.end() // so that all it said is here
 	return executor.Faultf(executor.Crashed, "%s: %w (%v); it said %q", doing, err, p.cmd.ProcessState, p.stderr)
 }
-
-// errWall tells our own deadline from the caller's.
-var errWall = errors.New("wall time limit")
 
 func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO, k key, c *code) (r executor.Result, err error) {
 	x, err := openSession(s)
@@ -411,7 +409,7 @@ func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO
 	defer l.finish()
 
 	began, cpu := time.Now(), p.cpu()
-	ctx, cancel := context.WithTimeoutCause(ctx, s.Limits.Wall, errWall)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.Limits.Wall, errSlow)
 	defer cancel()
 	stop := context.AfterFunc(ctx, p.kill)
 	d, err := p.serve(x, s, c, p.program != k, l)
@@ -419,8 +417,6 @@ func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO
 		err = errors.New("the worker was killed")
 	}
 	switch {
-	case errors.Is(context.Cause(ctx), errWall) && err != nil:
-		return r, executor.Faultf(executor.Timeout, "%v passed", s.Limits.Wall)
 	case err != nil:
 		return r, p.fault(ctx, "run", err)
 	case d.Unloaded:

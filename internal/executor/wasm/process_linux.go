@@ -24,29 +24,26 @@ type process struct {
 	conn   *net.UnixConn
 	layers []string
 	group  *cgroup // nil: none
-	stderr *tail
+	stderr *said
 
 	buf     []byte
 	program key // loaded; zero: it has never seen one
 }
 
-// tail keeps the last bytes that a worker says on stderr before it dies.
-type tail struct {
+// said keeps the first bytes that a worker says on stderr: where Go dies, the reason comes first.
+type said struct {
 	mu sync.Mutex
 	b  []byte // guarded by mu
 }
 
-const maxTail = 4 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
+func (t *said) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.b = append(t.b, p[max(0, len(p)-maxTail):]...)
-	t.b = t.b[max(0, len(t.b)-maxTail):]
+	t.b = append(t.b, p[:min(len(p), maxReason-len(t.b))]...)
 	return len(p), nil
 }
 
-func (t *tail) String() string {
+func (t *said) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return clip(string(t.b))
@@ -85,7 +82,7 @@ func (c *Config) start(ctx context.Context, fork func(func() error) error) (*pro
 		theirs.Close()
 		return nil, fmt.Errorf("socket to worker: %w", err)
 	}
-	p := &process{conn: conn.(*net.UnixConn), stderr: &tail{}, buf: make([]byte, maxMessage+1)}
+	p := &process{conn: conn.(*net.UnixConn), stderr: &said{}, buf: make([]byte, maxMessage+1)}
 	p.cmd = exec.Command(c.Command[0], c.Command[1:]...)
 	p.cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
 	p.cmd.Dir = "/"

@@ -69,12 +69,12 @@ const (
 // instruction; the figures are what the calls cost on the reference machine,
 // rounded up, so that no program buys host time below its price.
 const (
-	gasCall   = 1_500  // crossing into the host and back
-	gasFile   = 5_000  // a system call on an open file
-	gasPath   = 20_000 // walking a path, asking the parent for a file or a listing
-	gasCreate = 60_000 // a new file on disk
-	gasEntry  = 200    // one name of a folder
-	gasByte   = 1      // one byte moved
+	gasCall   = 1_500   // crossing into the host and back
+	gasFile   = 5_000   // a system call on an open file
+	gasPath   = 20_000  // walking a path, asking the parent for a file or a listing
+	gasCreate = 250_000 // a new file on disk
+	gasEntry  = 200     // one name of a folder
+	gasByte   = 1       // one byte moved
 )
 
 // function is one host function. All return an errno but proc_exit.

@@ -304,12 +304,17 @@ func (e *Executor) run(ctx context.Context, s *executor.Spec, io executor.IO) (e
 		return none, executor.Faultf(executor.BadSpec, "program: %w", err)
 	}
 	defer file.Close()
+	x, err := openSession(s)
+	if err != nil {
+		return none, err
+	}
+	defer x.close()
 	for again := true; ; again = false {
 		c, err := e.cache.get(ctx, k, s.Program, e.compile)
 		if err != nil {
 			return none, err
 		}
-		r, err := e.runCode(ctx, s, io, k, c)
+		r, err := e.runCode(ctx, s, io, x, k, c)
 		if !errors.Is(err, errUnloaded) || !again {
 			r.Engine = e.Engine()
 			return r, err
@@ -381,12 +386,8 @@ func (p *process) fault(ctx context.Context, doing string, err error) *executor.
 	return executor.Faultf(executor.Crashed, "%s: %w (%v); it said %q", doing, err, p.cmd.ProcessState, p.stderr)
 }
 
-func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO, k key, c *code) (r executor.Result, err error) {
-	x, err := openSession(s)
-	if err != nil {
-		return r, err
-	}
-	defer x.close()
+// runCode runs compiled code in a worker.
+func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO, x *session, k key, c *code) (r executor.Result, err error) {
 	if c.file == nil {
 		return executor.Result{Status: crowd.Invalid, Reason: c.invalid}, nil
 	}

@@ -80,6 +80,7 @@ const (
 	maxNesting   = 1 << 16   // Go nests a block for each point where a function can resume
 	maxLabels    = 1 << 16   // of a br_table
 	maxPages     = 1 << 16
+	maxWork      = 1 << 28 // values moved while validating, beyond two per byte: a second at most
 	// uncheckedGas bounds the static gas of a function's blocks that do not test the gas.
 	uncheckedGas = 1 << 16
 	frameUnit    = 64

@@ -28,6 +28,7 @@ func TestSemantics(t *testing.T) {
 		{"if without else, taken", withF("(param i32) (result i32)", "local.get 0 if (i32.store (i32.const 0) (i32.const 7)) end (i32.load (i32.const 0))"), []uint64{1}, "7 ", ""},
 		{"if without else, skipped", withF("(param i32) (result i32)", "local.get 0 if (i32.store (i32.const 0) (i32.const 7)) end (i32.load (i32.const 0))"), []uint64{0}, "0 ", ""},
 		{"if else with results", withF("(param i32) (result i32)", "local.get 0 if (result i32) i32.const 1 else i32.const 2 end"), []uint64{0}, "2 ", ""},
+		{"if else with parameters", withF("(param i32) (result i64)", "i64.const 10 i32.const 3 local.get 0 if (param i64 i32) (result i64) drop else i64.extend_i32_s i64.sub end"), []uint64{0}, "7 ", ""},
 		{"return from the depth", withF("(param i32) (result i32)", "block loop local.get 0 if i32.const 5 return end br 1 end end i32.const 6"), []uint64{1}, "5 ", ""},
 		{"branch to the outermost label", withF("(param i32) (result i32)", "i32.const 8 local.get 0 br_if 0 drop i32.const 9"), []uint64{1}, "8 ", ""},
 		{"branch table", withF("(param i32) (result i32)",

@@ -195,6 +195,8 @@ func TestDepth(t *testing.T) {
 		{"mutual", `(memory (export "memory") 1) (func $f (export "f") call $g) (func $g ` + count + ` call $f)`, 8192},
 		{"two units", `(memory (export "memory") 1) (func $f (export "f") (param i32) ` + count + ` local.get 0 call $f)`, 8192},
 		{"many locals", `(memory (export "memory") 1) (func $f (export "f") (local ` + locals + `) ` + count + ` call $f)`, 16384 / 51},
+		{"many operands", `(memory (export "memory") 1) (func $f (export "f") ` + count + strings.Repeat("(i32.load (i32.const 8))", 500) + ` call $f ` + strings.Repeat("i32.add ", 499) + `drop)`, 16384 / 63},
+		{"many results", `(memory (export "memory") 1) (func $f (export "f") (result` + strings.Repeat(" i32", 100) + `) ` + count + ` call $f)`, 16384 / 25},
 		{"one huge leaf", `(memory (export "memory") 1) (func $g (local ` + vectors + `) ` + count + `) (func (export "f") (call $g) (call $g) (call $h)) (func $h (local ` + vectors + `) (call $g) (call $h))`, 2},
 	}
 	for _, tt := range table {
@@ -399,6 +401,12 @@ func TestRefused(t *testing.T) {
 		{"export twice", assemble([]byte{5, 1, 0, 1}, []byte{7, 2, 1, 'm', 2, 0, 1, 'm', 2, 0}), "twice"},
 		{"name", assemble([]byte{5, 1, 0, 1}, []byte{7, 1, 1, 0xff, 2, 0}), "UTF-8"},
 		{"extended constant", wat(t, `(module (global i32 (i32.add (i32.const 1) (i32.const 2))))`), "constant"},
+		{"data outside", wat(t, `(module (memory 1) (data (i32.const 65530) "1234567"))`), "does not fit"},
+		{"elements outside", wat(t, `(module (table 1 funcref) (func) (elem (i32.const 1) 0))`), "does not fit"},
+		{"operands", code(none, opI32Add), "the stack is empty"},
+		{"types of operands", code(none, opI32Const, 0, opI64Const, 0, opI32Add, 0x1a), "i32 wanted, got i64"},
+		{"typed select of other values", code(none, opI32Const, 0, opI32Const, 0, opI32Const, 0, 0x1c, 1, f32, 0x1a), "f32 wanted, got i32"},
+		{"values left", code(none, opI32Const, 0), "too many"},
 		{"pages", assemble([]byte{5, 1, 0, 0x81, 0x80, 4}), "limits"},
 	}
 	for _, tt := range table {

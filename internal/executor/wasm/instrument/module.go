@@ -4,6 +4,11 @@ import "slices"
 
 type funcType struct{ params, results []byte }
 
+type tableType struct {
+	refType byte
+	low     uint32 // entries at the start
+}
+
 type globalType struct {
 	valueType byte
 	mutable   bool
@@ -39,7 +44,7 @@ type module struct {
 	imported  int
 	functions []uint32 // type of each, imported first
 	declared  []bool   // functions to which references may be made in bodies
-	tables    []byte   // type of each
+	tables    []tableType
 	globals   []globalType
 	elements  []byte // type of each element segment
 	segments  int    // data segments announced before the code
@@ -271,7 +276,7 @@ func (m *module) readTables() {
 		if total += uint64(low); m.err == nil && total > MaxTable {
 			m.fail(at, "tables of more than %d entries", MaxTable)
 		}
-		m.tables = append(m.tables, t)
+		m.tables = append(m.tables, tableType{t, low})
 		b = append(b, t, 1)
 		b = uleb(b, uint64(low))
 		b = uleb(b, uint64(min(high, MaxTable)))
@@ -299,13 +304,13 @@ func (m *module) readGlobals() {
 }
 
 // constant reads a constant expression of type want: one instruction, and end. There are no
-// imported globals for it to name.
-func (m *module) constant(want byte) {
+// imported globals for it to name. An i32 is returned as well.
+func (m *module) constant(want byte) (value uint32) {
 	at := m.p
 	var got byte
 	switch op := m.u8(); op {
 	case opI32Const:
-		m.sleb(32)
+		value = uint32(m.sleb(32))
 		got = i32
 	case opI64Const:
 		m.sleb(64)
@@ -336,6 +341,15 @@ func (m *module) constant(want byte) {
 	if at := m.p; m.u8() != opEnd {
 		m.fail(at, "constant expression of several instructions")
 	}
+	return value
+}
+
+// fits refuses an active segment that does not fit into size. By the specification it traps when
+// the module is instantiated; wazero 1.12 lets elements pass.
+func (m *module) fits(at int, offset uint32, n int, size uint64) {
+	if m.err == nil && uint64(offset)+uint64(n) > size {
+		m.fail(at, "segment of %d at %d does not fit into %d", n, offset, size)
+	}
 }
 
 // reference reads the index of a function that may then be referred to.
@@ -345,14 +359,17 @@ func (m *module) reference() {
 	}
 }
 
-// table reads the index of a table and returns its type.
-func (m *module) table() byte {
+// tableIndex reads the index of a table.
+func (m *module) tableIndex() tableType {
 	n := m.index(len(m.tables), "table")
 	if m.err != nil {
-		return unknown
+		return tableType{}
 	}
 	return m.tables[n]
 }
+
+// table reads the index of a table and returns its element type.
+func (m *module) table() byte { return m.tableIndex().refType }
 
 func (m *module) function() uint32 { return m.index(len(m.functions), "function") }
 
@@ -407,17 +424,19 @@ func (m *module) readElements() {
 		m.fail(at, "element segment of kind %d", flags)
 		return
 	}
-	var t byte
-	if flags&1 == 0 { // active
+	var t tableType
+	var offset uint32
+	active := flags&1 == 0
+	if active {
 		switch {
 		case flags&2 != 0:
-			t = m.table()
+			t = m.tableIndex()
 		case len(m.tables) == 0:
 			m.fail(at, "no table 0")
 		default:
 			t = m.tables[0]
 		}
-		m.constant(i32)
+		offset = m.constant(i32)
 	}
 	expressions := flags&4 != 0
 	kind := funcref
@@ -428,11 +447,15 @@ func (m *module) readElements() {
 			m.fail(m.p-1, "elements of kind %d", k)
 		}
 	}
-	if m.err == nil && flags&1 == 0 && kind != t {
-		m.fail(at, "elements of type %s in a table of %s", typeName(kind), typeName(t))
+	if m.err == nil && active && kind != t.refType {
+		m.fail(at, "elements of type %s in a table of %s", typeName(kind), typeName(t.refType))
 	}
 	m.elements = append(m.elements, kind)
-	for range m.count(len(m.b), "elements") {
+	n := m.count(len(m.b), "elements")
+	if active {
+		m.fits(at, offset, n, uint64(t.low))
+	}
+	for range n {
 		if expressions {
 			m.constant(kind)
 		} else {
@@ -447,18 +470,23 @@ func (m *module) readElements() {
 func (m *module) readData() {
 	at := m.p
 	flags := m.u32()
+	var offset uint32
 	switch flags {
 	case 0, 2:
 		if flags == 2 {
 			m.index(1, "memory")
 		}
 		m.memory()
-		m.constant(i32)
+		offset = m.constant(i32)
 	case 1:
 	default:
 		m.fail(at, "data segment of kind %d", flags)
 	}
-	m.skip(m.count(len(m.b), "bytes of data"))
+	n := m.count(len(m.b), "bytes of data")
+	if flags != 1 {
+		m.fits(at, offset, n, uint64(m.info.MinPages)<<16)
+	}
+	m.skip(n)
 }
 
 func (m *module) readCode() {

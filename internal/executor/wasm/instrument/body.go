@@ -206,7 +206,7 @@ func (c *coder) instruction() {
 		c.sized(start, costGrow, opI64Mul, costPage)
 		return
 	case opBulk:
-		n := m.u32()
+		n := c.second()
 		if n >= uint32(len(bulk)) {
 			m.fail(start, "unknown opcode 0xfc %#x", n)
 			return
@@ -225,7 +225,7 @@ func (c *coder) instruction() {
 			return
 		}
 	case opVector:
-		n := m.u32()
+		n := c.second()
 		if n >= uint32(len(vector)) {
 			m.fail(start, "unknown opcode 0xfd %#x: relaxed vector instructions are not supported", n)
 			return
@@ -243,6 +243,18 @@ func (c *coder) instruction() {
 		}
 	}
 	c.prev = o.nan
+}
+
+// second reads the number that follows a prefix. Only its shortest form is accepted, because
+// wazero 1.12 runs another instruction where it is longer.
+func (c *coder) second() uint32 {
+	m := c.m
+	at := m.p
+	n := m.u32()
+	if m.err == nil && m.p-at > 1 && m.b[m.p-1] == 0 {
+		m.fail(at, "opcode not in its shortest form")
+	}
+	return n
 }
 
 // immediate reads what follows the opcode at start, which has the number op, and checks the operands.
@@ -308,15 +320,23 @@ func (c *coder) immediate(start int, o *opcode, op byte) {
 		}
 	case segmentTable:
 		n := m.index(len(m.elements), "element segment")
-		if t := m.table(); m.err == nil && t != m.elements[n] {
+		t := m.table()
+		switch {
+		case m.err != nil:
+		case t != m.elements[n].refType:
 			m.fail(start, "table and segment of different types")
+		case !m.elements[n].passive: // empty; as with data, wazero 1.12 does not clear it
+			m.fail(start, "table.init of a segment that is not passive")
 		}
 	case elementSegment:
 		m.index(len(m.elements), "element segment")
 	case dataSegment, segmentZero:
-		m.index(m.segments, "data segment")
+		n := m.index(len(m.segments), "data segment")
 		if o.imm == segmentZero {
 			c.zero()
+			if m.err == nil {
+				m.segments[n] = true
+			}
 		}
 	case zero:
 		c.zero()

@@ -9,6 +9,11 @@ type tableType struct {
 	low     uint32 // entries at the start
 }
 
+type elementType struct {
+	refType byte
+	passive bool // not gone after the start
+}
+
 type globalType struct {
 	valueType byte
 	mutable   bool
@@ -46,8 +51,8 @@ type module struct {
 	declared  []bool   // functions to which references may be made in bodies
 	tables    []tableType
 	globals   []globalType
-	elements  []byte // type of each element segment
-	segments  int    // data segments announced before the code
+	elements  []elementType
+	segments  []bool // of each data segment announced before the code: a body initialises memory from it
 	counted   bool   // they were, and have not been met yet
 	start     int    // function index, or -1
 
@@ -127,7 +132,7 @@ func (m *module) rewrite() []byte {
 	if m.code == nil && len(m.functions) > m.imported {
 		m.fail(m.p, "functions without code")
 	}
-	if m.counted && m.segments > 0 {
+	if m.counted && len(m.segments) > 0 {
 		m.fail(m.p, "data segments are missing")
 	}
 	if m.err != nil {
@@ -179,19 +184,19 @@ func (m *module) section(id byte) {
 		if n := m.u32(); n > maxSegments {
 			m.fail(at, "%d data segments: too many", n)
 		} else {
-			m.segments, m.counted = int(n), true
+			m.segments, m.counted = make([]bool, n), true
 		}
 	case sectionCode:
 		m.readCode()
 	case sectionData:
 		at := m.p
 		n := m.count(maxSegments, "data segments")
-		if m.err == nil && m.counted && n != m.segments {
-			m.fail(at, "%d data segments, %d announced", n, m.segments)
+		if m.err == nil && m.counted && n != len(m.segments) {
+			m.fail(at, "%d data segments, %d announced", n, len(m.segments))
 		}
 		m.counted = false
-		for range n {
-			m.readData()
+		for i := range n {
+			m.readData(i)
 		}
 	}
 }
@@ -450,7 +455,7 @@ func (m *module) readElements() {
 	if m.err == nil && active && kind != t.refType {
 		m.fail(at, "elements of type %s in a table of %s", typeName(kind), typeName(t.refType))
 	}
-	m.elements = append(m.elements, kind)
+	m.elements = append(m.elements, elementType{kind, flags&3 == 1})
 	n := m.count(len(m.b), "elements")
 	if active {
 		m.fits(at, offset, n, uint64(t.low))
@@ -467,7 +472,7 @@ func (m *module) readElements() {
 	}
 }
 
-func (m *module) readData() {
+func (m *module) readData(i int) {
 	at := m.p
 	flags := m.u32()
 	var offset uint32
@@ -484,6 +489,10 @@ func (m *module) readData() {
 	}
 	n := m.count(len(m.b), "bytes of data")
 	if flags != 1 {
+		// An active segment is empty once the module runs; wazero 1.12 leaves it as it was.
+		if m.err == nil && i < len(m.segments) && m.segments[i] {
+			m.fail(at, "memory.init of an active segment")
+		}
 		m.fits(at, offset, n, uint64(m.info.MinPages)<<16)
 	}
 	m.skip(n)

@@ -200,7 +200,7 @@ func runnable(wasm []byte, info Info) bool {
 }
 
 // policies are the reasons for which we refuse what is valid elsewhere.
-var policies = []string{"not supported", "constant expression", "only functions", "takes floats", "tables", "memories", "does not fit"}
+var policies = []string{"not supported", "constant expression", "only functions", "takes floats", "tables", "memories", "does not fit", "shortest form", "active segment", "not passive"}
 
 // withoutCustom drops the custom sections, which wazero checks and we drop.
 func withoutCustom(wasm []byte) []byte {

@@ -53,7 +53,10 @@ func (c *coder) body(t funcType) {
 		if m.err != nil {
 			return
 		}
-		m.locals = append(m.locals, bytes.Repeat([]byte{t}, int(n))...)
+		m.spend(int(n))
+		for range n {
+			m.locals = append(m.locals, t)
+		}
 	}
 	groupBytes := m.b[groupsAt:m.p]
 
@@ -694,6 +697,9 @@ func (c *coder) close() {
 		c.dirties = true
 	}
 	c.done = append(c.done, c.block...)
+	if len(c.done) > maxBodyOut {
+		c.m.fail(c.m.p, "instrumented function exceeds %d bytes", maxBodyOut)
+	}
 	c.block = c.block[:0]
 	c.closed++
 }

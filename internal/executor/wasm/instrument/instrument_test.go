@@ -403,6 +403,7 @@ func TestRefused(t *testing.T) {
 		{"extended constant", wat(t, `(module (global i32 (i32.add (i32.const 1) (i32.const 2))))`), "constant"},
 		{"data outside", wat(t, `(module (memory 1) (data (i32.const 65530) "1234567"))`), "does not fit"},
 		{"elements outside", wat(t, `(module (table 1 funcref) (func) (elem (i32.const 1) 0))`), "does not fit"},
+		{"work", wat(t, `(module (type $t (func (param`+strings.Repeat(" i32", 1000)+`))) (func (type $t) unreachable `+strings.Repeat(" call 0", 1<<28/1000+1)+`))`), "too many values"},
 		{"init of an active segment", wat(t, `(module (memory 1) (data $d (i32.const 0) "x") (func (memory.init $d (i32.const 0) (i32.const 0) (i32.const 0))))`), "active segment"},
 		{"init of an active table segment", wat(t, `(module (table 1 funcref) (elem $e (i32.const 0) 0) (func (table.init $e (i32.const 0) (i32.const 0) (i32.const 0))))`), "not passive"},
 		{"long opcode", code(none, opVector, vectorConst|0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x1a), "shortest form"},

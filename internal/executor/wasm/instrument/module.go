@@ -57,8 +57,7 @@ type module struct {
 	start     int    // function index, or -1
 
 	stack
-	work  int    // values moved by popAll
-	whole []byte // the module
+	work int // values met by spend
 
 	typeCount, exportCount int
 	out                    [sectionCount + 1][]byte // content of each section to write
@@ -71,7 +70,6 @@ func (m *module) depth() uint32 { return uint32(len(m.globals) + 1) }
 
 func (m *module) rewrite() []byte {
 	wasm := m.b
-	m.whole = wasm
 	if len(wasm) > m.MaxModule {
 		m.fail(0, "%d bytes, more than %d", len(wasm), m.MaxModule)
 		return nil
@@ -509,7 +507,7 @@ func (m *module) readCode() {
 	section := m.b
 	for i := range n {
 		at := m.p
-		size := m.count(maxBody, "bytes of function")
+		size := m.count(maxBodyOut, "bytes of function")
 		if m.err != nil {
 			return
 		}

@@ -77,13 +77,16 @@ func (m *module) pushAll(types []byte) {
 	m.peak = max(m.peak, len(m.values))
 }
 
-// popAll takes values of the types given, the last one first. What it does in all is bounded
-// by maxWork: a two-byte branch can name a thousand values.
-func (m *module) popAll(types []byte) {
-	if m.work += len(types); m.work > maxWork+2*len(m.whole) {
-		m.fail(m.p, "too many values in blocks, branches and calls")
-		return
+// spend bounds the work that few bytes can cause: a branch of two can name a thousand values.
+func (m *module) spend(values int) {
+	if m.work += values; m.work > maxWork {
+		m.fail(m.p, "too many values in locals, blocks, branches and calls")
 	}
+}
+
+// popAll takes values of the types given, the last one first.
+func (m *module) popAll(types []byte) {
+	m.spend(len(types))
 	for i := len(types) - 1; i >= 0 && m.err == nil; i-- {
 		m.pop(types[i])
 	}

@@ -15,7 +15,10 @@ import (
 	"github.com/crowdcompute/crowd/internal/executor/wasm/instrument"
 )
 
-const wazeroVersion = "wazero-1.12.0"
+const (
+	wazeroVersion  = "wazero-1.12.0"
+	wazeroFeatures = api.CoreFeaturesV2
+)
 
 // wazeroEngine has no code that could be kept: its cache wants a folder, which a
 // worker does not have. So load compiles, once per worker.
@@ -42,8 +45,7 @@ var errStopped = errors.New("stopped")
 
 func newWazero() (engine, error) {
 	ctx := context.Background()
-	features := api.CoreFeaturesV2
-	e := &wazeroEngine{runtime: wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(features))}
+	e := &wazeroEngine{runtime: wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(wazeroFeatures))}
 	b := e.runtime.NewHostModuleBuilder(wasiModule)
 	for i := range functions {
 		f := &functions[i]
@@ -84,16 +86,20 @@ func (r *wazeroRun) memory() []byte {
 func (r *wazeroRun) gas() int64     { return int64(r.gasLeft.Get()) }
 func (r *wazeroRun) setGas(n int64) { r.gasLeft.Set(uint64(n)) }
 
+// compile only validates, which is quickest with the interpreter.
 func (e *wazeroEngine) compile(module []byte) ([]byte, error) {
-	m, err := e.runtime.CompileModule(context.Background(), module)
+	ctx := context.Background()
+	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(wazeroFeatures))
+	defer r.Close(ctx)
+	m, err := r.CompileModule(ctx, module)
 	if err != nil {
 		return nil, err
 	}
 	start := m.ExportedFunctions()[startExport]
 	if start == nil || len(start.ParamTypes())+len(start.ResultTypes()) != 0 {
-		return nil, errors.Join(errNoStart, m.Close(context.Background()))
+		return nil, errNoStart
 	}
-	return module, m.Close(context.Background())
+	return module, nil
 }
 
 func (e *wazeroEngine) load(code []byte) (program, error) {

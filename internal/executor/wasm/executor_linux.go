@@ -258,7 +258,8 @@ func (e *Executor) give(p *process) {
 	if !e.closed {
 		e.idle, old = append(e.idle, p), nil
 		if len(e.idle) > e.config.Workers {
-			old, e.idle = e.idle[0], slices.Delete(e.idle, 0, 1)
+			old = e.idle[0]
+			e.idle = slices.Delete(e.idle, 0, 1)
 		}
 	}
 	e.mu.Unlock()
@@ -303,12 +304,17 @@ func (e *Executor) run(ctx context.Context, s *executor.Spec, io executor.IO) (e
 		return none, executor.Faultf(executor.BadSpec, "program: %w", err)
 	}
 	defer file.Close()
+	x, err := openSession(s)
+	if err != nil {
+		return none, err
+	}
+	defer x.close()
 	for again := true; ; again = false {
 		c, err := e.cache.get(ctx, k, s.Program, e.compile)
 		if err != nil {
 			return none, err
 		}
-		r, err := e.runCode(ctx, s, io, k, c)
+		r, err := e.runCode(ctx, s, io, x, k, c)
 		if !errors.Is(err, errUnloaded) || !again {
 			r.Engine = e.Engine()
 			return r, err
@@ -322,6 +328,9 @@ func (e *Executor) Engine() string {
 	return engineVersions[e.config.Engine]
 }
 
+// errSlow tells our own deadlines from the caller's.
+var errSlow = errors.New("time is up")
+
 var errUnloaded = errors.New("compiled code could not be loaded")
 
 func machineMemory() uint64 {
@@ -334,7 +343,7 @@ func machineMemory() uint64 {
 
 // compile has a worker that has seen nothing else compile a program, and ends it.
 func (e *Executor) compile(ctx context.Context, program, code *os.File) (compiled, error) {
-	ctx, cancel := context.WithTimeout(ctx, compileTime)
+	ctx, cancel := context.WithTimeoutCause(ctx, compileTime, errSlow)
 	defer cancel()
 	p, err := e.take(ctx, key{})
 	if err != nil {
@@ -366,8 +375,8 @@ func (e *Executor) compile(ctx context.Context, program, code *os.File) (compile
 func (p *process) fault(ctx context.Context, doing string, err error) *executor.Fault {
 	var f *executor.Fault
 	switch {
-	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		return executor.Faultf(executor.Timeout, "%s: %w", doing, context.DeadlineExceeded)
+	case errors.Is(context.Cause(ctx), errSlow):
+		return executor.Faultf(executor.Timeout, "%s: %w", doing, errSlow)
 	case ctx.Err() != nil:
 		return &executor.Fault{Kind: executor.Cancelled, Err: context.Cause(ctx)}
 	case errors.As(err, &f):
@@ -377,15 +386,8 @@ func (p *process) fault(ctx context.Context, doing string, err error) *executor.
 	return executor.Faultf(executor.Crashed, "%s: %w (%v); it said %q", doing, err, p.cmd.ProcessState, p.stderr)
 }
 
-// errWall tells our own deadline from the caller's.
-var errWall = errors.New("wall time limit")
-
-func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO, k key, c *code) (r executor.Result, err error) {
-	x, err := openSession(s)
-	if err != nil {
-		return r, err
-	}
-	defer x.close()
+// runCode runs compiled code in a worker.
+func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO, x *session, k key, c *code) (r executor.Result, err error) {
 	if c.file == nil {
 		return executor.Result{Status: crowd.Invalid, Reason: c.invalid}, nil
 	}
@@ -408,7 +410,7 @@ func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO
 	defer l.finish()
 
 	began, cpu := time.Now(), p.cpu()
-	ctx, cancel := context.WithTimeoutCause(ctx, s.Limits.Wall, errWall)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.Limits.Wall, errSlow)
 	defer cancel()
 	stop := context.AfterFunc(ctx, p.kill)
 	d, err := p.serve(x, s, c, p.program != k, l)
@@ -416,8 +418,6 @@ func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO
 		err = errors.New("the worker was killed")
 	}
 	switch {
-	case errors.Is(context.Cause(ctx), errWall) && err != nil:
-		return r, executor.Faultf(executor.Timeout, "%v passed", s.Limits.Wall)
 	case err != nil:
 		return r, p.fault(ctx, "run", err)
 	case d.Unloaded:

@@ -9,10 +9,15 @@ import (
 	"testing"
 )
 
-// The test binary is its own worker, as the crowd binary is.
+// The test binary is its own worker, as the crowd binary is; and a few workers
+// that have been taken over by a hostile program.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "wasm-worker" {
-		if err := Worker(context.Background()); err != nil {
+	if len(os.Args) >= 2 && os.Args[1] == "wasm-worker" {
+		serve := Worker
+		if len(os.Args) == 3 {
+			serve = func(context.Context) error { return betray(os.Args[2]) }
+		}
+		if err := serve(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -8,11 +8,17 @@
 
 static volatile int sink;
 
+// deep uses up the stack that C keeps in linear memory, calls the engine's.
+static int (*volatile deeper)(int);
 static int deep(int n) {
 	volatile char frame[64];
 	frame[n & 63] = n;
-	return deep(n + 1) + frame[(n + 1) & 63];
+	return deeper(n + 1) + frame[(n + 1) & 63];
 }
+
+static int calls(int n);
+static int (*volatile again)(int) = calls;
+static int calls(int n) { return again(n + 1) + n; }
 
 int main(int argc, char **argv) {
 	const char *how = argc > 1 ? argv[1] : "";
@@ -20,13 +26,14 @@ int main(int argc, char **argv) {
 	fflush(stdout);
 	if (!strcmp(how, "loop")) for (;;) sink++;
 	if (!strcmp(how, "trap")) __builtin_trap();
-	if (!strcmp(how, "divide")) { sink = 0; sink = 1 / sink; }
+	if (!strcmp(how, "divide")) { sink = 0; sink = 7 / sink; }
 	if (!strcmp(how, "bounds")) sink = *(volatile int *)0xfffffff0;
-	if (!strcmp(how, "deep")) return deep(0);
+	if (!strcmp(how, "deep")) { deeper = deep; return deep(0); }
+	if (!strcmp(how, "calls")) return again(0);
 	if (!strcmp(how, "abort")) abort();
 	if (!strcmp(how, "memory")) {
 		size_t total = 0;
-		for (char *p; (p = malloc(1 << 20)); total++) memset(p, 1, 1 << 20);
+		for (char *volatile p; (p = malloc(1 << 20)); total++) memset(p, 1, 1 << 20);
 		printf("%zu MiB, then no more\n", total);
 		return 3;
 	}

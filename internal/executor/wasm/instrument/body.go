@@ -1,5 +1,7 @@
 package instrument
 
+import "bytes"
+
 // coder rewrites function bodies one after the other. Its buffers live on between them.
 //
 // A body is cut into basic blocks. The instructions of the current one are gathered in block,
@@ -10,18 +12,18 @@ type coder struct {
 	types []byte // types added for exitType
 
 	// of the function being rewritten
-	done    []byte  // finished blocks
-	block   []byte  // the current block
-	copied  int     // input up to here is in done and block, or was replaced
-	frames  []frame // open control constructs; frames[0] is the function
-	exit    frame   // the function's, when it has been closed
-	locals  uint32  // of the guest, parameters included
-	temps   []byte  // types of our locals, which follow the guest's; the first is the gas
-	entry   int64   // price of the first block, which the prologue takes
-	closed  int     // blocks finished
-	static  int64   // prices of the blocks that do not test the gas
-	dirties bool    // some block leaves the local ahead of the global
-	calls   bool    // some reachable call can lead back into the module
+	done    []byte   // finished blocks
+	block   []byte   // the current block
+	copied  int      // input up to here is in done and block, or was replaced
+	labels  []uint32 // of the br_table being read
+	exit    frame    // the function's, when it has been closed
+	locals  uint32   // of the guest, parameters included
+	temps   []byte   // types of our locals, which follow the guest's; the first is the gas
+	entry   int64    // price of the first block, which the prologue takes
+	closed  int      // blocks finished
+	static  int64    // prices of the blocks that do not test the gas
+	dirties bool     // some block leaves the local ahead of the global
+	calls   bool     // some reachable call can lead back into the module
 
 	// of the current block
 	cost  int64
@@ -33,45 +35,40 @@ type coder struct {
 	prev  uint8 // how the previous instruction met NaN bits
 }
 
-type frame struct {
-	op     byte // opBlock, opLoop, opIf, opElse; 0 for the function
-	dead   bool // entered in dead code
-	target bool // a reachable branch leads here
-	arity  int  // values that a branch to it carries
-}
-
 // body reads one function of type t, which ends where the reader's bytes end, and appends it.
 func (c *coder) body(t funcType) {
 	m := c.m
 	start := m.p
-	frameSize := frameUnit + valueBytes(t.params) + valueBytes(t.results)
+	m.locals = append(m.locals[:0], t.params...)
 	total := uint64(len(t.params))
 	groups := m.count(maxLocals, "groups of locals")
 	groupsAt := m.p
 	for range groups {
 		at := m.p
 		n := uint64(m.u32())
-		size := valueBytes([]byte{m.valueType()})
+		t := m.valueType()
 		if total += n; m.err == nil && total > maxLocals {
 			m.fail(at, "function with more than %d locals", maxLocals)
 		}
 		if m.err != nil {
 			return
 		}
-		frameSize += size * int(n)
+		m.spend(int(n))
+		for range n {
+			m.locals = append(m.locals, t)
+		}
 	}
 	groupBytes := m.b[groupsAt:m.p]
-	units := (frameSize + frameUnit - 1) / frameUnit
 
 	c.done, c.block, c.copied = c.done[:0], c.block[:0], m.p
-	c.frames = append(c.frames[:0], frame{arity: len(t.results)})
+	m.values, m.peak = m.values[:0], 0
+	m.frames = append(m.frames[:0], frame{funcType: funcType{results: t.results}})
 	c.locals, c.temps = uint32(total), append(c.temps[:0], i64)
 	c.entry, c.closed, c.static, c.dirties, c.calls = 0, 0, 0, false, false
 	c.dead = false
 	c.begin(true)
-	c.cost = costFrame * int64(units)
 
-	for len(c.frames) > 0 {
+	for len(m.frames) > 0 {
 		if c.instruction(); m.err != nil {
 			return
 		}
@@ -82,6 +79,9 @@ func (c *coder) body(t funcType) {
 	}
 
 	// Prologue, body, epilogue.
+	frameSize := frameUnit + valueBytes(m.locals) + valueBytes(t.results) + 8*max(0, m.peak-frameUnit/8)
+	units := (frameSize + frameUnit - 1) / frameUnit
+	c.entry += costFrame * int64(units)
 	deep := c.calls || units > 4
 	depth := m.depth()
 	b := c.block[:0]
@@ -143,7 +143,7 @@ func valueBytes(types []byte) (n int) {
 	return n
 }
 
-// instruction reads one instruction and does what it asks for.
+// instruction reads one instruction, checks it and does what it asks for.
 func (c *coder) instruction() {
 	m := c.m
 	start := m.p
@@ -154,34 +154,30 @@ func (c *coder) instruction() {
 		c.open(op, start)
 		return
 	case opElse:
-		f := &c.frames[len(c.frames)-1]
+		f := m.frames[len(m.frames)-1]
 		if f.op != opIf {
 			m.fail(start, "else without if")
 			return
 		}
+		m.leave()
+		m.enter(opElse, f.dead, f.funcType)
+		m.frames[len(m.frames)-1].target = f.target
 		c.finish(start)
-		f.op, c.dead = opElse, f.dead
+		c.dead = f.dead
 		return
 	case opEnd:
 		c.end(start)
 		return
-	case opBr, opBrIf:
-		c.branch(costOp, m.index(len(c.frames), "label"))
+	case opBr, opBrIf, opBrTable:
+		c.branch(op)
 		c.finish(start)
-		c.dead = c.dead || op == opBr
-		return
-	case opBrTable:
-		for range m.count(maxLabels, "labels") {
-			c.branch(0, m.index(len(c.frames), "label"))
-		}
-		c.branch(costTable, m.index(len(c.frames), "label"))
-		c.finish(start)
-		c.dead = true
+		c.dead = c.dead || op != opBrIf
 		return
 	case opReturn:
-		c.leave(start)
+		c.toEpilogue(start)
 		return
 	case opUnreachable:
+		m.jumped()
 		if !c.dead && c.dirty {
 			c.sync(start)
 			c.block = c.flush(c.block)
@@ -192,26 +188,34 @@ func (c *coder) instruction() {
 		c.dead = true
 		return
 	case opCall:
-		c.call(start, costCall, int(m.function()) < m.imported)
+		n := m.function()
+		if m.err == nil {
+			c.call(start, costCall, int(n) < m.imported, m.types[m.functions[n]])
+		}
 		return
 	case opIndirect:
-		m.index(len(m.types), "type")
-		m.index(m.tables, "table")
-		c.calls = c.calls || !c.dead
-		c.call(start, costIndirect, true) // perhaps to an import
+		t := m.index(len(m.types), "type")
+		if m.table() != funcref && m.err == nil {
+			m.fail(start, "indirect call through a table of externref")
+		}
+		m.pop(i32)
+		if m.err == nil {
+			c.calls = c.calls || !c.dead
+			c.call(start, costIndirect, true, m.types[t]) // perhaps to an import
+		}
 		return
 	case opMemoryGrow:
-		c.immediate(start, zero)
+		c.immediate(start, o, op)
 		c.sized(start, costGrow, opI64Mul, costPage)
 		return
 	case opBulk:
-		n := m.u32()
+		n := c.second()
 		if n >= uint32(len(bulk)) {
 			m.fail(start, "unknown opcode 0xfc %#x", n)
 			return
 		}
 		o = &bulk[n]
-		c.immediate(start, o.imm)
+		c.immediate(start, o, byte(n))
 		switch n {
 		case bulkMemoryInit, bulkMemoryCopy, bulkMemoryFill:
 			c.sized(start, costBulk, opI64ShrU, bulkBytesShift)
@@ -224,15 +228,15 @@ func (c *coder) instruction() {
 			return
 		}
 	case opVector:
-		n := m.u32()
+		n := c.second()
 		if n >= uint32(len(vector)) {
 			m.fail(start, "unknown opcode 0xfd %#x: relaxed vector instructions are not supported", n)
 			return
 		}
 		o = &vector[n]
-		c.immediate(start, o.imm)
+		c.immediate(start, o, byte(n))
 	default:
-		c.immediate(start, o.imm)
+		c.immediate(start, o, op)
 	}
 	c.add(int64(o.cost))
 	if o.nan != 0 {
@@ -244,70 +248,179 @@ func (c *coder) instruction() {
 	c.prev = o.nan
 }
 
-// immediate reads what follows the opcode at start.
-func (c *coder) immediate(start int, imm immediate) {
+// second reads the number that follows a prefix. Only its shortest form is accepted, because
+// wazero 1.12 runs another instruction where it is longer.
+func (c *coder) second() uint32 {
 	m := c.m
-	switch imm {
+	at := m.p
+	n := m.u32()
+	if m.err == nil && m.p-at > 1 && m.b[m.p-1] == 0 {
+		m.fail(at, "opcode not in its shortest form")
+	}
+	return n
+}
+
+// immediate reads what follows the opcode at start, which has the number op, and checks the operands.
+func (c *coder) immediate(start int, o *opcode, op byte) {
+	m := c.m
+	switch o.imm {
 	case plain:
+		switch {
+		case o.in != "": // the common case, below
+		case op == opDrop:
+			m.pop(unknown)
+		case op == opSelect:
+			m.pop(i32)
+			t := m.pop(unknown)
+			if t == unknown {
+				t = m.pop(unknown)
+			} else {
+				m.pop(t)
+			}
+			if isRef(t) {
+				m.fail(start, "select of references needs their type")
+			}
+			m.push(t)
+		case op == opRefIsNull:
+			if t := m.pop(unknown); t != unknown && !isRef(t) {
+				m.fail(start, "ref.is_null of %s", typeName(t))
+			}
+			m.push(i32)
+		}
 	case local:
-		m.index(int(c.locals), "local")
+		n := m.index(len(m.locals), "local")
+		if m.err != nil {
+			return
+		}
+		if op != opLocalGet {
+			m.pop(m.locals[n])
+		}
+		if op != opLocalSet {
+			m.push(m.locals[n])
+		}
 	case global:
-		m.index(m.globals, "global")
+		n := m.index(len(m.globals), "global")
+		switch {
+		case m.err != nil:
+		case op == opGlobalGet:
+			m.push(m.globals[n].valueType)
+		case !m.globals[n].mutable:
+			m.fail(start, "global %d is constant", n)
+		default:
+			m.pop(m.globals[n].valueType)
+		}
 	case function:
-		m.function()
+		n := m.function()
+		if m.err == nil && !m.declared[n] {
+			m.fail(start, "function %d is not declared as a reference", n)
+		}
+		m.push(funcref)
 	case table:
-		m.index(m.tables, "table")
+		c.tableAccess(op)
 	case twoTables:
-		m.index(m.tables, "table")
-		m.index(m.tables, "table")
+		if a, b := m.table(), m.table(); a != b {
+			m.fail(start, "tables of different types")
+		}
 	case segmentTable:
-		m.u32()
-		m.index(m.tables, "table")
-	case segment:
-		m.u32()
-	case segmentZero:
-		m.u32()
-		c.zero()
+		n := m.index(len(m.elements), "element segment")
+		t := m.table()
+		switch {
+		case m.err != nil:
+		case t != m.elements[n].refType:
+			m.fail(start, "table and segment of different types")
+		case !m.elements[n].passive: // empty; as with data, wazero 1.12 does not clear it
+			m.fail(start, "table.init of a segment that is not passive")
+		}
+	case elementSegment:
+		m.index(len(m.elements), "element segment")
+	case dataSegment, segmentZero:
+		n := m.index(len(m.segments), "data segment")
+		if o.imm == segmentZero {
+			c.zero()
+			if m.err == nil {
+				m.segments[n] = true
+			}
+		}
 	case zero:
 		c.zero()
 	case zeroZero:
 		c.zero()
 		c.zero()
 	case access, accessLane:
-		if at := m.p; m.u32() > 4 {
-			m.fail(at, "alignment above 16 bytes (or several memories)")
+		m.memory()
+		if at := m.p; m.u32() > uint32(o.limit) {
+			m.fail(at, "alignment above the natural one (or several memories)")
 		}
 		m.u32()
-		if imm == accessLane {
-			m.skip(1)
+		if o.imm == accessLane {
+			c.lane(16 >> o.limit)
 		}
 	case const32:
 		m.sleb(32)
 	case const64:
 		m.sleb(64)
 	case bytes1:
-		m.skip(1)
+		c.lane(o.limit)
 	case bytes4:
 		m.skip(4)
 	case bytes8:
 		m.skip(8)
 	case bytes16:
-		m.skip(16)
+		if op != vectorShuffle {
+			m.skip(16)
+			break
+		}
+		for range 16 {
+			c.lane(32)
+		}
 	case reference:
-		m.refType()
+		m.push(m.refType())
 	case types:
 		if at := m.p; m.u32() != 1 {
 			m.fail(at, "select of several types")
 		}
-		m.valueType()
+		t := m.valueType()
+		m.pop(i32)
+		m.pop(t)
+		m.pop(t)
+		m.push(t)
 	default:
 		m.fail(start, "unknown opcode %#x%s", m.b[start], unsupported(m.b[start]))
+	}
+	m.shape(o.in, o.out)
+}
+
+func (c *coder) tableAccess(op byte) {
+	m := c.m
+	t := m.table()
+	switch op {
+	case opTableGet:
+		m.pop(i32)
+		m.push(t)
+	case opTableSet:
+		m.pop(t)
+		m.pop(i32)
+	case bulkTableGrow:
+		m.pop(i32)
+		m.pop(t)
+		m.push(i32)
+	case bulkTableFill:
+		m.pop(i32)
+		m.pop(t)
+		m.pop(i32)
 	}
 }
 
 func (c *coder) zero() {
+	c.m.memory()
 	if at := c.m.p; c.m.u8() != 0 {
 		c.m.fail(at, "several memories are not supported")
+	}
+}
+
+func (c *coder) lane(n uint8) {
+	if at := c.m.p; c.m.u8() >= n {
+		c.m.fail(at, "lane out of range")
 	}
 }
 
@@ -332,7 +445,7 @@ func (c *coder) open(op byte, start int) {
 	switch b := m.u8(); {
 	case b == 0x40:
 	case isValue(b):
-		t.results = []byte{b}
+		t.results = m.b[m.p-1 : m.p : m.p]
 	default:
 		m.p = start + 1
 		n := m.sleb(33)
@@ -345,29 +458,36 @@ func (c *coder) open(op byte, start int) {
 		t = m.types[n]
 		c.add(int64(len(t.params) + len(t.results)))
 	}
-	if len(c.frames) > maxNesting {
+	if len(m.frames) > maxNesting {
 		m.fail(start, "more than %d nested blocks", maxNesting)
 		return
 	}
-	f := frame{op: op, dead: c.dead, arity: len(t.results)}
+	if op == opIf {
+		m.pop(i32)
+	}
+	m.popAll(t.params)
+	m.enter(op, c.dead, t)
 	switch op {
 	case opLoop:
-		f.arity = len(t.params)
 		c.finish(start)
 		c.begin(true)
 	case opIf:
 		c.add(costOp)
 		c.finish(start)
 	}
-	c.frames = append(c.frames, f)
 }
 
 func (c *coder) end(start int) {
-	last := len(c.frames) - 1
-	f := c.frames[last]
-	c.frames = c.frames[:last]
+	m := c.m
+	f := m.leave()
+	if f.op == opIf && !bytes.Equal(f.params, f.results) {
+		m.fail(start, "if without else that changes the stack")
+	}
+	if m.err != nil {
+		return
+	}
 	switch {
-	case last == 0:
+	case len(m.frames) == 0:
 		if c.stale && c.closed > 0 {
 			c.sync(start)
 			c.block = c.reload(c.block)
@@ -375,44 +495,77 @@ func (c *coder) end(start int) {
 		c.sync(start)
 		c.close()
 		c.exit = f
+		return
 	case f.op == opLoop, f.op == opBlock && !f.target:
 		// Entered from above only: the basic block goes on.
 	default:
 		c.finish(start)
 		c.dead = f.dead
 	}
+	m.pushAll(f.results)
 }
 
-// branch accounts for a branch to a label.
-func (c *coder) branch(cost int64, label uint32) {
-	if c.m.err != nil {
+// branch reads and checks br, br_if or br_table.
+func (c *coder) branch(op byte) {
+	m := c.m
+	c.labels = c.labels[:0]
+	cost := int64(costOp)
+	if op == opBrTable {
+		cost = costTable
+		for range m.count(maxLabels, "labels") {
+			c.labels = append(c.labels, m.index(len(m.frames), "label"))
+		}
+	}
+	last := m.index(len(m.frames), "label")
+	c.labels = append(c.labels, last)
+	if m.err != nil {
 		return
 	}
-	f := &c.frames[len(c.frames)-1-int(label)]
-	if cost > 0 {
-		c.add(cost + int64(f.arity))
+	if !c.dead {
+		for _, l := range c.labels {
+			m.frames[len(m.frames)-1-int(l)].target = true
+		}
 	}
-	f.target = f.target || !c.dead
+	t := m.frames[len(m.frames)-1-int(last)].label()
+	c.add(cost + int64(len(t)))
+	switch op {
+	case opBr:
+		m.popAll(t)
+		m.jumped()
+	case opBrIf:
+		m.pop(i32)
+		m.popAll(t)
+		m.pushAll(t)
+	case opBrTable:
+		m.branchTable(c.labels)
+	}
 }
 
-// leave turns a return into a branch to the epilogue.
-func (c *coder) leave(start int) {
-	c.branch(costOp, uint32(len(c.frames)-1))
+// toEpilogue turns a return into a branch to the epilogue.
+func (c *coder) toEpilogue(start int) {
+	m := c.m
+	f := &m.frames[0]
+	m.popAll(f.results)
+	m.jumped()
+	c.add(costOp + int64(len(f.results)))
 	c.sync(start)
 	if !c.dead {
+		f.target = true
 		if c.stale {
 			c.block = c.reload(c.block)
 			c.stale = false
 		}
-		c.block = uleb(append(c.block, opBr), uint64(len(c.frames)-1))
-		c.copied = c.m.p
+		c.block = uleb(append(c.block, opBr), uint64(len(m.frames)-1))
+		c.copied = m.p
 	}
 	c.finish(start)
 	c.dead = true
 }
 
 // call stands before a call; outside says that it may leave the module, where side effects are.
-func (c *coder) call(start int, cost int64, outside bool) {
+func (c *coder) call(start int, cost int64, outside bool, t funcType) {
+	c.m.popAll(t.params)
+	c.m.pushAll(t.results)
 	c.add(cost)
 	c.prev = 0
 	if c.dead || c.m.err != nil {
@@ -544,6 +697,9 @@ func (c *coder) close() {
 		c.dirties = true
 	}
 	c.done = append(c.done, c.block...)
+	if len(c.done) > maxBodyOut {
+		c.m.fail(c.m.p, "instrumented function exceeds %d bytes", maxBodyOut)
+	}
 	c.block = c.block[:0]
 	c.closed++
 }

@@ -96,13 +96,6 @@ func (h *host) call(name string, a []uint64, mem []byte) (uint32, error) {
 	return 0, nil
 }
 
-type engine struct {
-	name string
-	run  func(t testing.TB, wasm []byte, gas int64, export string, args ...uint64) outcome
-}
-
-var engines = []engine{{"wasmtime", runWasmtime}, {"wazero", runWazero}}
-
 func digest(mem []byte) [32]byte { return sha256.Sum256(mem) }
 
 var wasmtimeEngine = func() *wasmtime.Engine {
@@ -130,12 +123,21 @@ var trapNames = map[wasmtime.TrapCode]string{
 
 func runWasmtime(t testing.TB, wasm []byte, gas int64, export string, args ...uint64) (o outcome) {
 	t.Helper()
-	mod, err := wasmtime.NewModule(wasmtimeEngine, wasm)
-	if err != nil {
-		t.Fatalf("wasmtime refuses: %v", err)
+	if !bytes.Equal(wasm, compiledWasm) {
+		mod, err := wasmtime.NewModule(wasmtimeEngine, wasm)
+		if err != nil {
+			t.Fatalf("wasmtime refuses: %v", err)
+		}
+		compiledWasm, compiledModule = wasm, mod
 	}
-	return runWasmtimeModule(t, mod, gas, export, args...)
+	return runWasmtimeModule(t, compiledModule, gas, export, args...)
 }
+
+// The last module compiled: many tests run one with many budgets.
+var (
+	compiledWasm   []byte
+	compiledModule *wasmtime.Module
+)
 
 func runWasmtimeModule(t testing.TB, mod *wasmtime.Module, gas int64, export string, args ...uint64) (o outcome) {
 	t.Helper()

@@ -16,7 +16,7 @@
 // # Call depth
 //
 // DepthGlobal counts down in units of 64 bytes of estimated frame: 64 bytes for the call, 8
-// (v128: 16) for each parameter, local and result. Functions that call nothing and are small
+// (v128: 16) for each parameter, local and result, 8 for each operand beyond eight. Functions that call nothing and are small
 // are free. A run whose depth global is negative exceeded its depth. The default is such that an
 // engine with StackBytes of stack has twice the estimate, for what an optimising compiler adds.
 // A program can be contrived to need more (values kept alive across calls without a local), so
@@ -27,7 +27,7 @@
 // WebAssembly leaves the sign and payload of a NaN that arithmetic makes to the CPU.
 // Everything else about a float is deterministic, so it suffices that those bits never leave the floats:
 // they can be seen only through stores, reinterpretation, the sign operand of copysign, entry
-// into a v128 (splat, replace_lane), and calls to the host. NaNModeCanonical replaces a NaN by the canonical one at
+// into a v128 (splat, replace_lane), and calls to the host. Canonical replaces a NaN by the canonical one at
 // each of these, and refuses imports with float parameters. A v128 has no lane type, hence float
 // arithmetic on lanes is followed by canonicalisation at once, unless the next instruction takes only "NaN or not"
 // from it. Locals, parameters, globals and results keep their bits; a host that reads a float result
@@ -37,9 +37,12 @@
 // # What is accepted
 //
 // The MVP with sign extension, saturating conversion, bulk memory, reference types, multiple values and 128-bit
-// vectors. Bodies are parsed exactly but not type-checked: an engine still validates the result, and accepts it if and
-// only if it would have accepted the original. All custom sections are dropped (names, debug data): they cost
-// transfer and compile time and mean nothing to a run. Tables may not grow past MaxTable entries. A start function is taken
+// vectors. Validation is complete (stack.go) and ours is the verdict, since engines are not of one mind: what is
+// accepted here, wasmtime and wazero accept, before and after. A few valid forms are refused because wazero 1.12 runs
+// them differently or not at all (opcodes in a longer form than needed, memory.init and table.init
+// of active segments), or because they could only fail (active segments that do not fit).
+// All custom sections are dropped (names, debug data): they cost transfer and compile time and mean
+// nothing to a run. Tables may not grow past MaxTable entries. A start function is taken
 // out and exported as StartExport, since the host must set the gas first.
 package instrument
 
@@ -75,11 +78,11 @@ const (
 	maxName      = 100_000
 	maxValues    = 1_000     // parameters, or results, of a type
 	maxLocals    = 49_000    // of a function, parameters included; engines stop at 50,000
-	maxBody      = 2 << 20   // bytes of a function
 	maxBodyOut   = 7_654_321 // bytes of an instrumented function: the engines' own bound
 	maxNesting   = 1 << 16   // Go nests a block for each point where a function can resume
 	maxLabels    = 1 << 16   // of a br_table
 	maxPages     = 1 << 16
+	maxWork      = 1 << 28 // values moved while validating, beyond two per byte: a second at most
 	// uncheckedGas bounds the static gas of a function's blocks that do not test the gas.
 	uncheckedGas = 1 << 16
 	frameUnit    = 64

@@ -28,6 +28,7 @@ func TestSemantics(t *testing.T) {
 		{"if without else, taken", withF("(param i32) (result i32)", "local.get 0 if (i32.store (i32.const 0) (i32.const 7)) end (i32.load (i32.const 0))"), []uint64{1}, "7 ", ""},
 		{"if without else, skipped", withF("(param i32) (result i32)", "local.get 0 if (i32.store (i32.const 0) (i32.const 7)) end (i32.load (i32.const 0))"), []uint64{0}, "0 ", ""},
 		{"if else with results", withF("(param i32) (result i32)", "local.get 0 if (result i32) i32.const 1 else i32.const 2 end"), []uint64{0}, "2 ", ""},
+		{"if else with parameters", withF("(param i32) (result i64)", "i64.const 10 i32.const 3 local.get 0 if (param i64 i32) (result i64) drop else i64.extend_i32_s i64.sub end"), []uint64{0}, "7 ", ""},
 		{"return from the depth", withF("(param i32) (result i32)", "block loop local.get 0 if i32.const 5 return end br 1 end end i32.const 6"), []uint64{1}, "5 ", ""},
 		{"branch to the outermost label", withF("(param i32) (result i32)", "i32.const 8 local.get 0 br_if 0 drop i32.const 9"), []uint64{1}, "8 ", ""},
 		{"branch table", withF("(param i32) (result i32)",
@@ -194,6 +195,8 @@ func TestDepth(t *testing.T) {
 		{"mutual", `(memory (export "memory") 1) (func $f (export "f") call $g) (func $g ` + count + ` call $f)`, 8192},
 		{"two units", `(memory (export "memory") 1) (func $f (export "f") (param i32) ` + count + ` local.get 0 call $f)`, 8192},
 		{"many locals", `(memory (export "memory") 1) (func $f (export "f") (local ` + locals + `) ` + count + ` call $f)`, 16384 / 51},
+		{"many operands", `(memory (export "memory") 1) (func $f (export "f") ` + count + strings.Repeat("(i32.load (i32.const 8))", 500) + ` call $f ` + strings.Repeat("i32.add ", 499) + `drop)`, 16384 / 63},
+		{"many results", `(memory (export "memory") 1) (func $f (export "f") (result` + strings.Repeat(" i32", 100) + `) ` + count + ` call $f)`, 16384 / 25},
 		{"one huge leaf", `(memory (export "memory") 1) (func $g (local ` + vectors + `) ` + count + `) (func (export "f") (call $g) (call $g) (call $h)) (func $h (local ` + vectors + `) (call $g) (call $h))`, 2},
 	}
 	for _, tt := range table {
@@ -398,6 +401,16 @@ func TestRefused(t *testing.T) {
 		{"export twice", assemble([]byte{5, 1, 0, 1}, []byte{7, 2, 1, 'm', 2, 0, 1, 'm', 2, 0}), "twice"},
 		{"name", assemble([]byte{5, 1, 0, 1}, []byte{7, 1, 1, 0xff, 2, 0}), "UTF-8"},
 		{"extended constant", wat(t, `(module (global i32 (i32.add (i32.const 1) (i32.const 2))))`), "constant"},
+		{"data outside", wat(t, `(module (memory 1) (data (i32.const 65530) "1234567"))`), "does not fit"},
+		{"elements outside", wat(t, `(module (table 1 funcref) (func) (elem (i32.const 1) 0))`), "does not fit"},
+		{"work", wat(t, `(module (type $t (func (param`+strings.Repeat(" i32", 1000)+`))) (func (type $t) unreachable `+strings.Repeat(" call 0", 1<<28/1000+1)+`))`), "too many values"},
+		{"init of an active segment", wat(t, `(module (memory 1) (data $d (i32.const 0) "x") (func (memory.init $d (i32.const 0) (i32.const 0) (i32.const 0))))`), "active segment"},
+		{"init of an active table segment", wat(t, `(module (table 1 funcref) (elem $e (i32.const 0) 0) (func (table.init $e (i32.const 0) (i32.const 0) (i32.const 0))))`), "not passive"},
+		{"long opcode", code(none, opVector, vectorConst|0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x1a), "shortest form"},
+		{"operands", code(none, opI32Add), "the stack is empty"},
+		{"types of operands", code(none, opI32Const, 0, opI64Const, 0, opI32Add, 0x1a), "i32 wanted, got i64"},
+		{"typed select of other values", code(none, opI32Const, 0, opI32Const, 0, opI32Const, 0, 0x1c, 1, f32, 0x1a), "f32 wanted, got i32"},
+		{"values left", code(none, opI32Const, 0), "too many"},
 		{"pages", assemble([]byte{5, 1, 0, 0x81, 0x80, 4}), "limits"},
 	}
 	for _, tt := range table {

@@ -4,6 +4,21 @@ import "slices"
 
 type funcType struct{ params, results []byte }
 
+type tableType struct {
+	refType byte
+	low     uint32 // entries at the start
+}
+
+type elementType struct {
+	refType byte
+	passive bool // not gone after the start
+}
+
+type globalType struct {
+	valueType byte
+	mutable   bool
+}
+
 // Section identifiers of the binary format.
 const (
 	sectionType     = 1
@@ -33,9 +48,16 @@ type module struct {
 	types     []funcType
 	imported  int
 	functions []uint32 // type of each, imported first
-	tables    int
-	globals   int // the guest's; ours follow: gas, depth
-	start     int // function index, or -1
+	declared  []bool   // functions to which references may be made in bodies
+	tables    []tableType
+	globals   []globalType
+	elements  []elementType
+	segments  []bool // of each data segment announced before the code: a body initialises memory from it
+	counted   bool   // they were, and have not been met yet
+	start     int    // function index, or -1
+
+	stack
+	work int // values met by spend
 
 	typeCount, exportCount int
 	out                    [sectionCount + 1][]byte // content of each section to write
@@ -43,8 +65,8 @@ type module struct {
 	code                   *coder
 }
 
-func (m *module) gas() uint32   { return uint32(m.globals) }
-func (m *module) depth() uint32 { return uint32(m.globals + 1) }
+func (m *module) gas() uint32   { return uint32(len(m.globals)) }
+func (m *module) depth() uint32 { return uint32(len(m.globals) + 1) }
 
 func (m *module) rewrite() []byte {
 	wasm := m.b
@@ -108,6 +130,9 @@ func (m *module) rewrite() []byte {
 	if m.code == nil && len(m.functions) > m.imported {
 		m.fail(m.p, "functions without code")
 	}
+	if m.counted && len(m.segments) > 0 {
+		m.fail(m.p, "data segments are missing")
+	}
 	if m.err != nil {
 		return nil
 	}
@@ -126,6 +151,7 @@ func (m *module) section(id byte) {
 		for range n {
 			m.functions = append(m.functions, m.index(len(m.types), "type"))
 		}
+		m.declared = make([]bool, len(m.functions))
 		m.info.Functions = n
 	case sectionTable:
 		m.readTables()
@@ -152,14 +178,23 @@ func (m *module) section(id byte) {
 			m.readElements()
 		}
 	case sectionCount:
-		if at := m.p; m.u32() > maxSegments {
-			m.fail(at, "too many data segments")
+		at := m.p
+		if n := m.u32(); n > maxSegments {
+			m.fail(at, "%d data segments: too many", n)
+		} else {
+			m.segments, m.counted = make([]bool, n), true
 		}
 	case sectionCode:
 		m.readCode()
 	case sectionData:
-		for range m.count(maxSegments, "data segments") {
-			m.readData()
+		at := m.p
+		n := m.count(maxSegments, "data segments")
+		if m.err == nil && m.counted && n != len(m.segments) {
+			m.fail(at, "%d data segments, %d announced", n, len(m.segments))
+		}
+		m.counted = false
+		for i := range n {
+			m.readData(i)
 		}
 	}
 }
@@ -212,6 +247,7 @@ func (m *module) readImports() {
 		m.info.Imports = append(m.info.Imports, i)
 	}
 	m.imported = n
+	m.declared = make([]bool, n)
 }
 
 // limits reads a minimum and a maximum, by default top.
@@ -243,11 +279,11 @@ func (m *module) readTables() {
 		if total += uint64(low); m.err == nil && total > MaxTable {
 			m.fail(at, "tables of more than %d entries", MaxTable)
 		}
+		m.tables = append(m.tables, tableType{t, low})
 		b = append(b, t, 1)
 		b = uleb(b, uint64(low))
 		b = uleb(b, uint64(min(high, MaxTable)))
 	}
-	m.tables = n
 	m.out[sectionTable] = b
 }
 
@@ -255,48 +291,88 @@ func (m *module) readGlobals() {
 	n := m.count(maxGlobals, "globals")
 	from := m.p
 	for range n {
-		m.valueType()
-		if mut := m.u8(); m.err == nil && mut > 1 {
+		g := globalType{valueType: m.valueType()}
+		mut := m.u8()
+		if m.err == nil && mut > 1 {
 			m.fail(m.p-1, "unknown mutability %#x", mut)
 		}
-		m.constant()
+		g.mutable = mut == 1
+		m.constant(g.valueType)
 		if m.err != nil {
 			return
 		}
+		m.globals = append(m.globals, g)
 	}
-	m.globals = n
 	m.out[sectionGlobal] = m.b[from:m.p]
 }
 
-// constant reads a constant expression: one instruction, and end. There are no
-// imported globals for it to name.
-func (m *module) constant() {
+// constant reads a constant expression of type want: one instruction, and end. There are no
+// imported globals for it to name. An i32 is returned as well.
+func (m *module) constant(want byte) (value uint32) {
 	at := m.p
+	var got byte
 	switch op := m.u8(); op {
 	case opI32Const:
-		m.sleb(32)
+		value = uint32(m.sleb(32))
+		got = i32
 	case opI64Const:
 		m.sleb(64)
+		got = i64
 	case opF32Const:
 		m.skip(4)
+		got = f32
 	case opF64Const:
 		m.skip(8)
+		got = f64
 	case opRefNull:
-		m.refType()
+		got = m.refType()
 	case opRefFunc:
-		m.function()
+		m.reference()
+		got = funcref
 	case opVector:
 		if m.u32() != vectorConst {
 			m.fail(at, "not a constant expression")
 		}
 		m.skip(16)
+		got = v128
 	default:
 		m.fail(at, "not a constant expression: opcode %#x", op)
+	}
+	if m.err == nil && got != want {
+		m.fail(at, "constant of type %s, want %s", typeName(got), typeName(want))
 	}
 	if at := m.p; m.u8() != opEnd {
 		m.fail(at, "constant expression of several instructions")
 	}
+	return value
 }
+
+// fits refuses an active segment that does not fit into size. By the specification it traps when
+// the module is instantiated; wazero 1.12 lets elements pass.
+func (m *module) fits(at int, offset uint32, n int, size uint64) {
+	if m.err == nil && uint64(offset)+uint64(n) > size {
+		m.fail(at, "segment of %d at %d does not fit into %d", n, offset, size)
+	}
+}
+
+// reference reads the index of a function that may then be referred to.
+func (m *module) reference() {
+	if n := m.function(); m.err == nil {
+		m.declared[n] = true
+	}
+}
+
+// tableIndex reads the index of a table.
+func (m *module) tableIndex() tableType {
+	n := m.index(len(m.tables), "table")
+	if m.err != nil {
+		return tableType{}
+	}
+	return m.tables[n]
+}
+
+// table reads the index of a table and returns its element type.
+func (m *module) table() byte { return m.tableIndex().refType }
 
 func (m *module) function() uint32 { return m.index(len(m.functions), "function") }
 
@@ -316,13 +392,16 @@ func (m *module) readExports() {
 		switch e.Kind {
 		case 0:
 			e.Index = m.function()
+			if m.err == nil {
+				m.declared[e.Index] = true
+			}
 		case 1:
-			e.Index = m.index(m.tables, "table")
+			e.Index = m.index(len(m.tables), "table")
 		case 2:
 			e.Index = m.index(1, "memory")
 			m.memory()
 		case 3:
-			e.Index = m.index(m.globals, "global")
+			e.Index = m.index(len(m.globals), "global")
 		default:
 			m.fail(at, "export of kind %d", e.Kind)
 		}
@@ -348,27 +427,42 @@ func (m *module) readElements() {
 		m.fail(at, "element segment of kind %d", flags)
 		return
 	}
-	if flags&1 == 0 { // active
-		if flags&2 != 0 {
-			m.index(m.tables, "table")
-		} else if m.err == nil && m.tables == 0 {
+	var t tableType
+	var offset uint32
+	active := flags&1 == 0
+	if active {
+		switch {
+		case flags&2 != 0:
+			t = m.tableIndex()
+		case len(m.tables) == 0:
 			m.fail(at, "no table 0")
+		default:
+			t = m.tables[0]
 		}
-		m.constant()
+		offset = m.constant(i32)
 	}
 	expressions := flags&4 != 0
+	kind := funcref
 	if flags&3 != 0 {
 		if expressions {
-			m.refType()
-		} else if kind := m.u8(); m.err == nil && kind != 0 {
-			m.fail(m.p-1, "elements of kind %d", kind)
+			kind = m.refType()
+		} else if k := m.u8(); m.err == nil && k != 0 {
+			m.fail(m.p-1, "elements of kind %d", k)
 		}
 	}
-	for range m.count(len(m.b), "elements") {
+	if m.err == nil && active && kind != t.refType {
+		m.fail(at, "elements of type %s in a table of %s", typeName(kind), typeName(t.refType))
+	}
+	m.elements = append(m.elements, elementType{kind, flags&3 == 1})
+	n := m.count(len(m.b), "elements")
+	if active {
+		m.fits(at, offset, n, uint64(t.low))
+	}
+	for range n {
 		if expressions {
-			m.constant()
+			m.constant(kind)
 		} else {
-			m.function()
+			m.reference()
 		}
 		if m.err != nil {
 			return
@@ -376,21 +470,30 @@ func (m *module) readElements() {
 	}
 }
 
-func (m *module) readData() {
+func (m *module) readData(i int) {
 	at := m.p
 	flags := m.u32()
+	var offset uint32
 	switch flags {
 	case 0, 2:
 		if flags == 2 {
 			m.index(1, "memory")
 		}
 		m.memory()
-		m.constant()
+		offset = m.constant(i32)
 	case 1:
 	default:
 		m.fail(at, "data segment of kind %d", flags)
 	}
-	m.skip(m.count(len(m.b), "bytes of data"))
+	n := m.count(len(m.b), "bytes of data")
+	if flags != 1 {
+		// An active segment is empty once the module runs; wazero 1.12 leaves it as it was.
+		if m.err == nil && i < len(m.segments) && m.segments[i] {
+			m.fail(at, "memory.init of an active segment")
+		}
+		m.fits(at, offset, n, uint64(m.info.MinPages)<<16)
+	}
+	m.skip(n)
 }
 
 func (m *module) readCode() {
@@ -404,7 +507,7 @@ func (m *module) readCode() {
 	section := m.b
 	for i := range n {
 		at := m.p
-		size := m.count(maxBody, "bytes of function")
+		size := m.count(maxBodyOut, "bytes of function")
 		if m.err != nil {
 			return
 		}
@@ -450,7 +553,7 @@ func (m *module) assemble(header string) []byte {
 		m.out[sectionType] = append(b, m.code.types...)
 	}
 
-	b := uleb(nil, uint64(m.globals+2))
+	b := uleb(nil, uint64(len(m.globals)+2))
 	b = append(b, m.out[sectionGlobal]...)
 	b = append(b, i64, 1, opI64Const, 0, opEnd)
 	b = append(b, i32, 1, opI32Const)

@@ -1,0 +1,69 @@
+//go:build linux
+
+package wasm
+
+import (
+	"context"
+	"testing"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/executor/executortest"
+)
+
+// benchmarkRun measures Run from the call to the result, with a warm worker and an
+// output folder of its own for each run.
+func benchmarkRun(b *testing.B, engine, guest string) {
+	x := newTest(b, engine)
+	s := executortest.Case{Guest: guest}.Spec(b)
+	run := func() {
+		s.Output = b.TempDir()
+		r, err := x.Run(context.Background(), s, executor.IO{})
+		if err != nil || r.Status != crowd.Exited {
+			b.Fatal(r, err)
+		}
+	}
+	run()
+	b.ReportAllocs()
+	for b.Loop() {
+		run()
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms/run")
+}
+
+func BenchmarkTrivialC(b *testing.B) {
+	for _, engine := range Engines() {
+		b.Run(engine, func(b *testing.B) { benchmarkRun(b, engine, "true.c") })
+	}
+}
+
+func BenchmarkTrivialGo(b *testing.B) {
+	for _, engine := range Engines() {
+		b.Run(engine, func(b *testing.B) { benchmarkRun(b, engine, "gohello.go") })
+	}
+}
+
+// BenchmarkSpare is a run that finds the compiled code, but no worker that has it:
+// the code is loaded into the spare, or into a new worker where that is not ready.
+func BenchmarkSpare(b *testing.B) {
+	for _, guest := range []string{"true.c", "gohello.go"} {
+		b.Run(guest, func(b *testing.B) {
+			x := newTest(b, "")
+			s := executortest.Case{Guest: guest}.Spec(b)
+			for first := true; first || b.Loop(); first = false {
+				s.Output = b.TempDir()
+				if _, err := x.Run(context.Background(), s, executor.IO{}); err != nil {
+					b.Fatal(err)
+				}
+				x.mu.Lock()
+				idle := x.idle
+				x.idle = nil
+				x.mu.Unlock()
+				for _, p := range idle {
+					p.end()
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms/run")
+		})
+	}
+}

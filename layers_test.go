@@ -26,11 +26,24 @@ const layers = `
 	 10  .                                 pure
 	 20  internal/identity                 pure
 	 30  internal/ledger                   pure
+	 40  internal/job                      pure
+	 45  internal/sim                      pure
 	 50  internal/verify                   pure
-	 80  internal/deps                     pins
+	 55  internal/sim/scenario             pure
+	 60  internal/executor/wasm/instrument pure
+	 90  internal/executor
+	 95  internal/executor/adversary
+	100  internal/executor/executortest
+	110  internal/executor/wasm
+	120  internal/store
+	130  internal/p2p
+	140  internal/chain
+	150  internal/runner
 	160  internal/rpc
 	165  internal/rpc/rpctest
 	170  internal/node
+	180  programs
+	190  cmd/crowd
 	200  programs/blur
 	210  programs/hello
 	220  programs/wordcount

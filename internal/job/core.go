@@ -232,6 +232,14 @@ func (c *core) sent(now time.Time, ev Sent) {
 	if errors.As(ev.Err, &r) {
 		switch r.Code {
 		case ledger.BadNonce, ledger.NoFunds, ledger.TooEarly: // may pass
+		case ledger.TooLate, ledger.Duplicate:
+			s.over = true
+			switch ev.Message.(type) {
+			case *ledger.Unseal, *ledger.Vote: // the other authorities were faster
+				return
+			}
+			c.trouble(now, fmt.Sprintf("a %s came too late", name(ev.Message)), r)
+			return
 		default:
 			s.over = true
 			c.trouble(now, fmt.Sprintf("the chain refused a %s", name(ev.Message)), r)
@@ -245,7 +253,7 @@ func (c *core) sent(now time.Time, ev Sent) {
 	}
 }
 
-// refused reports whether m's kind was tried and is settled, one way or the other.
+// over reports whether a message like m has been applied, or refused for good.
 func (c *core) over(m ledger.Message) bool {
 	s := c.sends[sendKey(m)]
 	return s != nil && s.over

@@ -89,7 +89,7 @@ type Config struct {
 	Report      func(crowd.JobID, job.Role, job.Report) // what the machines tell; called by Run's goroutine; nil: nobody listens
 	Roles       []job.Role                              // that the node takes; nil: all for which it has the means
 	Accept      func(s *crowd.JobSpec) error            // says why this node wants no part in executing a job; nil: it takes all
-	Unusable    func(error) bool                        // an error of Blocks that says something about the content, on every machine alike
+	Unusable    func(error) bool                        // an error of Blocks that says something about the content, on every machine alike; nil: one that wraps job.ErrUnusable
 	Runs        int                                     // at once; 0: one for each CPU
 	Fetches     int                                     // at once; 0: 16
 	Memory      uint64                                  // bytes that all runs together may use; 0: no bound
@@ -107,7 +107,7 @@ func (c Config) withDefaults() Config {
 		c.Memory = 1 << 62
 	}
 	if c.Unusable == nil {
-		c.Unusable = func(error) bool { return false }
+		c.Unusable = func(err error) bool { return errors.Is(err, job.ErrUnusable) }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

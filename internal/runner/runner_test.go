@@ -173,14 +173,23 @@ func TestRunner_Cancel(t *testing.T) {
 // TestRunner_KilledAnywhere kills one node at each of its calls to the outside,
 // before or after the call did its work, and starts it again on the same folder.
 func TestRunner_KilledAnywhere(t *testing.T) {
-	for name, victim := range map[string]int{"executor": providerA, "consumer": consumer} {
+	for name, victim := range map[string]int{"executor": providerA, "consumer": consumer, "authority": authority} {
 		t.Run(name, func(t *testing.T) {
+			kills := 0
+			defer func() {
+				if kills < 5 {
+					t.Errorf("got only %d moments to kill", kills)
+				}
+			}()
 			for at, more := 1, true; more; at++ {
 				if at > 100 {
 					t.Fatal("the node makes more and more calls")
 				}
 				bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
 					n := w.nodes[victim]
+					if victim == authority { // one executor dies for good, so that the court has work
+						w.nodes[providerA].killAt = 2
+					}
 					id := w.post(ctx, "echo", nil)
 					n.mu.Lock()
 					n.calls, n.killAt = 0, at
@@ -194,6 +203,7 @@ func TestRunner_KilledAnywhere(t *testing.T) {
 					more = n.calls >= n.killAt
 					n.mu.Unlock()
 					if more {
+						kills++
 						n.kill()
 						synctest.Wait()
 						n.mu.Lock()

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"log/slog"
 
 	"github.com/cometbft/cometbft/crypto/ed25519"
 	"github.com/cometbft/cometbft/mempool"
@@ -48,6 +48,8 @@ type Full struct {
 
 	// Run's goroutine only
 	dbs map[string]*survivor
+
+	ending atomic.Bool // Run stops CometBFT
 
 	mu      sync.Mutex
 	why     error         // guarded by mu: of halt
@@ -162,7 +164,11 @@ func (f *Full) Run(ctx context.Context) error {
 	}
 	cancel()
 	ticking.Wait()
+	f.ending.Store(true)
 	if err := n.Stop(); err != nil {
+		f.log.Warn("stop consensus", "err", err)
+	}
+	if err := n.ProxyApp().Stop(); err != nil { // CometBFT forgets it
 		f.log.Warn("stop consensus", "err", err)
 	}
 	f.mu.Lock()

@@ -25,6 +25,9 @@ const (
 	// maxAhead is how far a gossiped nonce may run ahead of its account, since
 	// transactions and blocks overtake each other on their way between nodes.
 	maxAhead = 64
+	// maxEarly bounds the transactions that are kept to be looked at again after the next
+	// block: CometBFT does not gossip a second time what a node refused because it was a block behind.
+	maxEarly = 64
 	// maxWait is how many blocks a transaction may stand in the mempool.
 	maxWait = 64
 	// staleAfter: CometBFT's block time is the time at which the last block was agreed on
@@ -59,12 +62,13 @@ type app struct {
 	wall      time.Time
 
 	mu      sync.Mutex
-	head    done                   // guarded by mu
-	changed chan struct{}          // guarded by mu; closed at the next block
-	flight  map[crowd.Hash]*flying // guarded by mu: what stands in the mempool
-	line    []crowd.Hash           // guarded by mu: flight in order of arrival, with some that have gone
-	version uint64                 // guarded by mu: moves when the mempool may have shrunk
-	waiters map[crowd.Hash][]chan verdict
+	head    done                          // guarded by mu
+	changed chan struct{}                 // guarded by mu; closed at the next block
+	flight  map[crowd.Hash]*flying        // guarded by mu: what stands in the mempool
+	line    []crowd.Hash                  // guarded by mu: flight in order of arrival, with some that have gone
+	early   [][]byte                      // guarded by mu: refused, but may be good after the next block; the newest maxEarly
+	version uint64                        // guarded by mu: moves when the mempool may have shrunk
+	waiters map[crowd.Hash][]chan verdict // guarded by mu
 }
 
 // done is a committed block.
@@ -183,7 +187,7 @@ func (a *app) InitChain(_ context.Context, r *abci.RequestInitChain) (*abci.Resp
 // is not offered again. What users send is checked wholly, by Full.Send.
 func (a *app) CheckTx(_ context.Context, r *abci.RequestCheckTx) (*abci.ResponseCheckTx, error) {
 	hash := txHash(r.Tx)
-	err := a.admit(hash, r.Tx)
+	err := a.admit(hash, r.Tx, r.Type == abci.CheckTxType_New)
 	if err == nil {
 		return &abci.ResponseCheckTx{}, nil
 	}
@@ -194,13 +198,19 @@ func (a *app) CheckTx(_ context.Context, r *abci.RequestCheckTx) (*abci.Response
 	return &abci.ResponseCheckTx{Code: uint32(max(o.Code, 1)), Log: o.Reason}, nil
 }
 
-func (a *app) admit(hash crowd.Hash, raw []byte) error {
+func (a *app) admit(hash crowd.Hash, raw []byte, fresh bool) (err error) {
 	tx, err := a.opened.open(raw)
 	if err != nil {
 		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	defer func() {
+		var r *ledger.Refusal
+		if fresh && errors.As(err, &r) && a.head.State.Account(tx.Sender().Address()).Nonce <= tx.Nonce() {
+			a.early = append(a.early[max(0, len(a.early)-maxEarly+1):], raw)
+		}
+	}()
 	acc := a.head.State.Account(tx.Sender().Address())
 	if tx.Nonce() < acc.Nonce || tx.Nonce()-acc.Nonce >= maxAhead {
 		return &ledger.Refusal{Code: ledger.BadNonce, Reason: fmt.Sprintf("got %d, the account's next is %d", tx.Nonce(), acc.Nonce)}

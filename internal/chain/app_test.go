@@ -9,6 +9,7 @@ import (
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	"github.com/cometbft/cometbft/crypto/ed25519"
+	"github.com/cometbft/cometbft/mempool"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/ledger"
@@ -186,6 +187,37 @@ func TestApp_MempoolForgets(t *testing.T) {
 	}
 	if len(f.app.flight) != 0 {
 		t.Errorf("flying: got %d, want none", len(f.app.flight))
+	}
+}
+
+// CometBFT gossips a transaction once; a node that was a block behind then must not lose it.
+func TestFull_LooksAgainAtWhatCameTooEarly(t *testing.T) {
+	w := newWorld(t, 1, 0, 1)
+	f := start(t, solo(t, w, t.TempDir()))
+	poor := testKey(t, 9)
+	to := w.people[0].ID().Address()
+	early := ledger.Sign(poor, f.ChainID(), 0, &ledger.Transfer{To: to, Amount: 1})
+	if err := f.node.Mempool().CheckTx(early, nil, mempool.TxInfo{}); err != nil { // as gossip does
+		t.Fatal(err)
+	}
+	waiter, forget := f.app.await(txHash(early))
+	defer forget()
+	must(t, NewWallet(w.people[0], f), &ledger.Transfer{To: poor.ID().Address(), Amount: crowd.Credit})
+	select {
+	case v := <-waiter:
+		if v.err != nil || v.in.Refusal != nil {
+			t.Errorf("got %+v", v)
+		}
+	case <-deadline(t).Done():
+		t.Error("lost")
+	}
+	for i := range 3 * maxEarly {
+		_ = f.node.Mempool().CheckTx(ledger.Sign(testKey(t, 10), f.ChainID(), uint64(i), &ledger.Awake{}), nil, mempool.TxInfo{})
+	}
+	f.app.mu.Lock()
+	defer f.app.mu.Unlock()
+	if n := len(f.app.early); n != maxEarly {
+		t.Errorf("kept: got %d, want %d", n, maxEarly)
 	}
 }
 

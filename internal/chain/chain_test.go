@@ -37,10 +37,12 @@ type world struct {
 
 const thousand = 1000 * crowd.Credit
 
-// newWorld is a network under DevParams: everybody owns 1000 credits, providers stake 200 more.
+// newWorld is a network under DevParams, with patience: everybody owns 1000 credits, providers stake 200 more.
 func newWorld(t testing.TB, authorities, providers, people int) *world {
 	t.Helper()
 	w := &world{genesis: &ledger.Genesis{Name: "test", Time: crowd.Time(time.Now().UnixMilli()), Params: ledger.DevParams()}}
+	p := &w.genesis.Params // no deadline falls because a test machine is slow
+	p.ClaimWindow, p.DispatchGrace, p.RevealWindow, p.DeliveryWindow = 60_000, 60_000, 60_000, 60_000
 	for i := range authorities {
 		k := testKey(t, 1000+uint64(i))
 		w.authorities = append(w.authorities, k)
@@ -298,6 +300,90 @@ func TestNewFull_Refuses(t *testing.T) {
 			}
 			t.Log(err)
 		})
+	}
+}
+
+func TestFull_RebuildsALostLedger(t *testing.T) {
+	w := newWorld(t, 1, 0, 2)
+	dir := t.TempDir()
+	f := start(t, solo(t, w, dir))
+	for range 3 {
+		must(t, NewWallet(w.people[0], f), &ledger.Transfer{To: w.people[1].ID().Address(), Amount: 1})
+	}
+	f.close()
+	want := f.Head()
+	if err := os.RemoveAll(dir + "/data/ledger.db"); err != nil {
+		t.Fatal(err)
+	}
+	f = start(t, solo(t, w, dir))
+	reach(t, f.Full, want.Height)
+	if want.Height > f.Head().Height || f.Head().State.Account(w.people[1].ID().Address()).Balance != thousand+3 {
+		t.Errorf("got %d, want %d again", f.Head().Height, want.Height)
+	}
+}
+
+// A whole job, the consumer at a light node, its receipt's proof checked offline.
+func TestFull_SettlesAJob(t *testing.T) {
+	w := newWorld(t, 1, 2, 1)
+	f := start(t, solo(t, w, t.TempDir()), func(f *Full) { checkInvariants(t, f) })
+	l := startLight(t, LightConfig{Genesis: w.genesis, Dial: dialer(t, f.Full), Prefixes: []string{"job/"}})
+	ready(t, l)
+	owner := NewWallet(w.people[0], l)
+	spec := w.spec()
+	id := spec.ID(owner.ID(), 0)
+	job := func() (j ledger.Job) {
+		raw, err := l.Get(deadline(t), ledger.JobKey(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raw != nil {
+			if err := crowd.Decode(raw, &j); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return j
+	}
+	watching, cancel := context.WithCancel(deadline(t))
+	defer cancel()
+	blocks := l.Watch(watching)
+	until := func(s ledger.JobState) ledger.Job {
+		for j := job(); ; j = job() {
+			if j.State >= s {
+				return j
+			}
+			if _, ok := <-blocks; !ok {
+				t.Fatalf("job never reached %s", s)
+			}
+		}
+	}
+	must(t, owner, &ledger.Post{Spec: spec})
+	j := until(ledger.Claiming)
+	o := ledger.Opening{Outcome: crowd.Outcome{Status: crowd.Exited, Gas: 1e6, Result: "bafyresult"}}
+	for _, k := range w.providers {
+		proof, _ := k.VRF().Prove(ledger.DrawInput(id, j.Beacon))
+		must(t, NewWallet(k, f), &ledger.Claim{Job: id, Proof: proof})
+	}
+	for _, k := range w.providers {
+		must(t, NewWallet(k, f), &ledger.Commit{Job: id, Commitment: ledger.Commitment(id, k.ID(), o), Sealed: [][]byte{{1}}})
+	}
+	for _, k := range w.providers {
+		must(t, NewWallet(k, f), &ledger.Reveal{Job: id, Opening: o})
+	}
+	until(ledger.Delivering)
+	must(t, owner, &ledger.Accept{Job: id})
+	if j := until(ledger.Settled); j.State != ledger.Settled || j.Verdict == nil || j.Verdict.Outcome != o.Outcome {
+		t.Errorf("job: got %s with %+v, want settled with %s", j.State, j.Verdict, o.Outcome)
+	}
+	p, err := l.Prove(deadline(t), ledger.JobKey(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Verify(w.genesis); err != nil {
+		t.Errorf("verify offline: %v", err)
+	}
+	p.Val[len(p.Val)/2] ^= 1
+	if _, err := p.Verify(w.genesis); err == nil {
+		t.Error("a changed value verifies")
 	}
 }
 

@@ -62,13 +62,11 @@ func TestFull_FourAuthoritiesAgree(t *testing.T) {
 	w := newWorld(t, 4, 2, 2)
 	nodes := cluster(t, w, 1, func(f *Full) { checkInvariants(t, f) })
 	bob := w.people[1].ID().Address()
-	var last crowd.Height
 	for i := range 8 { // a wallet each time: whoever is asked, the nonce is right
 		in := must(t, NewWallet(w.people[0], nodes[i%len(nodes)]), &ledger.Transfer{To: bob, Amount: 1})
 		for _, n := range nodes {
 			reach(t, n.Full, in.Height)
 		}
-		last = in.Height
 	}
 	owner := NewWallet(w.people[1], nodes[4])
 	must(t, owner, &ledger.Post{Spec: w.spec()})
@@ -83,8 +81,7 @@ func TestFull_FourAuthoritiesAgree(t *testing.T) {
 	// The follower takes a claim and passes it on.
 	j, _ := nodes[4].Head().State.Job(id)
 	proof, _ := w.providers[0].VRF().Prove(ledger.DrawInput(id, j.Beacon))
-	in := must(t, NewWallet(w.providers[0], nodes[4]), &ledger.Claim{Job: id, Proof: proof})
-	last = in.Height
+	last := must(t, NewWallet(w.providers[0], nodes[4]), &ledger.Claim{Job: id, Proof: proof}).Height
 	for _, n := range nodes {
 		reach(t, n.Full, last+1)
 	}

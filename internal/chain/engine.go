@@ -167,7 +167,7 @@ func (f *Full) start(ctx context.Context) (n *node.Node, err error) {
 	n, err = node.NewNodeWithContext(ctx, c, pv, peerKey(f.cfg.Key),
 		proxy.NewConnSyncLocalClientCreator(f.app), f.genesisDoc,
 		func(x *cfg.DBContext) (dbm.DB, error) { return f.database(x.ID) },
-		node.DefaultMetricsProvider(c.Instrumentation), engineLog{log: f.log, halted: f.fail})
+		node.DefaultMetricsProvider(c.Instrumentation), engineLog{log: f.log, ending: &f.ending, halted: f.fail})
 	if err != nil {
 		return nil, fmt.Errorf("start consensus: %w", err)
 	}

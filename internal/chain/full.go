@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"log/slog"
 
 	"github.com/cometbft/cometbft/crypto/ed25519"
 	"github.com/cometbft/cometbft/mempool"
@@ -48,6 +48,8 @@ type Full struct {
 
 	// Run's goroutine only
 	dbs map[string]*survivor
+
+	ending atomic.Bool // Run stops CometBFT
 
 	mu      sync.Mutex
 	why     error         // guarded by mu: of halt
@@ -152,17 +154,22 @@ func (f *Full) Run(ctx context.Context) error {
 	f.node = n
 	close(f.started)
 	inner, cancel := context.WithCancel(ctx)
-	var ticking sync.WaitGroup
+	var children sync.WaitGroup
+	children.Go(func() { f.retry(inner) })
 	if f.app.vrf != nil {
-		ticking.Go(func() { f.tick(inner) })
+		children.Go(func() { f.tick(inner) })
 	}
 	select {
 	case <-ctx.Done():
 	case <-f.halt:
 	}
 	cancel()
-	ticking.Wait()
+	children.Wait()
+	f.ending.Store(true)
 	if err := n.Stop(); err != nil {
+		f.log.Warn("stop consensus", "err", err)
+	}
+	if err := n.ProxyApp().Stop(); err != nil { // CometBFT forgets it
 		f.log.Warn("stop consensus", "err", err)
 	}
 	f.mu.Lock()
@@ -501,6 +508,24 @@ func (f *Full) proveOutcome(ctx context.Context, hash crowd.Hash) (provenOutcome
 	}
 	p := types.NewResults(results).ProveResult(i)
 	return provenOutcome{Evidence: ev, Data: results[i].Data, Index: p.Index, Total: p.Total, Aunts: p.Aunts}, nil
+}
+
+// retry offers again, after each block, what the mempool refused before it.
+func (f *Full) retry(ctx context.Context) {
+	for {
+		f.app.mu.Lock()
+		early, changed := f.app.early, f.app.changed
+		f.app.early = nil
+		f.app.mu.Unlock()
+		for _, raw := range early {
+			_ = f.node.Mempool().CheckTx(raw, nil, mempool.TxInfo{}) // refused again, it is kept again
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Ticks of several authorities are spread, so that the first one's suffices.

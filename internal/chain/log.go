@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 
 	cmtlog "github.com/cometbft/cometbft/libs/log"
 )
@@ -14,6 +15,7 @@ import (
 // It is also how one learns that consensus has halted: CometBFT only logs that.
 type engineLog struct {
 	log    *slog.Logger
+	ending *atomic.Bool // from then on its errors are noise: parts that miss each other
 	halted func(error)
 }
 
@@ -35,9 +37,13 @@ func (l engineLog) Error(msg string, kv ...any) {
 		}
 		l.halted(err)
 	}
-	l.put(slog.LevelWarn, msg, kv)
+	level := slog.LevelWarn
+	if l.ending.Load() {
+		level = slog.LevelDebug
+	}
+	l.put(level, msg, kv)
 }
 
 func (l engineLog) With(kv ...any) cmtlog.Logger {
-	return engineLog{log: l.log.With(kv...), halted: l.halted}
+	return engineLog{log: l.log.With(kv...), ending: l.ending, halted: l.halted}
 }

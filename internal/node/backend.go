@@ -82,7 +82,7 @@ func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
 	}
 	plan, err := verify.For(confidence, verify.DefaultColluding)
 	if err != nil {
-		return spec, plan, rpc.Errorf(rpc.BadRequest, "%w", err).WithHint("ask for at most %.2f", 1-plan.Undetected)
+		return spec, plan, rpc.Errorf(rpc.BadRequest, "%w", err).WithHint("ask for at most %.4g", 1-verify.PairUndetected(verify.DefaultColluding))
 	}
 	if spec.Filters.MaxPrice == 0 {
 		spec.Filters.MaxPrice = crowd.ReferencePrice
@@ -443,16 +443,12 @@ func (b backend) Providers(ctx context.Context) ([]rpc.Provider, error) {
 	if err != nil {
 		return nil, rpc.Errorf(rpc.Unavailable, "read the providers off the chain: %w", err)
 	}
-	online := map[crowd.NodeID]bool{}
-	for _, p := range b.host.Peers() {
-		online[p.ID] = true
-	}
 	out := []rpc.Provider{}
 	s.EachProvider(func(p ledger.Provider) bool {
 		r := s.Reputation(p.ID.Address())
 		v := rpc.Provider{
 			Node: p.ID, Address: p.ID.Address(), Price: p.Offer.Price, Country: p.Offer.Country, Tags: p.Offer.Tags,
-			Stake: p.Stake, Done: r.Done, Caught: r.Caught, Online: online[p.ID] || p.ID == b.id,
+			Stake: p.Stake, Done: r.Done, Caught: r.Caught, Online: r.Missed < b.params.MaxMissed,
 		}
 		switch {
 		case p.Tombstoned:

@@ -294,9 +294,9 @@ type Provider struct {
 	Country   string        `json:"country,omitempty"`
 	Tags      []string      `json:"tags,omitempty"`
 	Stake     crowd.Credits `json:"stake"`
-	Done      uint64        `json:"done"`   // jobs done
-	Caught    uint64        `json:"caught"` // times proven wrong
-	Online    bool          `json:"online"`
+	Done      uint64        `json:"done"`                // jobs done
+	Caught    uint64        `json:"caught"`              // times proven wrong
+	Online    bool          `json:"online"`              // it came when it was drawn
 	Suspended string        `json:"suspended,omitempty"` // why it cannot be drawn
 }
 

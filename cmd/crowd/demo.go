@@ -229,6 +229,9 @@ func (a *app) wealth(ctx context.Context, c *rpc.Client) ([]ledgerLine, error) {
 	for _, p := range providers {
 		lines = append(lines, ledgerLine{Who: p.Node.Short(), Address: p.Address})
 	}
+	for _, a := range info.Court {
+		lines = append(lines, ledgerLine{Who: "authority", Address: a})
+	}
 	for i := range lines {
 		x, err := c.Account(ctx, lines[i].Address)
 		if err != nil {
@@ -244,23 +247,27 @@ func changes(before, after []ledgerLine, cheater crowd.NodeID) []ledgerLine {
 	for _, l := range before {
 		was[l.Address] = l.Change
 	}
+	burned := ledgerLine{Who: "burned", Why: "fees, 2 % of the pay, rest of the stake"}
 	for i := range after {
 		l := &after[i]
 		l.Change -= was[l.Address]
+		burned.Change -= l.Change
 		switch {
 		case l.Who == "you":
 			l.Why = "paid for checked results"
 		case l.Address == cheater.Address():
 			l.Why = "cheated, was caught, lost its stake"
+		case l.Who == "authority" && l.Change > 0:
+			l.Why = "re-executed in court"
 		case l.Change > 0:
 			l.Why = "earned"
 		case l.Change < 0:
-			l.Why = "lost"
+			l.Why = "fees of its claims"
 		default:
-			l.Why = "was not drawn"
+			l.Why = "had nothing to do"
 		}
 	}
-	return after
+	return append(after, burned)
 }
 
 func printDemo(w io.Writer, r demoReport) {

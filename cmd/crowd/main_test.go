@@ -65,6 +65,7 @@ func serve(dir, addr string) (*testNetwork, error) {
 }
 
 func (n *testNetwork) Endpoint() rpc.Endpoint { return n.server.Endpoint() }
+func (n *testNetwork) Providers() int         { return 7 }
 func (n *testNetwork) Wait() error            { return <-n.ended }
 func (n *testNetwork) Close() error           { n.stop(); <-n.ended; return nil }
 

@@ -23,8 +23,9 @@ type upConfig struct {
 // network is a running local network.
 type network interface {
 	Endpoint() rpc.Endpoint // of the consumer's node
-	Wait() error            // returns when the network has ended, with the reason
-	Close() error           // stops all nodes and waits for them
+	Providers() int
+	Wait() error  // returns when the network has ended, with the reason
+	Close() error // stops all nodes and waits for them
 }
 
 func (a *app) upCommand() *cobra.Command {
@@ -59,7 +60,7 @@ its folder, and continues from it at the next start.`,
 			if err != nil {
 				return fmt.Errorf("start network: %w", err)
 			}
-			if err := a.greet(net.Endpoint(), cfg); err != nil {
+			if err := a.greet(net, cfg); err != nil {
 				net.Close()
 				return err
 			}
@@ -89,7 +90,8 @@ its folder, and continues from it at the next start.`,
 }
 
 // greet says how to reach the network; as JSON it is the first and only result.
-func (a *app) greet(end rpc.Endpoint, cfg upConfig) error {
+func (a *app) greet(net network, cfg upConfig) error {
+	end := net.Endpoint()
 	return a.result(struct {
 		Dir string `json:"dir"`
 		rpc.Endpoint
@@ -98,7 +100,7 @@ func (a *app) greet(end rpc.Endpoint, cfg upConfig) error {
 		if cfg.Dir != a.defaultDir() {
 			env = "export CROWD_NODE=" + cfg.Dir
 		}
-		fmt.Fprintf(w, "the network is up: 1 authority, %d providers, and your node\n\n", cfg.Providers)
+		fmt.Fprintf(w, "the network is up: 1 authority, %d providers, and your node\n\n", net.Providers())
 		fields(w, "  socket", end.Socket, "  url", end.URL, "  token", "in "+filepath.Join(cfg.Dir, "token"))
 		fmt.Fprintln(w, "\nin another terminal:")
 		if env != "" {

@@ -25,8 +25,12 @@ var _ rpc.Backend = backend{}
 
 func (b backend) Info(context.Context) (rpc.Info, error) {
 	h := b.chain.Head().Height
+	court := make([]crowd.Address, 0, len(b.cfg.Genesis.Authorities))
+	for _, a := range b.cfg.Genesis.Authorities {
+		court = append(court, a.ID.Address())
+	}
 	return rpc.Info{
-		Node: b.id, Address: b.id.Address(), Roles: b.roles(), Chain: b.chainID, Height: h,
+		Node: b.id, Address: b.id.Address(), Roles: b.roles(), Chain: b.chainID, Court: court, Height: h,
 		Version: b.cfg.Version, Listen: b.host.Addrs(), Peers: len(b.host.Peers()), Started: b.started,
 	}, nil
 }

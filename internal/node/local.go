@@ -93,7 +93,13 @@ func OpenLocal(cfg LocalConfig) (*Local, error) {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
 	l := &Local{cfg: cfg, lock: lock, ready: make(chan struct{})}
-	if err := l.load(); err != nil {
+	err = l.load()
+	for i := range l.cfg.Cheats {
+		if err == nil && (i < 0 || i >= l.Providers()) {
+			err = fmt.Errorf("provider %d is to cheat, there are %d", i, l.Providers())
+		}
+	}
+	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("open network in %s: %w", cfg.Dir, err)
 	}

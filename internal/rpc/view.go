@@ -31,15 +31,16 @@ func (s Stage) Final() bool { return s == Settled || s == Cancelled || s == Fail
 
 // Info describes the node that answers.
 type Info struct {
-	Node    crowd.NodeID  `json:"node"`
-	Address crowd.Address `json:"address"`
-	Roles   []string      `json:"roles"` // consumer, provider, authority
-	Chain   string        `json:"chain"`
-	Height  crowd.Height  `json:"height"`
-	Version string        `json:"version"`
-	Listen  []string      `json:"listen"` // multiaddresses
-	Peers   int           `json:"peers"`
-	Started time.Time     `json:"started"`
+	Node    crowd.NodeID    `json:"node"`
+	Address crowd.Address   `json:"address"`
+	Roles   []string        `json:"roles"` // consumer, provider, authority
+	Chain   string          `json:"chain"`
+	Court   []crowd.Address `json:"court"` // the authorities
+	Height  crowd.Height    `json:"height"`
+	Version string          `json:"version"`
+	Listen  []string        `json:"listen"` // multiaddresses
+	Peers   int             `json:"peers"`
+	Started time.Time       `json:"started"`
 }
 
 // Limits of one run.

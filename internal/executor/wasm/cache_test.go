@@ -153,3 +153,20 @@ func TestCompileCancelled(t *testing.T) {
 		t.Errorf("got %v afterwards, want %v", got.Status, crowd.Exited)
 	}
 }
+
+// TestEngineVersions holds the names of the engines to what go.mod pins.
+func TestEngineVersions(t *testing.T) {
+	mod, err := os.ReadFile("../../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules := map[string]string{Wasmtime: "github.com/bytecodealliance/wasmtime-go/v43 v", Wazero: "github.com/tetratelabs/wazero v"}
+	for engine, version := range engineVersions {
+		if want := modules[engine] + strings.TrimPrefix(version, engine+"-"); !strings.Contains(string(mod), want+"\n") {
+			t.Errorf("got %s, want what go.mod has for %s", version, modules[engine])
+		}
+	}
+	if build() == "" {
+		t.Error("got no name for this build, want one")
+	}
+}

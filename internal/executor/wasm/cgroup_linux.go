@@ -19,27 +19,29 @@ type cgroup struct {
 
 var cgroups atomic.Uint64
 
-// newCgroup makes a cgroup beside this process's own, or returns nil.
-func newCgroup() *cgroup {
+// ownCgroups lists where cgroups of ours may go, by the file that bounds memory there.
+func ownCgroups() map[string]string {
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return nil
 	}
+	dirs := map[string]string{}
 	for _, l := range strings.Split(string(own), "\n") {
-		f := strings.SplitN(l, ":", 3)
-		if len(f) != 3 {
-			continue
+		switch f := strings.SplitN(l, ":", 3); {
+		case len(f) != 3:
+		case f[1] == "":
+			dirs["memory.max"] = filepath.Join("/sys/fs/cgroup", f[2])
+		case f[1] == "memory":
+			dirs["memory.limit_in_bytes"] = filepath.Join("/sys/fs/cgroup/memory", f[2])
 		}
-		c := &cgroup{}
-		switch f[1] {
-		case "":
-			c.dir, c.file = "/sys/fs/cgroup", "memory.max"
-		case "memory":
-			c.dir, c.file = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
-		default:
-			continue
-		}
-		c.dir = filepath.Join(c.dir, f[2], fmt.Sprintf("crowd-%d-%d", os.Getpid(), cgroups.Add(1)))
+	}
+	return dirs
+}
+
+// newCgroup makes a cgroup below this process's own, or returns nil.
+func newCgroup() *cgroup {
+	for file, dir := range ownCgroups() {
+		c := &cgroup{file: file, dir: filepath.Join(dir, fmt.Sprintf("crowd-%d-%d", os.Getpid(), cgroups.Add(1)))}
 		if os.Mkdir(c.dir, 0o755) != nil {
 			continue
 		}
@@ -49,6 +51,22 @@ func newCgroup() *cgroup {
 		os.Remove(c.dir)
 	}
 	return nil
+}
+
+// sweepCgroups removes what processes left that did not get to it themselves.
+func sweepCgroups() {
+	for _, dir := range ownCgroups() {
+		left, err := filepath.Glob(filepath.Join(dir, "crowd-*-*"))
+		if err != nil {
+			continue
+		}
+		for _, d := range left {
+			pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(d), "crowd-"), "-")
+			if _, err := os.Stat("/proc/" + pid); errors.Is(err, os.ErrNotExist) {
+				os.Remove(d)
+			}
+		}
+	}
 }
 
 func (c *cgroup) add(pid int) error {

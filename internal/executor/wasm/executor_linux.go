@@ -111,6 +111,11 @@ func New(c Config) (*Executor, error) {
 		return nil, &executor.Fault{Kind: executor.BadSpec, Err: fmt.Errorf("wasm executor: %w", err)}
 	}
 	c = c.withDefaults()
+	if b, err := os.ReadFile("/proc/sys/vm/overcommit_memory"); err == nil && strings.TrimSpace(string(b)) == "2" {
+		// A program would see growth of its memory fail here, and nowhere else.
+		return nil, executor.Faultf(executor.Unsupported, "vm.overcommit_memory is 2: memory that is promised may not be there")
+	}
+	sweepCgroups()
 	store, err := newCache(c.CacheDir, c.Engine)
 	if err != nil {
 		return nil, &executor.Fault{Kind: executor.Unsupported, Err: err}
@@ -207,24 +212,33 @@ func (e *Executor) begin() bool {
 // take finds a worker for the program k: one that has it, the spare, or a new one.
 // The zero key asks for one that has seen nothing.
 func (e *Executor) take(ctx context.Context, k key) (*process, error) {
+	for {
+		p := e.waiting(k)
+		if p == nil {
+			return e.start(ctx)
+		}
+		if p.quiet() {
+			return p, nil
+		}
+		p.end() // it has died, or talks out of turn
+	}
+}
+
+// waiting takes a worker off the shelf, or returns nil.
+func (e *Executor) waiting(k key) *process {
 	e.mu.Lock()
-	if k != (key{}) {
-		for i := len(e.idle) - 1; i >= 0; i-- {
-			if p := e.idle[i]; p.program == k {
-				e.idle = slices.Delete(e.idle, i, i+1)
-				e.mu.Unlock()
-				return p, nil
-			}
+	for i := len(e.idle) - 1; i >= 0 && k != (key{}); i-- {
+		if p := e.idle[i]; p.program == k {
+			e.idle = slices.Delete(e.idle, i, i+1)
+			e.mu.Unlock()
+			return p
 		}
 	}
 	p := e.spare
 	e.spare = nil
 	e.mu.Unlock()
 	e.restock()
-	if p != nil {
-		return p, nil
-	}
-	return e.start(ctx)
+	return p
 }
 
 // restock makes a new spare in the background if there is none.

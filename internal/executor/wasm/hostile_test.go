@@ -297,3 +297,17 @@ func TestClose(t *testing.T) {
 type writer func([]byte)
 
 func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
+
+// TestIdleWorkerDies: a worker that is gone when the next run wants it is replaced.
+func TestIdleWorkerDies(t *testing.T) {
+	x := newTest(t, "")
+	for range 2 {
+		if got, _ := executortest.See(t, x, executortest.Case{Guest: "true.c"}.Spec(t)); got.Status != crowd.Exited {
+			t.Fatalf("got %v, want %v", got.Status, crowd.Exited)
+		}
+		x.idle[0].kill()
+		for x.idle[0].quiet() { // until the kernel has done it
+			runtime.Gosched()
+		}
+	}
+}

@@ -200,6 +200,20 @@ func (p *process) recv() (kind, any, error) {
 	return k, v, nil
 }
 
+// quiet reports whether p lives and has nothing to say, as befits an idle worker.
+func (p *process) quiet() bool {
+	raw, err := p.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	quiet := false
+	err = raw.Control(func(fd uintptr) {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		quiet = err == unix.EAGAIN
+	})
+	return err == nil && quiet
+}
+
 // bound sets what p may take of the machine for one job.
 func (p *process) bound(memory, output uint64) error {
 	pid := p.cmd.Process.Pid

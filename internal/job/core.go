@@ -55,6 +55,7 @@ const (
 	sendPatience = 2 * time.Minute // a Send that does not end is taken for failed; a driver ends every one by itself
 	lookGrace    = time.Second     // a state that ought to have ended so long ago is looked up
 	lookEvery    = time.Minute     // so is a job without news
+	lookPosted   = 2 * time.Second // and one that waits for the beacon of the next blocks: claims are due soon after
 )
 
 // core is what the three roles share.
@@ -174,7 +175,11 @@ func (c *core) look(now time.Time) {
 	if c.done || c.job != nil && c.job.State.Ended() {
 		return
 	}
-	at := c.news.Add(lookEvery)
+	every := lookEvery
+	if c.job != nil && c.job.State == ledger.Posted {
+		every = lookPosted
+	}
+	at := c.news.Add(every)
 	if c.job != nil && c.job.Due != 0 {
 		if due := time.UnixMilli(int64(c.job.Due)).Add(lookGrace - c.ahead); due.After(c.news) && due.Before(at) {
 			at = due
@@ -182,7 +187,7 @@ func (c *core) look(now time.Time) {
 	}
 	if !now.Before(at) {
 		c.emit(Look{})
-		c.news, at = now, now.Add(lookEvery) // the answer is news; its loss costs a minute
+		c.news, at = now, now.Add(every) // the answer is news; its loss costs that wait
 	}
 	c.wakeAt(at)
 }

@@ -128,9 +128,7 @@ var awful = sim.Link{Latency: 10 * time.Millisecond, Jitter: 100 * time.Millisec
 // TestHonest_OnABadLine shows that resends and looks make up for what is lost.
 func TestHonest_OnABadLine(t *testing.T) {
 	seeds(t, 10, func(seed uint64) (*World, error) {
-		c := pair(seed, nil)
-		c.Link = rough
-		c.Params = ledger.DevParams()
+		c := Config{Seed: seed, Providers: 4, Link: rough, Params: ledger.DevParams()}
 		c.Params.ClaimWindow, c.Params.Retention = 10_000, 30_000
 		w := play(c, 3, nil)
 		return w, allSettled(w, max(1, len(w.Jobs))) // a post that is lost is the user's to repeat

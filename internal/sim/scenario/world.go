@@ -294,6 +294,7 @@ func (w *World) tell(id crowd.JobID) {
 	for _, n := range w.Nodes {
 		ev := w.record(j, ok, n)
 		w.Send(chainPlace, n.index, 0, func() { n.news(id, ev) })
+		w.Send(chainPlace, n.index, time.Second, func() { n.news(id, ev) }) // by the next header who missed it catches up
 	}
 }
 

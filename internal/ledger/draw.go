@@ -147,6 +147,10 @@ func (w *work) dispatch(j *Job) {
 	for range pairSize {
 		w.seat(j)
 	}
+	if len(j.Places) == 0 {
+		w.end(j, Failed, "the providers that claimed have left since")
+		return
+	}
 	w.move(j, Running, j.earliest(), "%d of %d eligible providers claimed", len(j.Drawn), j.Eligible)
 }
 

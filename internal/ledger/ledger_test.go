@@ -506,6 +506,17 @@ func TestJob_DeadlinesEndEveryEscrow(t *testing.T) {
 	}
 }
 
+// The simulator found this one: nobody can be seated, and the job must end all the same.
+func TestJob_EndsWhenEveryWinnerHasLeft(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	id := w.drawn(testSpec(), w.providers[:2]...)
+	for _, k := range w.providers[:2] {
+		w.must(k, &Leave{})
+	}
+	w.wait(w.s.Params().ClaimWindow)
+	w.in(id, Failed)
+}
+
 func TestJob_NothingIsPaidForAResultThatNobodyCanFetch(t *testing.T) {
 	for _, yes := range []bool{true, false} {
 		w := newWorld(t, 4, 2)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/ledger"
@@ -256,15 +257,26 @@ func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, 
 	return x, nil
 }
 
-func (b backend) Receipt(_ context.Context, id crowd.JobID) ([]byte, error) {
-	p, err := b.page(id)
-	if err != nil {
-		return nil, err
+// receiptPatience is how long a caller waits for the receipt of a job that has just ended.
+const receiptPatience = 20 * time.Second
+
+func (b backend) Receipt(ctx context.Context, id crowd.JobID) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, receiptPatience)
+	defer cancel()
+	for {
+		p, err := b.page(id)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case p.receipt != nil:
+			return p.receipt, nil
+		case !p.job.State.Ended():
+			return nil, rpc.Errorf(rpc.Conflict, "job %s is %s; its receipt comes when it has ended", id.Short(), p.job.State)
+		case !wait(ctx, &p):
+			return nil, rpc.Errorf(rpc.Unavailable, "job %s is %s, but the chain does not show it with a proof yet", id.Short(), p.job.State)
+		}
 	}
-	if p.receipt == nil {
-		return nil, rpc.Errorf(rpc.Conflict, "job %s is %s; its receipt comes when it has ended", id.Short(), p.job.State)
-	}
-	return p.receipt, nil
 }
 
 func (b backend) Result(_ context.Context, id crowd.JobID) (rpc.Result, error) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/chain"
@@ -232,8 +233,23 @@ func (n *Node) recorded(j ledger.Job) {
 	}
 }
 
-// makeReceipt asks for the record with its proof and keeps what follows from it.
+// makeReceipt asks for the record with its proof and keeps what follows from it,
+// again until the chain answers.
 func (n *Node) makeReceipt(ctx context.Context, id crowd.JobID) {
+	for wait := time.Second; ctx.Err() == nil; wait = min(2*wait, time.Minute) {
+		err := n.tryReceipt(ctx, id)
+		if err == nil {
+			return
+		}
+		n.log.Warn("receipt", "job", id.Short(), "err", err, "again in", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (n *Node) tryReceipt(ctx context.Context, id crowd.JobID) error {
 	p, err := n.chain.Prove(ctx, ledger.JobKey(id))
 	if err == nil {
 		var r *verify.Receipt
@@ -241,9 +257,7 @@ func (n *Node) makeReceipt(ctx context.Context, id crowd.JobID) {
 			err = n.book.setReceipt(id, r.Encode())
 		}
 	}
-	if err != nil {
-		n.log.Error("receipt", "job", id.Short(), "err", err)
-	}
+	return err
 }
 
 // reported hears what the machines tell.

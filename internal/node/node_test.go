@@ -20,7 +20,6 @@ import (
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/executor/adversary"
 	"github.com/crowdcompute/crowd/internal/executor/wasm"
-	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/verify"
 )
@@ -179,22 +178,11 @@ func (n *network) follow(id crowd.JobID) (events []rpc.JobEvent) {
 
 func (n *network) receipt(id crowd.JobID) []byte {
 	n.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		raw, err := n.Receipt(n.t.Context(), id)
-		if err == nil {
-			return raw
-		}
-		if time.Now().After(deadline) {
-			n.t.Fatal(err)
-		}
-		p, ok := n.Consumer().book.look(id)
-		if ok && p.receipt == nil {
-			ctx, cancel := context.WithDeadline(n.t.Context(), deadline)
-			wait(ctx, &p)
-			cancel()
-		}
+	raw, err := n.Receipt(n.t.Context(), id)
+	if err != nil {
+		n.t.Fatal(err)
 	}
+	return raw
 }
 
 func (n *network) stdout(id crowd.JobID) string {
@@ -388,5 +376,3 @@ func TestLocal_RestartContinues(t *testing.T) {
 		t.Errorf("got %+v %v want both jobs, newest first", jobs, err)
 	}
 }
-
-var _ = ledger.Posted

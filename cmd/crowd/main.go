@@ -53,7 +53,7 @@ func main() {
 // process is the env of the real process.
 func process() env {
 	interrupts := make(chan os.Signal, 2)
-	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	return env{
 		args:       os.Args[1:],
 		stdin:      os.Stdin,

@@ -97,7 +97,7 @@ func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
 	block(nil, nil)
 	for _, gr := range g.Grants[1:] {
 		k := nodes[gr.ID]
-		proof, _ := k.VRF().Prove(ledger.DrawInput(id, job().Beacon))
+		proof, _ := k.VRF().Prove(ledger.DrawInput(id, k.ID(), job().Beacon))
 		block(k, &ledger.Claim{Job: id, Proof: proof})
 	}
 	right := crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafyright"}

@@ -24,3 +24,19 @@ func TestDraw_OneVRFKeyForTwoNodesGivesTwoDraws(t *testing.T) {
 		t.Errorf("got equal priorities %x for %s and %s want independent ones", a.Priority[:4], a.Node.Short(), b.Node.Short())
 	}
 }
+
+// Who claimed and was crowded out by better claims has not missed its draw.
+func TestDispatch_WhoIsCrowdedOutHasNotMissedTheDraw(t *testing.T) {
+	w := newWorld(t, 1, 5, func(g *Genesis) { g.Params.MaxClaims = 3 })
+	id := w.drawn(testSpec(), w.providers...)
+	w.wait(w.s.Params().ClaimWindow + 1)
+	j := w.in(id, Running)
+	if len(j.Drawn) != 3 {
+		t.Fatalf("got %d claims kept want 3", len(j.Drawn))
+	}
+	for _, k := range w.providers {
+		if r := w.s.Reputation(k.ID().Address()); r.Missed != 0 {
+			t.Errorf("%s: got %d missed draws want 0", k.ID().Short(), r.Missed)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -34,5 +35,49 @@ func TestCacheKey_IsTheContentAndNothingElse(t *testing.T) {
 		if keys[0] == keys[1] {
 			t.Fatalf("try %d: got one key %x for two programs", i, keys[0][:4])
 		}
+	}
+}
+
+// What a program may name in /out must be storable on every node: a result that
+// no store takes would be a fault of all honest executors, and the run unpaid.
+func TestMake_OnlyNamesThatAResultCanHave(t *testing.T) {
+	deep := strings.Repeat(strings.Repeat("d", 99)+"/", 9)
+	for _, c := range []struct {
+		name, path string
+		want       errno
+	}{
+		{"plain", "file", ok},
+		{"newline", "a\nb", eInval},
+		{"delete", "a\x7f", eInval},
+		{"backslash", `a\b`, eInval},
+		{"longest path of a result", deep + strings.Repeat("f", 1024-len("out/")-len(deep)), ok},
+		{"one byte more", deep + strings.Repeat("f", 1024-len("out/")-len(deep)+1), eNameTooLong},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tr := newTree(&shelf{}, false)
+			out := tr.root.kids["out"]
+			at := out
+			parts := strings.Split(c.path, "/")
+			for _, d := range parts[:len(parts)-1] {
+				n, e, err := tr.make(dirType, at, d)
+				if e != ok || err != nil {
+					t.Fatalf("folder %q: got %d, %v", d, e, err)
+				}
+				at = n
+			}
+			for _, k := range []fileType{regularType, dirType} {
+				n, e, err := tr.make(k, at, parts[len(parts)-1])
+				if e != c.want || err != nil {
+					t.Fatalf("kind %d: got errno %d, %v want %d", k, e, err, c.want)
+				}
+				if n != nil {
+					tr.unlink(n)
+				}
+			}
+			n, _, _ := tr.make(regularType, out, "other")
+			if e := tr.rename(n, at, parts[len(parts)-1], nil); e != c.want {
+				t.Errorf("rename: got errno %d want %d", e, c.want)
+			}
+		})
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/crowdcompute/crowd"
 )
 
 // Another program of the same size, written within one tick of the file system's
@@ -79,5 +81,23 @@ func TestMake_OnlyNamesThatAResultCanHave(t *testing.T) {
 				t.Errorf("rename: got errno %d want %d", e, c.want)
 			}
 		})
+	}
+}
+
+// A hole in a file of /out is bytes that the node hashes and hands out: they cost
+// what written ones do.
+func TestExtend_AHoleCostsGas(t *testing.T) {
+	const size = 1 << 20
+	for _, at := range []string{"out", "tmp"} {
+		tr := newTree(&shelf{}, false)
+		h := newHost(nil, nil, crowd.Hash{}, 2*size, tr, nil, &memory{}, &memory{})
+		n, _, _ := tr.make(regularType, tr.root.kids[at], "f")
+		h.left = 10 * size
+		if e := h.resize(&descriptor{n: n, rights: rightFDWrite}, size); e != ok {
+			t.Fatalf("/%s: got errno %d", at, e)
+		}
+		if used := 10*size - h.left; used < size*gasByte {
+			t.Errorf("/%s: got %d gas for a hole of %d bytes want as much as for bytes", at, used, size)
+		}
 	}
 }

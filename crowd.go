@@ -180,6 +180,3 @@ func (p Price) Cost(g Gas) Credits {
 	q, _ := bits.Div64(hi, lo, 1e6)
 	return Credits(q)
 }
-
-// Bytes is the first n bytes of h.
-func (h Hash) Bytes(n int) []byte { return h[:n] }

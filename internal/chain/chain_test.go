@@ -360,7 +360,7 @@ func TestFull_SettlesAJob(t *testing.T) {
 	j := until(ledger.Claiming)
 	o := ledger.Opening{Outcome: crowd.Outcome{Status: crowd.Exited, Gas: 1e6, Result: "bafyresult"}}
 	for _, k := range w.providers {
-		proof, _ := k.VRF().Prove(ledger.DrawInput(id, j.Beacon))
+		proof, _ := k.VRF().Prove(ledger.DrawInput(id, k.ID(), j.Beacon))
 		must(t, NewWallet(k, f), &ledger.Claim{Job: id, Proof: proof})
 	}
 	for _, k := range w.providers {

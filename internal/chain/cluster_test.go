@@ -80,7 +80,7 @@ func TestFull_FourAuthoritiesAgree(t *testing.T) {
 	}
 	// The follower takes a claim and passes it on.
 	j, _ := nodes[4].Head().State.Job(id)
-	proof, _ := w.providers[0].VRF().Prove(ledger.DrawInput(id, j.Beacon))
+	proof, _ := w.providers[0].VRF().Prove(ledger.DrawInput(id, w.providers[0].ID(), j.Beacon))
 	last := must(t, NewWallet(w.providers[0], nodes[4]), &ledger.Claim{Job: id, Proof: proof}).Height
 	for _, n := range nodes {
 		reach(t, n.Full, last+1)

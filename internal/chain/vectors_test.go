@@ -230,7 +230,7 @@ func TestVectors_Receipt(t *testing.T) {
 	block(nil, nil)
 	block(nil, nil)
 	for _, k := range w.providers {
-		proof, _ := k.VRF().Prove(ledger.DrawInput(id, job().Beacon))
+		proof, _ := k.VRF().Prove(ledger.DrawInput(id, k.ID(), job().Beacon))
 		block(k, &ledger.Claim{Job: id, Proof: proof})
 	}
 	right := crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafybeiby32y6ilf4bgmvmumgxtzydrnguwyldqeshuiy3o2qqdenn5rbom"}

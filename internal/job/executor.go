@@ -64,7 +64,7 @@ func (e *Executor) claim(now time.Time) {
 		return
 	}
 	if e.proof == nil {
-		proof, out := e.Key.VRF().Prove(ledger.DrawInput(j.ID, j.Beacon))
+		proof, out := e.Key.VRF().Prove(ledger.DrawInput(j.ID, e.self, j.Beacon))
 		e.proof, e.output = &proof, out
 	}
 	won, priority := ledger.Won(e.output, e.Params.Tickets(e.asks.Stake), j.Tickets, e.Params.CommitteeUnits)

@@ -288,7 +288,7 @@ func TestExecutor_ClaimsWhatItWon(t *testing.T) {
 	}
 	es := step()
 	expect(t, "won", es, "claim")
-	if _, err := identity.VerifyVRF(p.VRF, ledger.DrawInput(w.job.ID, w.job.Beacon), find[Send](t, es).Message.(*ledger.Claim).Proof); err != nil {
+	if _, err := identity.VerifyVRF(p.VRF, ledger.DrawInput(w.job.ID, w.one.ID(), w.job.Beacon), find[Send](t, es).Message.(*ledger.Claim).Proof); err != nil {
 		t.Fatal(err)
 	}
 	p.Offer.Price = 1001

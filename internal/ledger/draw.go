@@ -13,9 +13,10 @@ import (
 // before anybody, its author or a single proposer, knows the lot. DESIGN section 7.2.
 const drawDelay = 2
 
-// DrawInput is alpha = H("assign"‖JobID‖R_{h+2}). The chain is in R, which begins with its genesis.
-func DrawInput(job crowd.JobID, r crowd.Hash) []byte {
-	h := crowd.Keccak256([]byte("crowd/assign\x00"), job[:], r[:])
+// DrawInput is alpha = H("assign"‖JobID‖NodeID‖R_{h+2}). The chain is in R, which begins with its
+// genesis. The node is in it so that two nodes that registered one VRF key do not draw alike.
+func DrawInput(job crowd.JobID, node crowd.NodeID, r crowd.Hash) []byte {
+	h := crowd.Keccak256([]byte("crowd/assign\x00"), job[:], node[:], r[:])
 	return h[:]
 }
 
@@ -64,7 +65,7 @@ type Drawn struct {
 
 // Check recomputes d for a job whose draw had that beacon and that many tickets in all.
 func (d *Drawn) Check(job crowd.JobID, r crowd.Hash, total, units uint64) error {
-	out, err := identity.VerifyVRF(d.VRF, DrawInput(job, r), d.Proof)
+	out, err := identity.VerifyVRF(d.VRF, DrawInput(job, d.Node, r), d.Proof)
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 			return refuse(Duplicate, "%s has claimed", from.Short())
 		}
 	}
-	out, err := identity.VerifyVRF(p.VRF, DrawInput(j.ID, j.Beacon), m.Proof)
+	out, err := identity.VerifyVRF(p.VRF, DrawInput(j.ID, from, j.Beacon), m.Proof)
 	if err != nil {
 		return refuse(BadProof, "%v", err)
 	}
@@ -133,7 +134,7 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 
 // dispatch closes the claims and gives out the places.
 func (w *work) dispatch(j *Job) {
-	if w.certain(j) {
+	if w.certain(j) && uint32(len(j.Drawn)) < w.params.MaxClaims { // a full list says nothing about who is not in it
 		w.eachEligible(j.Owner, &j.Spec, j.DrawAt, func(p Provider) {
 			if !slices.ContainsFunc(j.Drawn, func(d Drawn) bool { return d.Node == p.ID }) {
 				w.reputation(p.ID.Address(), func(r *Reputation) { r.Missed++ })

@@ -4,6 +4,7 @@
 package ledger
 
 import (
+	"encoding/base32"
 	"errors"
 	"fmt"
 
@@ -113,10 +114,15 @@ type Genesis struct {
 
 // ChainID names the chain by its whole genesis, so that who knows the ID knows the rules and the authorities.
 func (g *Genesis) ChainID() string {
-	return fmt.Sprintf("%s-%x", g.Name, crowd.Digest("genesis", g).Bytes(12))
+	digest := crowd.Digest("genesis", g)
+	return g.Name + "-" + chainText.EncodeToString(digest[:20])
 }
 
-const maxName = 24 // a chain ID is at most 50 bytes
+// chainText writes 20 bytes, too many for two geneses with one ID, in 32 of the
+// 50 characters that CometBFT allows for a chain ID.
+var chainText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+const maxName = 16 // bytes of a chain's name
 
 // New is the state at height 0.
 func New(g *Genesis) (State, error) {

@@ -163,7 +163,7 @@ func (w *world) post(spec crowd.JobSpec) crowd.JobID {
 }
 
 func (w *world) claimMsg(k *identity.Key, id crowd.JobID) signed {
-	proof, _ := k.VRF().Prove(DrawInput(id, w.job(id).Beacon))
+	proof, _ := k.VRF().Prove(DrawInput(id, k.ID(), w.job(id).Beacon))
 	return signed{k, &Claim{Job: id, Proof: proof}}
 }
 
@@ -649,7 +649,7 @@ func TestProvider_LookbackAndStake(t *testing.T) {
 		t.Fatalf("got %d eligible want 3", j.Eligible)
 	}
 	w.must(late, &Register{VRF: key(t, 6).VRF().Public(), Offer: Offer{Price: 1}}) // now the beacon is known: too late
-	proof, _ := key(t, 6).VRF().Prove(DrawInput(id, j.Beacon))
+	proof, _ := key(t, 6).VRF().Prove(DrawInput(id, late.ID(), j.Beacon))
 	w.refused(NotEligible, late, &Claim{Job: id, Proof: proof})
 
 	w.must(late, &Leave{})

@@ -30,8 +30,11 @@ func (w *work) putProvider(p Provider) { w.put(string(ProviderKey(p.ID.Address()
 const maxTags = 32
 
 func (o *Offer) validate() error {
-	if len(o.Tags) > maxTags || len(o.Country) > 2 {
-		return fmt.Errorf("offer: %d tags and country %.10q; at most %d tags, two letters", len(o.Tags), o.Country, maxTags)
+	if len(o.Tags) > maxTags {
+		return fmt.Errorf("offer: %d tags, at most %d", len(o.Tags), maxTags)
+	}
+	if c := o.Country; c != "" && (len(c) != 2 || c[0] < 'A' || c[0] > 'Z' || c[1] < 'A' || c[1] > 'Z') {
+		return fmt.Errorf("offer: country %.10q, want two capital letters or none", c)
 	}
 	for _, t := range o.Tags {
 		if len(t) == 0 || len(t) > crowd.MaxFilter {

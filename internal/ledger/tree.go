@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 
 	ics23 "github.com/cosmos/ics23/go"
@@ -208,6 +209,10 @@ func VerifyProof(root crowd.Hash, key, val []byte, proof Proof) (err error) {
 	var p ics23.CommitmentProof
 	if err := p.Unmarshal(proof); err != nil {
 		return fmt.Errorf("state proof: %w", err)
+	}
+	// protobuf lets anything ride along in unknown fields; of a proof no byte may be changed unseen.
+	if again, err := p.Marshal(); err != nil || !bytes.Equal(again, proof) {
+		return errors.New("state proof: not in its one form")
 	}
 	if val == nil && !ics23.VerifyNonMembership(ics23.SmtSpec, root[:], &p, key) ||
 		val != nil && !ics23.VerifyMembership(ics23.SmtSpec, root[:], &p, key, val) {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -66,10 +67,11 @@ func TestProve_StockLibraryVerifiesPresenceAndAbsence(t *testing.T) {
 				t.Fatalf("n=%d %s: %v", n, key, err)
 			}
 			for name, err := range map[string]error{
-				"another value": VerifyProof(root, key, []byte("lie"), proof),
-				"absence":       VerifyProof(root, key, nil, proof),
-				"another key":   VerifyProof(root, []byte("other"), val, proof),
-				"another root":  VerifyProof(crowd.Hash{1}, key, val, proof),
+				"more than itself": VerifyProof(root, key, val, append(bytes.Clone(proof), 0x7a, 1, 'A')),
+				"another value":    VerifyProof(root, key, []byte("lie"), proof),
+				"absence":          VerifyProof(root, key, nil, proof),
+				"another key":      VerifyProof(root, []byte("other"), val, proof),
+				"another root":     VerifyProof(crowd.Hash{1}, key, val, proof),
 			} {
 				if err == nil {
 					t.Fatalf("n=%d %s: a proof of %s was accepted", n, key, name)

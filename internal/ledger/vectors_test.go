@@ -215,13 +215,13 @@ func TestVectors_Draw(t *testing.T) {
 		total, units uint64
 	}{{20, 40, 1000}, {20, 40, 40}, {100, 1000, 60}, {1, 1 << 40, 60}, {0, 0, 60}} {
 		k, job := scalar(t, byte(2+i)), crowd.JobID{0x10, byte(i)}
-		proof, out := k.VRF().Prove(DrawInput(job, beacon.R))
+		proof, out := k.VRF().Prove(DrawInput(job, k.ID(), beacon.R))
 		won, priority := Won(out, c.tickets, c.total, c.units)
 		d := Drawn{Node: k.ID(), VRF: k.VRF().Public(), Proof: proof, Tickets: c.tickets, Won: won, Priority: priority}
 		if err := d.Check(job, beacon.R, c.total, c.units); (err == nil) != (won > 0) {
 			t.Errorf("draw %d: won %d: got %v", i, won, err)
 		}
-		v.Draws = append(v.Draws, draw{hex.EncodeToString(k.Bytes()), job, beacon.R, hex.EncodeToString(DrawInput(job, beacon.R)),
+		v.Draws = append(v.Draws, draw{hex.EncodeToString(k.Bytes()), job, beacon.R, hex.EncodeToString(DrawInput(job, k.ID(), beacon.R)),
 			proof, out, c.tickets, c.total, c.units, won, priority})
 	}
 	golden(t, "draw.json", v)

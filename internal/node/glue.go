@@ -167,8 +167,9 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 type jobBlocks struct{ *Node }
 
 func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
-	if here, err := b.store.Has(ctx, c); err == nil && here {
-		return nil
+	// What lies here already is held to the same bounds as what comes: they decide outcomes.
+	if err := b.host.Fetch(ctx, c, max, []crowd.NodeID{b.id}, progress); err == nil || unusable(err) {
+		return err
 	}
 	var wg sync.WaitGroup
 	for _, id := range from {

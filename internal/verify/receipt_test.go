@@ -97,7 +97,7 @@ func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
 	block(nil, nil)
 	for _, gr := range g.Grants[1:] {
 		k := nodes[gr.ID]
-		proof, _ := k.VRF().Prove(ledger.DrawInput(id, job().Beacon))
+		proof, _ := k.VRF().Prove(ledger.DrawInput(id, k.ID(), job().Beacon))
 		block(k, &ledger.Claim{Job: id, Proof: proof})
 	}
 	right := crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafyright"}
@@ -213,6 +213,7 @@ func TestReceipt_ForgeriesAreNamed(t *testing.T) {
 	}{
 		{"job", func(_ *Receipt, j *ledger.Job) { j.Spec.Task.Args = []string{"--radius", "9"} }},
 		{"draw", func(_ *Receipt, j *ledger.Job) { j.Drawn[0].Proof[5] ^= 1 }},
+		{"draw", func(_ *Receipt, j *ledger.Job) { j.Drawn[0].Tickets = 1<<32 - 1 }}, // and costs no half hour
 		{"draw", func(_ *Receipt, j *ledger.Job) { j.Drawn[0], j.Drawn[1] = j.Drawn[1], j.Drawn[0] }},
 		{"draw", func(_ *Receipt, j *ledger.Job) { j.Places[0].Node[0] ^= 1 }},
 		{"commitments", func(_ *Receipt, j *ledger.Job) { j.Places[0].Opening.Outcome.Result = "bafyother" }},

@@ -46,9 +46,8 @@ var build = sync.OnceValue(func() string {
 
 const (
 	maxCacheBytes  = 4 << 30
-	maxOpenCode    = 128     // entries kept open
-	maxKnownFiles  = 1 << 12 // hashes of program files remembered
-	maxCompiling   = 2       // compilations at once
+	maxOpenCode    = 128 // entries kept open
+	maxCompiling   = 2   // compilations at once
 	maxSumFile     = 4 << 10
 	maxProgramFile = 64 << 20
 )
@@ -82,7 +81,6 @@ type cache struct {
 	mu    sync.Mutex
 	open  map[key]*code      // guarded by mu
 	order []key              // guarded by mu; oldest first
-	known map[identity]key   // guarded by mu
 	work  map[key]*compiling // guarded by mu
 }
 
@@ -93,13 +91,6 @@ type compiling struct {
 	cancel  context.CancelFunc
 	code    *code
 	err     error
-}
-
-// identity tells one state of one file from another, without reading it.
-type identity struct {
-	dev, ino     uint64
-	size         int64
-	mtime, ctime unix.Timespec
 }
 
 func newCache(dir, engine string) (*cache, error) {
@@ -115,7 +106,7 @@ func newCache(dir, engine string) (*cache, error) {
 	}
 	return &cache{
 		dir: dir, engine: engine, slots: make(chan struct{}, maxCompiling),
-		open: map[key]*code{}, known: map[identity]key{}, work: map[key]*compiling{},
+		open: map[key]*code{}, work: map[key]*compiling{},
 	}, nil
 }
 
@@ -133,6 +124,8 @@ func (c *cache) program(path string) (*os.File, key, error) {
 	return f, k, nil
 }
 
+// key reads all of f every time: no file system tells two files that follow each other
+// within a tick of its clock apart, and a wrong key runs the wrong program.
 func (c *cache) key(f *os.File) (key, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -141,26 +134,12 @@ func (c *cache) key(f *os.File) (key, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return key{}, errors.New("not a regular file")
 	}
-	id := identity{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
-	c.mu.Lock()
-	k, is := c.known[id]
-	c.mu.Unlock()
-	if is {
-		return k, nil
-	}
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\x00%s\x00%s\x00", build(), engineVersions[c.engine], runtime.GOARCH)
 	if _, err := io.Copy(h, io.LimitReader(f, maxProgramFile+1)); err != nil {
 		return key{}, err
 	}
-	h.Sum(k[:0])
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.known) >= maxKnownFiles {
-		clear(c.known)
-	}
-	c.known[id] = k
-	return k, nil
+	return key(h.Sum(nil)), nil
 }
 
 // compiler compiles one file into another.

@@ -21,7 +21,8 @@ const (
 	maxInputs  = 1 << 17  // entries of /in looked at
 	maxFDs     = 1024     // open descriptors
 	maxName    = 255      // bytes of one name
-	maxPath    = 1024     // bytes of a path in /out or /tmp, and of any path in a call
+	maxPath    = 1024     // bytes of any path in a call
+	maxMade    = 1020     // bytes of a path below /out or /tmp: a store takes 1024, with "out/" before it
 	maxDepth   = 32       // folders above a file in /out or /tmp
 	maxTmp     = 64 << 20 // bytes in /tmp
 	maxInDepth = 64       // folders above a file in /in
@@ -243,15 +244,24 @@ func (n *node) writable() errno {
 	return ok
 }
 
+// storable: no store takes a result with other names, and what no node can store would
+// be the fault of every honest one.
+func storable(name string) bool {
+	return !strings.ContainsFunc(name, func(r rune) bool { return r == '\\' || r < 0x20 || r == 0x7f })
+}
+
 // make adds a file or folder.
 func (t *tree) make(k fileType, parent *node, name string) (*node, errno, error) {
 	if e := parent.writable(); e != ok {
 		return nil, e, nil
 	}
+	if !storable(name) {
+		return nil, eInval, nil
+	}
 	if t.live >= maxNodes {
 		return nil, eNoSpc, nil
 	}
-	if parent.depth() >= maxDepth || len(parent.path())+1+len(name) > maxPath {
+	if parent.depth() >= maxDepth || len(parent.path())+1+len(name) > maxMade {
 		return nil, eNameTooLong, nil
 	}
 	var data blob
@@ -343,13 +353,16 @@ func (t *tree) rename(n *node, to *node, name string, old *node) errno {
 	if n.at != to.at {
 		return eXDev
 	}
+	if !storable(name) {
+		return eInval
+	}
 	for up := to; up != nil; up = up.parent {
 		if up == n {
 			return eInval
 		}
 	}
 	depth, bytes := n.extent()
-	if to.depth()+depth > maxDepth+1 || len(to.path())+bytes-len(n.name)+len(name) > maxPath {
+	if to.depth()+depth > maxDepth+1 || len(to.path())+bytes-len(n.name)+len(name) > maxMade {
 		return eNameTooLong
 	}
 	if old == n {

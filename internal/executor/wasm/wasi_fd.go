@@ -306,6 +306,9 @@ func (h *host) extend(d *descriptor, end, n uint64) (fits uint64, e errno) {
 	if h.spend(hole) < hole {
 		return 0, h.full()
 	}
+	if !h.pay(hole * gasByte) { // it is hashed and handed out like what is written
+		return 0, stopped
+	}
 	return h.spend(n), ok
 }
 

@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/crowdcompute/crowd"
@@ -165,22 +167,66 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 // jobBlocks is the store and the peers as the runner wants them.
 type jobBlocks struct{ *Node }
 
+// Fetch begins with those sources that are connected and again with each that is
+// found, so that a dead one delays nobody. What has come by then stays.
 func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
 	if here, err := b.store.Has(ctx, c); err == nil && here {
 		return nil
 	}
-	var wg sync.WaitGroup
+	if len(from) == 0 {
+		return b.host.Fetch(ctx, c, max, nil, progress)
+	}
+	connected := map[crowd.NodeID]bool{}
+	for _, p := range b.host.Peers() {
+		connected[p.ID] = true
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var search sync.WaitGroup
+	defer search.Wait()
+	defer cancel()
+	var near []crowd.NodeID
+	found := make(chan crowd.NodeID, len(from)) // capacity: each, once
 	for _, id := range from {
-		if id != b.id {
-			wg.Go(func() {
+		switch {
+		case id == b.id:
+		case connected[id]:
+			near = append(near, id)
+		default:
+			search.Go(func() {
 				if err := b.reach(ctx, id); err != nil {
 					b.log.Debug("fetch", "cid", c, "err", err)
+					return
 				}
+				found <- id
 			})
 		}
 	}
-	wg.Wait()
-	return b.host.Fetch(ctx, c, max, from, progress)
+	go func() { search.Wait(); close(found) }()
+	err := fmt.Errorf("fetch %s: none of %d nodes can be reached", c, len(from))
+	for {
+		work, stop := context.WithCancel(ctx)
+		next := make(chan crowd.NodeID, 1)
+		go func() {
+			defer close(next)
+			if id, ok := <-found; ok {
+				next <- id
+				stop()
+			}
+		}()
+		if len(near) > 0 {
+			err = b.host.Fetch(work, c, max, near, progress)
+		}
+		if err == nil || ctx.Err() != nil || unusable(err) {
+			stop()
+			return err
+		}
+		id, ok := <-next
+		stop()
+		if !ok {
+			return err
+		}
+		near = append(slices.Clone(near), id)
+	}
 }
 
 // unusable are the errors for which the content itself is to blame, on every machine alike.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/chain"
@@ -167,33 +168,25 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 // jobBlocks is the store and the peers as the runner wants them.
 type jobBlocks struct{ *Node }
 
-// Fetch begins with those sources that are connected and again with each that is
-// found, so that a dead one delays nobody. What has come by then stays.
+// gather is how long the first source found waits for others before a fetch
+// begins. Whoever lives and is near answers within it.
+const gather = 50 * time.Millisecond
+
+// Fetch begins with the sources that answer, and again with each that is found
+// later; what has come by then stays. So a dead one delays nobody.
 func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
 	if here, err := b.store.Has(ctx, c); err == nil && here {
 		return nil
-	}
-	if len(from) == 0 {
-		return b.host.Fetch(ctx, c, max, nil, progress)
-	}
-	connected := map[crowd.NodeID]bool{}
-	for _, p := range b.host.Peers() {
-		connected[p.ID] = true
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var search sync.WaitGroup
 	defer search.Wait()
 	defer cancel()
-	var near []crowd.NodeID
 	found := make(chan crowd.NodeID, len(from)) // capacity: each, once
 	for _, id := range from {
-		switch {
-		case id == b.id:
-		case connected[id]:
-			near = append(near, id)
-		default:
+		if id != b.id {
 			search.Go(func() {
-				if err := b.reach(ctx, id); err != nil {
+				if err := b.meet(ctx, id); err != nil {
 					b.log.Debug("fetch", "cid", c, "err", err)
 					return
 				}
@@ -201,9 +194,21 @@ func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []cr
 			})
 		}
 	}
-	go func() { search.Wait(); close(found) }()
-	err := fmt.Errorf("fetch %s: none of %d nodes can be reached", c, len(from))
+	all := make(chan struct{})
+	go func() { search.Wait(); close(all); close(found) }()
+	id, more := <-found
+	if !more {
+		return fmt.Errorf("fetch %s: none of %d nodes answers", c, len(from))
+	}
+	near := []crowd.NodeID{id}
+	select {
+	case <-all:
+	case <-time.After(gather):
+	}
 	for {
+		for range len(found) {
+			near = append(near, <-found)
+		}
 		work, stop := context.WithCancel(ctx)
 		next := make(chan crowd.NodeID, 1)
 		go func() {
@@ -213,16 +218,14 @@ func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []cr
 				stop()
 			}
 		}()
-		if len(near) > 0 {
-			err = b.host.Fetch(work, c, max, near, progress)
-		}
+		err := b.host.Fetch(work, c, max, near, progress)
 		if err == nil || ctx.Err() != nil || unusable(err) {
 			stop()
 			return err
 		}
-		id, ok := <-next
+		id, more := <-next
 		stop()
-		if !ok {
+		if !more {
 			return err
 		}
 		near = append(slices.Clone(near), id)

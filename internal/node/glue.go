@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -166,23 +168,69 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 // jobBlocks is the store and the peers as the runner wants them.
 type jobBlocks struct{ *Node }
 
+// gather is how long the first source found waits for others before a fetch
+// begins. Whoever lives and is near answers within it.
+const gather = 50 * time.Millisecond
+
+// Fetch begins with the sources that answer, and again with each that is found
+// later; what has come by then stays. So a dead one delays nobody.
 func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
 	// What lies here already is held to the same bounds as what comes: they decide outcomes.
 	if err := b.host.Fetch(ctx, c, max, []crowd.NodeID{b.id}, progress); err == nil || unusable(err) {
 		return err
 	}
-	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	var search sync.WaitGroup
+	defer search.Wait()
+	defer cancel()
+	found := make(chan crowd.NodeID, len(from)) // capacity: each, once
 	for _, id := range from {
 		if id != b.id {
-			wg.Go(func() {
-				if err := b.reach(ctx, id); err != nil {
+			search.Go(func() {
+				if err := b.meet(ctx, id); err != nil {
 					b.log.Debug("fetch", "cid", c, "err", err)
+					return
 				}
+				found <- id
 			})
 		}
 	}
-	wg.Wait()
-	return b.host.Fetch(ctx, c, max, from, progress)
+	all := make(chan struct{})
+	go func() { search.Wait(); close(all); close(found) }()
+	id, more := <-found
+	if !more {
+		return fmt.Errorf("fetch %s: none of %d nodes answers", c, len(from))
+	}
+	near := []crowd.NodeID{id}
+	select {
+	case <-all:
+	case <-time.After(gather):
+	}
+	for {
+		for range len(found) {
+			near = append(near, <-found)
+		}
+		work, stop := context.WithCancel(ctx)
+		next := make(chan crowd.NodeID, 1)
+		go func() {
+			defer close(next)
+			if id, ok := <-found; ok {
+				next <- id
+				stop()
+			}
+		}()
+		err := b.host.Fetch(work, c, max, near, progress)
+		if err == nil || ctx.Err() != nil || unusable(err) {
+			stop()
+			return err
+		}
+		id, more := <-next
+		stop()
+		if !more {
+			return err
+		}
+		near = append(slices.Clone(near), id)
+	}
 }
 
 // unusable are the errors for which the content itself is to blame, on every machine alike.

@@ -24,10 +24,17 @@ import (
 	"github.com/crowdcompute/crowd/internal/verify"
 )
 
-// The test binary is its own wasm worker, as the crowd binary is.
+// The test binary is its own wasm worker, as the crowd binary is, and a fleet's node.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "wasm-worker" {
 		if err := wasm.Worker(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) == 3 && os.Args[1] == memberArg {
+		if err := serveMember(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -53,6 +53,19 @@ func (n *Node) reach(ctx context.Context, id crowd.NodeID) error {
 	return fmt.Errorf("reach %s: %w", id.Short(), errors.Join(errs...))
 }
 
+// meet is reach, and an answer: the connection to a dead node outlives it by half a minute.
+func (n *Node) meet(ctx context.Context, id crowd.NodeID) error {
+	if err := n.reach(ctx, id); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if _, err := n.where(ctx, id, n.id); err != nil {
+		return fmt.Errorf("meet %s: %w", id.Short(), err)
+	}
+	return nil
+}
+
 func (n *Node) where(ctx context.Context, seed, id crowd.NodeID) (addrs []string, err error) {
 	raw, err := n.host.Request(ctx, seed, protoWhere, crowd.Encode(id), maxAddresses)
 	if err != nil {

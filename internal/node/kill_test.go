@@ -1,0 +1,165 @@
+//go:build linux
+
+package node
+
+import (
+	"testing"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// A provider is killed at every step of its work. The job settles with the right
+// result whatever happens, nobody loses stake, and the provider comes back to what it left.
+func TestKill_ProviderInEveryState(t *testing.T) {
+	f := newFleet(t)
+	others := []string{second, third}
+	for _, c := range []struct {
+		name string
+		play func(t *testing.T, r task) crowd.JobID // ends with the victim alive or dead
+		then func(t *testing.T, j *ledger.Job)      // what is true of the settled job
+	}{
+		{"before it claims", func(t *testing.T, r task) crowd.JobID {
+			f.kill(victim)
+			return f.post(r)
+		}, f.without},
+		{"with its claim on chain", func(t *testing.T, r task) crowd.JobID {
+			f.freeze(third) // so that the claims stay open
+			id := f.post(r)
+			f.eye.claimed(id, victim)
+			f.kill(victim)
+			f.thaw(third)
+			return id
+		}, f.dropped},
+		{"while the program runs", func(t *testing.T, r task) crowd.JobID {
+			f.hold(others...)
+			id := f.post(r)
+			f.spoke(id, victim)
+			workers := f.workers(victim)
+			f.kill(victim)
+			f.gone(workers)
+			f.open(others...)
+			return id
+		}, f.dropped},
+		{"while the program runs, and back at once", func(t *testing.T, r task) crowd.JobID {
+			f.hold(others...)
+			id := f.post(r)
+			f.spoke(id, victim)
+			before := f.eye.transactions(victim)
+			f.kill(victim)
+			f.start(victim)
+			f.eye.place(id, victim, ledger.Committed)
+			f.open(others...)
+			f.eye.in(id, ledger.Settled)
+			if got := f.eye.transactions(victim) - before; got != 2 {
+				t.Errorf("got %d transactions after the claim, want a commit and a reveal", got)
+			}
+			return id
+		}, f.revealed},
+		{"committed, not revealed", func(t *testing.T, r task) crowd.JobID {
+			f.hold(others...)
+			id := f.post(r)
+			f.eye.place(id, victim, ledger.Committed)
+			f.kill(victim)
+			f.open(others...)
+			return id
+		}, f.revealed}, // by an authority
+		{"committed, and back at once", func(t *testing.T, r task) crowd.JobID {
+			f.hold(others...)
+			id := f.post(r)
+			bound := f.eye.place(id, victim, ledger.Committed).Place(f.id(victim)).Commitment
+			before := f.eye.transactions(victim)
+			f.kill(victim)
+			f.start(victim)
+			f.open(others...)
+			j := f.eye.in(id, ledger.Settled)
+			if got := j.Place(f.id(victim)).Commitment; got != bound {
+				t.Errorf("it committed twice: got %s want %s", got, bound)
+			}
+			if got := f.eye.transactions(victim) - before; got != 1 {
+				t.Errorf("got %d transactions after the commit, want a reveal", got)
+			}
+			if got := f.runs(victim); got != 0 {
+				t.Errorf("it ran the program %d times more", got)
+			}
+			return id
+		}, f.revealed},
+		{"revealed, not delivered", func(t *testing.T, r task) crowd.JobID {
+			id := f.undelivered(r)
+			f.kill(victim)
+			f.thaw("consumer")
+			return id
+		}, f.revealed},
+		{"with everybody who has the result, and back at once", func(t *testing.T, r task) crowd.JobID {
+			id := f.undelivered(r)
+			for _, p := range providers {
+				f.kill(p)
+			}
+			f.thaw("consumer")
+			f.start(victim)
+			return id
+		}, f.revealed},
+	} {
+		ok := t.Run(c.name, func(t *testing.T) {
+			f.at(t)
+			r := f.task(rounds)
+			id := c.play(t, r)
+			c.then(t, f.settled(id, r))
+			f.restart()
+		})
+		if !ok {
+			break
+		}
+	}
+}
+
+// at makes t the test that f's failures belong to.
+func (f *fleet) at(t *testing.T) {
+	was := f.t
+	f.t = t
+	t.Cleanup(func() { f.t = was })
+}
+
+// undelivered is a job in Delivering whose owner stands still, and which the victim and another have computed.
+func (f *fleet) undelivered(r task) crowd.JobID {
+	f.t.Helper()
+	others := []string{second, third}
+	had := f.runs(others...)
+	f.hold(others...)
+	id := f.post(r)
+	f.eye.place(id, victim, ledger.Committed)
+	f.awaitRuns(had+1, others...) // both have the inputs
+	f.freeze("consumer")
+	f.open(others...)
+	f.eye.in(id, ledger.Delivering)
+	return id
+}
+
+func (f *fleet) without(t *testing.T, j *ledger.Job) {
+	if p := j.Place(f.id(victim)); p != nil || j.Verdict.By != ledger.ByAgreement {
+		t.Errorf("got a place for the dead %+v and a verdict by %s", p, j.Verdict.By)
+	}
+}
+
+func (f *fleet) dropped(t *testing.T, j *ledger.Job) {
+	p := j.Place(f.id(victim))
+	if p == nil || p.State != ledger.Dropped || p.Slashed != 0 {
+		t.Errorf("got place %+v want dropped", p)
+	}
+	if len(j.Places) != 3 || j.Verdict.By != ledger.ByAgreement {
+		t.Errorf("got %d places and a verdict by %s, want an alternate and agreement", len(j.Places), j.Verdict.By)
+	}
+}
+
+func (f *fleet) revealed(t *testing.T, j *ledger.Job) {
+	p := j.Place(f.id(victim))
+	if p == nil || p.State != ledger.Revealed || j.Verdict.By != ledger.ByAgreement {
+		t.Fatalf("got place %+v and a verdict by %s want revealed and agreement", p, j.Verdict.By)
+	}
+	for _, pay := range j.Payments {
+		if pay.To == p.Node.Address() && pay.Why == ledger.WhyWork {
+			return
+		}
+	}
+	t.Errorf("its work was not paid: %+v", j.Payments)
+}

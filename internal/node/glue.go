@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -67,7 +66,11 @@ type jobChain struct{ *Node }
 
 func (c jobChain) Send(ctx context.Context, m ledger.Message) (crowd.Height, error) {
 	in, err := c.wallet.Send(ctx, m)
-	if err == nil && in.Refusal != nil {
+	switch {
+	case err != nil || in.Refusal == nil:
+	case in.Hearsay: // the full node's word alone: the machine must not take it for the end
+		err = fmt.Errorf("a full node says: %v", in.Refusal)
+	default:
 		err = in.Refusal
 	}
 	return in.Height, err
@@ -168,69 +171,9 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 // jobBlocks is the store and the peers as the runner wants them.
 type jobBlocks struct{ *Node }
 
-// gather is how long the first source found waits for others before a fetch
-// begins. Whoever lives and is near answers within it.
-const gather = 50 * time.Millisecond
-
-// Fetch begins with the sources that answer, and again with each that is found
-// later; what has come by then stays. So a dead one delays nobody.
+// Fetch asks all sources at once, so that a dead one delays nobody.
 func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
-	// What lies here already is held to the same bounds as what comes: they decide outcomes.
-	if err := b.host.Fetch(ctx, c, max, []crowd.NodeID{b.id}, progress); err == nil || unusable(err) {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var search sync.WaitGroup
-	defer search.Wait()
-	defer cancel()
-	found := make(chan crowd.NodeID, len(from)) // capacity: each, once
-	for _, id := range from {
-		if id != b.id {
-			search.Go(func() {
-				if err := b.meet(ctx, id); err != nil {
-					b.log.Debug("fetch", "cid", c, "err", err)
-					return
-				}
-				found <- id
-			})
-		}
-	}
-	all := make(chan struct{})
-	go func() { search.Wait(); close(all); close(found) }()
-	id, more := <-found
-	if !more {
-		return fmt.Errorf("fetch %s: none of %d nodes answers", c, len(from))
-	}
-	near := []crowd.NodeID{id}
-	select {
-	case <-all:
-	case <-time.After(gather):
-	}
-	for {
-		for range len(found) {
-			near = append(near, <-found)
-		}
-		work, stop := context.WithCancel(ctx)
-		next := make(chan crowd.NodeID, 1)
-		go func() {
-			defer close(next)
-			if id, ok := <-found; ok {
-				next <- id
-				stop()
-			}
-		}()
-		err := b.host.Fetch(work, c, max, near, progress)
-		if err == nil || ctx.Err() != nil || unusable(err) {
-			stop()
-			return err
-		}
-		id, more := <-next
-		stop()
-		if !more {
-			return err
-		}
-		near = append(slices.Clone(near), id)
-	}
+	return b.host.Fetch(ctx, c, max, from, progress)
 }
 
 // unusable are the errors for which the content itself is to blame, on every machine alike.
@@ -263,7 +206,10 @@ func (n *Node) post(ctx context.Context, spec crowd.JobSpec) (crowd.JobID, error
 }
 
 func (n *Node) cancel(ctx context.Context, id crowd.JobID) error {
-	_, err := jobChain{n}.Send(ctx, &ledger.Cancel{Job: id})
+	in, err := n.wallet.Send(ctx, &ledger.Cancel{Job: id})
+	if err == nil && in.Refusal != nil {
+		err = in.Refusal
+	}
 	return err
 }
 
@@ -327,6 +273,31 @@ func (n *Node) chore(f func(context.Context)) {
 	case <-n.choresEnd:
 	}
 }
+
+// stayAwake tells the chain that a provider is there again after it missed draws.
+func (n *Node) stayAwake(ctx context.Context) error {
+	for {
+		raw, err := n.chain.Get(ctx, ledger.ReputationKey(n.id.Address()))
+		var r ledger.Reputation
+		if err == nil && raw != nil {
+			err = crowd.Decode(raw, &r)
+		}
+		if err == nil && r.Missed >= n.params.MaxMissed {
+			_, err = jobChain{n}.Send(ctx, &ledger.Awake{})
+		}
+		if err != nil && ctx.Err() == nil {
+			n.log.Warn("say that this provider is awake", "err", err)
+		}
+		select {
+		case <-time.After(awakeEvery):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// awakeEvery is how often a provider looks whether the chain takes it for asleep.
+const awakeEvery = 30 * time.Second
 
 // doChores does what was brought, and first what an earlier life left undone.
 func (n *Node) doChores(ctx context.Context) error {

@@ -106,7 +106,7 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.host, err = p2p.New(p2p.Config{
-		PrivateKey: cfg.Key.Bytes(), Listen: cfg.Listen, Seeds: cfg.Seeds, Blocks: n.store.Blocks(), Log: cfg.Log,
+		PrivateKey: cfg.Key.Bytes(), Listen: cfg.Listen, Seeds: cfg.Seeds, Find: n.meet, Blocks: n.store.Blocks(), Log: cfg.Log,
 		Limits: p2p.Limits{ConnsPerPeer: connsPerPeer},
 	})
 	if err != nil {
@@ -150,9 +150,12 @@ func (n *Node) ID() crowd.NodeID { return n.id }
 // Ready is closed when the node follows the chain and takes part in jobs.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
+// provides reports whether this node runs programs to be paid; an authority runs them for the court.
+func (n *Node) provides() bool { return n.cfg.Exec != nil && !n.authority }
+
 func (n *Node) roles() []string {
 	out := []string{"consumer"}
-	if n.cfg.Exec != nil {
+	if n.provides() {
 		out = append(out, "provider")
 	}
 	if n.authority {
@@ -181,6 +184,9 @@ func (n *Node) Run(ctx context.Context) error {
 		case <-n.chain.Ready():
 			close(n.ready)
 			g.Go(func() error { return n.doChores(ctx) })
+			if n.provides() {
+				g.Go(func() error { return n.stayAwake(ctx) })
+			}
 			return n.runner.Run(ctx)
 		case <-ctx.Done():
 			return nil

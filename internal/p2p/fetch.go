@@ -119,6 +119,11 @@ func (h *Host) fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.
 
 // source works as one node's part until nothing is wanted of it.
 func (f *fetch) source(ctx context.Context, i int, node crowd.NodeID) error {
+	if f.h.cfg.Find != nil {
+		if err := f.h.cfg.Find(ctx, node); err != nil {
+			return err
+		}
+	}
 	s, err := f.h.open(ctx, node, blocksProtocol)
 	if err != nil {
 		return err

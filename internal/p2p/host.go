@@ -35,14 +35,17 @@ import (
 
 // Config of a host. Only PrivateKey has no default.
 type Config struct {
-	PrivateKey []byte                // 32 bytes, secp256k1: the node's
-	Listen     []string              // multiaddrs; nil: QUIC and TCP on all IPv4 interfaces, ports chosen by the system
-	Seeds      []string              // multiaddrs with /p2p/: kept connected while Run runs, and asked to relay
-	MDNS       bool                  // find nodes on the LAN while Run runs
-	Topics     []string              // of gossip; what peers say about others is ignored
-	Blocks     blockstore.Blockstore // served to everybody, filled by Fetch; nil: neither
-	Limits     Limits
-	Log        *slog.Logger // nil: silent
+	PrivateKey []byte   // 32 bytes, secp256k1: the node's
+	Listen     []string // multiaddrs; nil: QUIC and TCP on all IPv4 interfaces, ports chosen by the system
+	Seeds      []string // multiaddrs with /p2p/: kept connected while Run runs, and asked to relay
+	MDNS       bool     // find nodes on the LAN while Run runs
+	Topics     []string // of gossip; what peers say about others is ignored
+	// Find makes sure that a node is connected and alive, before blocks are asked of
+	// it; nil: whoever is connected is taken for alive, which lasts half a minute after a death.
+	Find   func(ctx context.Context, id crowd.NodeID) error
+	Blocks blockstore.Blockstore // served to everybody, filled by Fetch; nil: neither
+	Limits Limits
+	Log    *slog.Logger // nil: silent
 
 	options []libp2p.Option // of tests
 }

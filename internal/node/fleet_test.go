@@ -42,7 +42,7 @@ func fleetParams() ledger.Params {
 	p := ledger.DevParams()
 	p.MinStake, p.StakeUnit, p.MaxTickets, p.CommitteeUnits = crowd.Credit, crowd.Credit, 5000, 1<<40
 	p.MaxMissed = 1 << 20 // who is killed so often misses many a draw
-	p.ClaimWindow, p.DispatchGrace, p.RevealWindow = 1500, 1500, 700
+	p.ClaimWindow, p.DispatchGrace, p.RevealWindow = 1500, 1000, 700
 	p.CourtWindow, p.DeliveryWindow = 20_000, 2500
 	return p
 }
@@ -259,12 +259,14 @@ func (f *fleet) child(name string) *child {
 // launch begins a node's process; await waits until it serves.
 func (f *fleet) launch(name string) {
 	m := member{Dir: f.files.cfg.Dir, Name: name, Seeds: f.seeds, Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"}}
-	if name == "authority" && f.seeds != nil { // who restarts is where it was
-		m.Seeds, m.Listen = nil, nil
-		for _, a := range f.seeds {
+	f.mu.Lock()
+	if was := f.children[name]; was != nil { // who restarts is where it was
+		m.Listen = nil
+		for _, a := range was.addrs {
 			m.Listen = append(m.Listen, a[:strings.Index(a, "/p2p/")])
 		}
 	}
+	f.mu.Unlock()
 	raw, err := json.Marshal(m)
 	if err != nil {
 		panic(err)
@@ -328,6 +330,9 @@ func (f *fleet) await(name string) {
 	switch name {
 	case "authority":
 		f.seeds = c.addrs
+		if f.eye != nil { // who only listens may not have noticed: a word to the dead ends the connection
+			f.eye.node.chain.Get(f.t.Context(), ledger.ParamsKey())
+		}
 	case "consumer":
 		f.dial()
 	}
@@ -470,7 +475,7 @@ func (f *fleet) task(rounds uint64) task {
 	}
 	return task{rpc.PostRequest{
 		Program: f.program, Stdin: f.upload(stdin), Args: []string{fmt.Sprint(rounds)},
-		Limits: rpc.Limits{Gas: 5e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 3000},
+		Limits: rpc.Limits{Gas: 5e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 2000},
 	}, fmt.Sprintf("working\n%d\n", x)}
 }
 

@@ -163,3 +163,150 @@ func (f *fleet) revealed(t *testing.T, j *ledger.Job) {
 	}
 	t.Errorf("its work was not paid: %+v", j.Payments)
 }
+
+// The consumer's node is killed at every step of its job and started again. The
+// job ends, and its result and receipt are there.
+func TestKill_ConsumerInEveryState(t *testing.T) {
+	f := newFleet(t)
+	for _, c := range []struct {
+		name string
+		play func(t *testing.T, r task) crowd.JobID // ends with the consumer dead
+	}{
+		{"posted", func(t *testing.T, r task) crowd.JobID {
+			id := f.post(r)
+			f.kill("consumer")
+			return id
+		}},
+		{"claiming", func(t *testing.T, r task) crowd.JobID {
+			f.freeze(third)
+			id := f.post(r)
+			f.eye.claimed(id, victim)
+			f.kill("consumer")
+			f.thaw(third)
+			return id
+		}},
+		{"running", func(t *testing.T, r task) crowd.JobID {
+			id := f.computing(r)
+			f.kill("consumer")
+			f.open(providers...)
+			return id
+		}},
+		{"an executor has committed", func(t *testing.T, r task) crowd.JobID {
+			id := f.computing(r)
+			f.open(victim)
+			f.eye.place(id, victim, ledger.Committed)
+			f.kill("consumer")
+			f.open(providers...)
+			return id
+		}},
+		{"delivering", func(t *testing.T, r task) crowd.JobID {
+			id := f.computing(r)
+			f.freeze("consumer")
+			f.open(providers...)
+			f.eye.in(id, ledger.Delivering)
+			f.kill("consumer")
+			return id
+		}},
+		{"settled without it", func(t *testing.T, r task) crowd.JobID {
+			id := f.computing(r)
+			f.kill("consumer")
+			f.open(providers...)
+			f.eye.in(id, ledger.Settled)
+			return id
+		}},
+		{"settled by it", func(t *testing.T, r task) crowd.JobID {
+			id := f.post(r)
+			f.eye.in(id, ledger.Settled)
+			f.kill("consumer")
+			return id
+		}},
+	} {
+		ok := t.Run(c.name, func(t *testing.T) {
+			f.at(t)
+			r := f.task(rounds)
+			id := c.play(t, r)
+			f.restart()
+			f.settled(id, r)
+		})
+		if !ok {
+			break
+		}
+	}
+}
+
+// computing is a job whose two executors have all they need and are held.
+func (f *fleet) computing(r task) crowd.JobID {
+	f.t.Helper()
+	had := f.runs(providers...)
+	f.hold(providers...)
+	id := f.post(r)
+	f.awaitRuns(had+2, providers...)
+	return id
+}
+
+// The only authority is killed at every step of a job and started again: the chain stands still in between, no more.
+func TestKill_AuthorityInEveryState(t *testing.T) {
+	f := newFleet(t)
+	for _, c := range []struct {
+		name string
+		play func(t *testing.T, r task) crowd.JobID // ends with the authority dead
+	}{
+		{"claiming", func(t *testing.T, r task) crowd.JobID {
+			f.freeze(third)
+			id := f.post(r)
+			f.eye.claimed(id, victim)
+			f.kill("authority")
+			f.thaw(third)
+			return id
+		}},
+		{"running", func(t *testing.T, r task) crowd.JobID {
+			id := f.computing(r)
+			f.kill("authority")
+			f.open(providers...)
+			return id
+		}},
+		{"revealing", func(t *testing.T, r task) crowd.JobID {
+			id := f.computing(r)
+			f.open(victim)
+			f.eye.place(id, victim, ledger.Committed)
+			f.freeze(victim) // so that a reveal is missing
+			f.open(second, third)
+			f.eye.in(id, ledger.Revealing)
+			f.kill("authority")
+			f.thaw(victim)
+			return id
+		}},
+		{"in court", func(t *testing.T, r task) crowd.JobID {
+			r.Filters.Providers = []crowd.NodeID{f.id(victim), f.id(second)}
+			id := f.computing(r)
+			f.hold("authority")
+			f.kill(second)
+			f.open(victim)
+			f.eye.in(id, ledger.Court)
+			f.awaitRuns(1, "authority")
+			f.kill("authority")
+			return id
+		}},
+		{"delivering", func(t *testing.T, r task) crowd.JobID {
+			id := f.computing(r)
+			f.freeze("consumer")
+			f.open(providers...)
+			f.eye.in(id, ledger.Delivering)
+			f.kill("authority")
+			f.thaw("consumer")
+			return id
+		}},
+	} {
+		ok := t.Run(c.name, func(t *testing.T) {
+			f.at(t)
+			r := f.task(rounds)
+			id := c.play(t, r)
+			f.restart()
+			f.open(providers...)
+			f.settled(id, r)
+		})
+		if !ok {
+			break
+		}
+	}
+}

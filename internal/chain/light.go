@@ -53,7 +53,11 @@ const (
 	minPause = 50 * time.Millisecond
 	maxPause = 5 * time.Second
 	askTime  = 10 * time.Second
-	dialTime = 10 * time.Second // for a dial, and then for the first verified head
+	dialTime = 10 * time.Second // for a dial
+
+	firstTime = 3 * time.Second // then for the first verified head
+	heartbeat = time.Second // between questions whether the full node lives
+	beatTime  = 2 * time.Second // for their answer
 )
 
 // NewLight starts nothing; Run does. A bad config is Run's error.
@@ -106,6 +110,18 @@ type session struct {
 	min   crowd.Height          // reader only: header of the last values
 }
 
+// beat asks for a header that the full node must have. A process that was killed closes
+// nothing, and a transport may take half a minute to notice.
+func (l *Light) beat(ctx context.Context, s *session) error {
+	ctx, cancel := context.WithTimeout(ctx, beatTime)
+	defer cancel()
+	l.mu.Lock()
+	h := l.head.Height
+	l.mu.Unlock()
+	_, err := s.call(ctx, kHeader, headerBody{Height: h})
+	return err
+}
+
 // follow works on one stream until it ends, and says why.
 func (l *Light) follow(ctx context.Context) error {
 	dial, cancel := context.WithTimeout(ctx, dialTime)
@@ -142,7 +158,7 @@ func (l *Light) follow(ctx context.Context) error {
 	})
 	g.Go(func() error { return l.read(s, stream, first) })
 	g.Go(func() error {
-		t := time.NewTimer(dialTime)
+		t := time.NewTimer(firstTime)
 		defer t.Stop()
 		select {
 		case <-first:
@@ -152,11 +168,19 @@ func (l *Light) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		select {
-		case err := <-s.lies:
-			return fmt.Errorf("a wrong answer: %w", err)
-		case <-ctx.Done():
-			return nil
+		beat := time.NewTicker(heartbeat)
+		defer beat.Stop()
+		for {
+			select {
+			case err := <-s.lies:
+				return fmt.Errorf("a wrong answer: %w", err)
+			case <-beat.C:
+				if err := l.beat(ctx, s); err != nil && ctx.Err() == nil {
+					return fmt.Errorf("no sign of life: %w", err)
+				}
+			case <-ctx.Done():
+				return nil
+			}
 		}
 	})
 	err = g.Wait()

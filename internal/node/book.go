@@ -24,6 +24,8 @@ type book struct {
 	dir   string
 	units uint64 // committee units of the network's draws
 
+	disk sync.Mutex // held from the change of a page until it is on disk, so that files follow their order
+
 	mu   sync.Mutex
 	jobs map[crowd.JobID]*page
 }
@@ -86,6 +88,7 @@ func openBook(dir string, units uint64) (*book, error) {
 	return b, nil
 }
 
+// write replaces a file of a job. b.disk must be held.
 func (b *book) write(id crowd.JobID, name string, data []byte) error {
 	dir := filepath.Join(b.dir, id.String())
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -114,6 +117,8 @@ func (b *book) update(id crowd.JobID, f func(*page)) {
 
 // track takes in a proven record.
 func (b *book) track(j ledger.Job) error {
+	b.disk.Lock()
+	defer b.disk.Unlock()
 	fresh := false
 	b.update(j.ID, func(p *page) {
 		if fresh = len(j.History) >= len(p.job.History) && !p.job.State.Ended(); fresh {
@@ -130,6 +135,8 @@ func (b *book) track(j ledger.Job) error {
 }
 
 func (b *book) setReceipt(id crowd.JobID, receipt []byte) error {
+	b.disk.Lock()
+	defer b.disk.Unlock()
 	if err := b.write(id, "receipt.json", receipt); err != nil {
 		return fmt.Errorf("keep receipt of job %s: %w", id.Short(), err)
 	}

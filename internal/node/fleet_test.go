@@ -42,7 +42,7 @@ func fleetParams() ledger.Params {
 	p := ledger.DevParams()
 	p.MinStake, p.StakeUnit, p.MaxTickets, p.CommitteeUnits = crowd.Credit, crowd.Credit, 5000, 1<<40
 	p.MaxMissed = 1 << 20 // who is killed so often misses many a draw
-	p.ClaimWindow, p.DispatchGrace, p.RevealWindow = 1500, 1000, 700
+	p.ClaimWindow, p.DispatchGrace, p.RevealWindow = 3000, 5000, 700
 	p.CourtWindow, p.DeliveryWindow = 20_000, 2500
 	return p
 }

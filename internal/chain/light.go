@@ -56,7 +56,7 @@ const (
 	dialTime = 10 * time.Second // for a dial
 
 	firstTime = 3 * time.Second // then for the first verified head
-	heartbeat = time.Second // between questions whether the full node lives
+	heartbeat = time.Second     // between questions whether the full node lives
 	beatTime  = 2 * time.Second // for their answer
 )
 

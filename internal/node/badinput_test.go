@@ -51,6 +51,7 @@ func (f *fleet) cancelled(id crowd.JobID, r task, working int) {
 }
 
 func TestCancel_InEveryState(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	for _, c := range []struct {
 		name string
@@ -139,6 +140,7 @@ func TestCancel_InEveryState(t *testing.T) {
 
 // Of two providers one says nothing; and consumers that promise inputs and do not serve them.
 func TestSilence(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	for _, c := range []struct {
 		name string
@@ -217,6 +219,7 @@ func (f *fleet) faultless(j *ledger.Job) {
 
 // A provider's disk is full in the middle of a job: it gives its place up, and an alternate does the work.
 func TestDiskFull_TheAlternateTakesOver(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	dir := f.files.dir(victim)
 	f.kill(victim)
@@ -316,7 +319,7 @@ func TestLocal_LeavesNothingBehind(t *testing.T) {
 	life() // what libraries begin once, they have begun
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	life()
-	settle := time.Now().Add(patience) // the last goroutines of closed sockets end by themselves
+	settle := time.Now().Add(5 * time.Second) // the last goroutines of closed sockets end by themselves
 	for runtime.NumGoroutine() > goroutines && time.Now().Before(settle) {
 		runtime.Gosched()
 	}

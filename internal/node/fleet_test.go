@@ -66,12 +66,12 @@ type member struct {
 
 // word is what a node's process says on its stdout.
 type word struct {
-	At    string // "ready", "run": its executor begins
+	At    string // "ready"; "run": its executor begins; "heard": it follows the chain
 	Addrs []string
 }
 
-// serveMember is the whole life of a node's process. It obeys the words "hold"
-// and "open" on its stdin, for its executor, and ends with its stdin.
+// serveMember is the whole life of a node's process. It obeys the words on its
+// stdin, "hold" and "open" for its executor, "hear" for its chain, and ends with it.
 func serveMember(raw string) error {
 	var m member
 	if err := json.Unmarshal([]byte(raw), &m); err != nil {
@@ -90,12 +90,6 @@ func serveMember(raw string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	g := &gate{begun: func() { say(word{At: "run"}) }, changed: make(chan struct{})}
-	go func() {
-		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-			g.set(in.Text() == "hold")
-		}
-		cancel()
-	}()
 	c := Config{
 		Dir: l.dir(m.Name), Genesis: l.genesis, Listen: m.Listen, Seeds: m.Seeds,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -124,6 +118,16 @@ func serveMember(raw string) error {
 	if err != nil {
 		return err
 	}
+	go func() {
+		defer cancel()
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			if in.Text() != "hear" {
+				g.set(in.Text() == "hold")
+			} else if _, err := n.chain.Get(ctx, ledger.ParamsKey()); err == nil {
+				say(word{At: "heard"})
+			}
+		}
+	}()
 	go func() {
 		select {
 		case <-n.Ready():
@@ -180,9 +184,9 @@ type child struct {
 	addrs []string      // once ready
 
 	mu      sync.Mutex
-	runs    int           // guarded by mu: of its executor, in this life
-	changed chan struct{} // guarded by mu: closed and replaced when runs changes
-	stderr  bytes.Buffer  // once ended
+	said    map[string]int // guarded by mu: how often which word, in this life
+	changed chan struct{}  // guarded by mu: closed and replaced when said changes
+	stderr  bytes.Buffer   // once ended
 }
 
 // fleet is a local network in which every node is a process of its own.
@@ -271,7 +275,7 @@ func (f *fleet) launch(name string) {
 	if err != nil {
 		panic(err)
 	}
-	c := &child{t: f.t, name: name, ready: make(chan struct{}), ended: make(chan struct{}), changed: make(chan struct{})}
+	c := &child{t: f.t, name: name, ready: make(chan struct{}), ended: make(chan struct{}), said: map[string]int{}, changed: make(chan struct{})}
 	c.cmd = exec.Command("/proc/self/exe", memberArg, string(raw))
 	c.cmd.Stderr = &c.stderr
 	c.in, err = c.cmd.StdinPipe()
@@ -299,17 +303,15 @@ func (f *fleet) launch(name string) {
 			if d.Decode(&w) != nil {
 				return
 			}
-			switch w.At {
-			case "ready":
+			if w.At == "ready" {
 				c.addrs = w.Addrs
 				close(c.ready)
-			case "run":
-				c.mu.Lock()
-				c.runs++
-				close(c.changed)
-				c.changed = make(chan struct{})
-				c.mu.Unlock()
 			}
+			c.mu.Lock()
+			c.said[w.At]++
+			close(c.changed)
+			c.changed = make(chan struct{})
+			c.mu.Unlock()
 		}
 	}()
 }
@@ -394,55 +396,68 @@ func (f *fleet) tell(what string, names ...string) {
 func (f *fleet) hold(names ...string) { f.t.Helper(); f.tell("hold", names...) }
 func (f *fleet) open(names ...string) { f.t.Helper(); f.tell("open", names...) }
 
-func (c *child) ran() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.runs
+// words counts how often these nodes, in this life, have said that.
+func (f *fleet) words(what string, names ...string) (n int) {
+	for _, name := range names {
+		c := f.child(name)
+		c.mu.Lock()
+		n += c.said[what]
+		c.mu.Unlock()
+	}
+	return n
 }
 
-// awaitRuns waits until the executors of these nodes, in this life, have begun n runs together.
-func (f *fleet) awaitRuns(n int, names ...string) {
+// awaitWords waits until these nodes together have said that n times.
+func (f *fleet) awaitWords(n int, what string, names ...string) {
 	f.t.Helper()
-	deadline := time.After(patience)
+	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
+	defer cancel()
 	for {
-		sum := 0
-		var cases []chan struct{}
+		change := make(chan struct{}, len(names))
+		wait, stop := context.WithCancel(ctx)
 		for _, name := range names {
 			c := f.child(name)
 			c.mu.Lock()
-			sum += c.runs
-			cases = append(cases, c.changed)
+			changed := c.changed
 			c.mu.Unlock()
-		}
-		if sum >= n {
-			return
-		}
-		any := make(chan struct{}, len(cases))
-		done := make(chan struct{})
-		for _, ch := range cases {
 			go func() {
 				select {
-				case <-ch:
-					any <- struct{}{}
-				case <-done:
+				case <-changed:
+					change <- struct{}{}
+				case <-wait.Done():
 				}
 			}()
 		}
-		select {
-		case <-any:
-			close(done)
-		case <-deadline:
-			close(done)
-			f.t.Fatalf("%v began %d runs, want %d", names, sum, n)
+		sum := f.words(what, names...) // read after the listening began
+		if sum < n {
+			select {
+			case <-change:
+			case <-ctx.Done():
+				f.t.Errorf("%v said %q %d times, want %d", names, what, sum, n)
+			}
+		}
+		stop()
+		if sum >= n {
+			return
+		}
+		if ctx.Err() != nil {
+			f.t.FailNow()
 		}
 	}
 }
 
-func (f *fleet) runs(names ...string) (n int) {
-	for _, name := range names {
-		n += f.child(name).ran()
-	}
-	return n
+// runs counts the runs that these nodes' executors have begun, in this life.
+func (f *fleet) runs(names ...string) int { return f.words("run", names...) }
+
+func (f *fleet) awaitRuns(n int, names ...string) { f.t.Helper(); f.awaitWords(n, "run", names...) }
+
+// attentive waits until all follow the chain: who only listens notices late that the authority had died.
+func (f *fleet) attentive() {
+	f.t.Helper()
+	all := append([]string{"consumer"}, providers...)
+	had := f.words("heard", all...)
+	f.tell("hear", all...)
+	f.awaitWords(had+len(all), "heard", all...)
 }
 
 func (f *fleet) upload(raw []byte) crowd.CID {
@@ -615,6 +630,7 @@ func history(j *ledger.Job) string {
 // eye is a node that takes no part: it follows the chain and is never killed.
 type eye struct {
 	f    *fleet
+	t    testing.TB // of the fleet as a whole, for what goes wrong beside its tests
 	node *Node
 
 	mu      sync.Mutex
@@ -632,13 +648,13 @@ func (f *fleet) look() *eye {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	e := &eye{f: f, node: n, jobs: map[crowd.JobID]ledger.Job{}, changed: make(chan struct{})}
+	e := &eye{f: f, t: f.t, node: n, jobs: map[crowd.JobID]ledger.Job{}, changed: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	updates := jobChain{n}.Watch(ctx)
 	var all sync.WaitGroup
 	all.Go(func() {
 		if err := n.Run(ctx); err != nil {
-			f.t.Errorf("the observer: %v", err)
+			e.t.Errorf("the observer: %v", err)
 		}
 	})
 	all.Go(func() {
@@ -663,14 +679,14 @@ func (e *eye) catchUp(ctx context.Context) {
 	all, err := e.node.chain.List(ctx, ledger.PrefixJob)
 	if err != nil {
 		if ctx.Err() == nil {
-			e.f.t.Errorf("the observer: %v", err)
+			e.t.Errorf("the observer: %v", err)
 		}
 		return
 	}
 	for _, c := range all {
 		var j ledger.Job
 		if err := crowd.Decode(c.Val, &j); err != nil {
-			e.f.t.Error(err)
+			e.t.Error(err)
 			continue
 		}
 		e.note(j)

@@ -3,6 +3,9 @@
 package node
 
 import (
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/crowdcompute/crowd"
@@ -12,6 +15,7 @@ import (
 // A provider is killed at every step of its work. The job settles with the right
 // result whatever happens, nobody loses stake, and the provider comes back to what it left.
 func TestKill_ProviderInEveryState(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	others := []string{second, third}
 	for _, c := range []struct {
@@ -103,6 +107,10 @@ func TestKill_ProviderInEveryState(t *testing.T) {
 		ok := t.Run(c.name, func(t *testing.T) {
 			f.at(t)
 			r := f.task(rounds)
+			if strings.HasPrefix(c.name, "while") { // long enough to be met at it
+				r = f.task(4 * rounds)
+				r.Limits.WallMillis = 4000
+			}
 			id := c.play(t, r)
 			c.then(t, f.settled(id, r))
 			f.restart()
@@ -167,6 +175,7 @@ func (f *fleet) revealed(t *testing.T, j *ledger.Job) {
 // The consumer's node is killed at every step of its job and started again. The
 // job ends, and its result and receipt are there.
 func TestKill_ConsumerInEveryState(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	for _, c := range []struct {
 		name string
@@ -246,6 +255,7 @@ func (f *fleet) computing(r task) crowd.JobID {
 
 // The only authority is killed at every step of a job and started again: the chain stands still in between, no more.
 func TestKill_AuthorityInEveryState(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	for _, c := range []struct {
 		name string
@@ -304,9 +314,61 @@ func TestKill_AuthorityInEveryState(t *testing.T) {
 			f.restart()
 			f.open(providers...)
 			f.settled(id, r)
+			f.attentive()
 		})
 		if !ok {
 			break
 		}
 	}
+}
+
+// Every node is killed after every change of the job's record, and started again
+// at once or after the job's end. It may fail, at no cost; nothing else may be lost.
+func TestKill_AfterEveryChange(t *testing.T) {
+	if os.Getenv("CROWD_NIGHT") == "" {
+		t.Skip("set CROWD_NIGHT=1: it takes minutes")
+	}
+	t.Parallel()
+	f := newFleet(t)
+	for _, name := range []string{victim, second, "consumer", "authority"} {
+		for change := 1; change <= maxChanges; change++ {
+			for _, late := range []bool{false, true} {
+				if late && name == "authority" {
+					continue // without it there is no end
+				}
+				ok := t.Run(fmt.Sprintf("%s, change %d, late %v", name, change, late), func(t *testing.T) {
+					f.at(t)
+					r := f.task(rounds)
+					id := f.post(r)
+					f.eye.until(id, "that change", func(j *ledger.Job) bool { return changes(j) >= change || j.State.Ended() })
+					f.kill(name)
+					if late {
+						f.eye.in(id, ledger.Settled)
+					}
+					f.restart()
+					defer f.attentive()
+					if j := f.eye.in(id, ledger.Settled); j.State == ledger.Failed {
+						f.failed(id)
+					} else {
+						f.settled(id, r)
+					}
+				})
+				if !ok {
+					return
+				}
+			}
+		}
+	}
+}
+
+// maxChanges are those of a job's record in which nothing goes wrong.
+const maxChanges = 14
+
+// changes counts what has happened to a job.
+func changes(j *ledger.Job) int {
+	n := len(j.History) + len(j.Drawn)
+	for i := range j.Places {
+		n += int(j.Places[i].State)
+	}
+	return n
 }

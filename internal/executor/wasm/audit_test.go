@@ -4,12 +4,15 @@ package wasm
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/executor/executortest"
 )
 
 // Another program of the same size, written within one tick of the file system's
@@ -98,6 +101,51 @@ func TestExtend_AHoleCostsGas(t *testing.T) {
 		}
 		if used := 10*size - h.left; used < size*gasByte {
 			t.Errorf("/%s: got %d gas for a hole of %d bytes want as much as for bytes", at, used, size)
+		}
+	}
+}
+
+// starved is an engine on a machine that has no memory left.
+type starved struct{ engine }
+
+func (starved) compile([]byte) ([]byte, error) {
+	return nil, errors.New("mmap: cannot allocate memory")
+}
+
+// That a compiler fails on this machine says nothing about the program; that the
+// program is none, it does.
+func TestCompile_WhatFailsHereIsAFaultAndNotAnInvalidProgram(t *testing.T) {
+	good, err := os.ReadFile(executortest.Case{Guest: "true.c"}.Spec(t).Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noStart := []byte("\x00asm\x01\x00\x00\x00")
+	for _, name := range Engines() {
+		e, err := newEngine(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			name    string
+			engine  engine
+			program []byte
+			fault   executor.Kind
+			invalid bool
+		}{
+			{"program", e, good, 0, false},
+			{"starved", starved{e}, good, executor.Crashed, false},
+			{"no start", e, noStart, 0, true},
+			{"no program", e, good[:len(good)-1], 0, true},
+		} {
+			f, err := os.Create(filepath.Join(t.TempDir(), "code"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := compileTo(file(f.Fd()), c.engine, c.program)
+			f.Close()
+			if got.Fault != c.fault || (got.Invalid != "") != c.invalid {
+				t.Errorf("%s, %s: got fault %d and invalid %q want fault %d and invalid %v", name, c.name, got.Fault, got.Invalid, c.fault, c.invalid)
+			}
 		}
 	}
 }

@@ -212,25 +212,30 @@ func (w *worker) compile(files []file) error {
 		return err
 	}
 	defer release()
+	return w.send(mCompiled, compileTo(files[1], w.engine, source))
+}
+
+// compileTo writes code and says what came of it. Only what every machine finds is invalid.
+func compileTo(out file, e engine, source []byte) compiled {
 	module, memory, err := prepare(source)
 	var code []byte
 	if err == nil {
-		if code, err = w.engine.compile(module); err != nil {
-			return w.send(mCompiled, compiled{Invalid: clip(err.Error())})
-		}
-		_, err = files[1].WriteAt(code, 0)
+		code, err = e.compile(module)
+	}
+	if err == nil {
+		_, err = out.WriteAt(code, 0)
 	}
 	var invalid *instrument.InvalidError
 	var fault *executor.Fault
 	switch {
 	case err == nil:
-		return w.send(mCompiled, compiled{Size: uint64(len(code)), Memory: memory})
-	case errors.As(err, &invalid):
-		return w.send(mCompiled, compiled{Invalid: clip(invalid.Error())})
+		return compiled{Size: uint64(len(code)), Memory: memory}
+	case errors.As(err, &invalid) || errors.Is(err, errModule):
+		return compiled{Invalid: clip(err.Error())}
 	case !errors.As(err, &fault):
 		fault = executor.Faultf(executor.Crashed, "compile: %w", err)
 	}
-	return w.send(mCompiled, compiled{Fault: fault.Kind, Reason: clip(fault.Error())})
+	return compiled{Fault: fault.Kind, Reason: clip(fault.Error())}
 }
 
 func clip(s string) string {

@@ -19,8 +19,8 @@ const (
 // engine turns an instrumented module into code and code into runs. It is used
 // from one goroutine.
 type engine interface {
-	// compile validates a module and makes what load takes. Its error is a property
-	// of the module. Only code that this machine made is ever loaded.
+	// compile validates a module and makes what load takes. An errModule is a property of the
+	// module, every other error this machine's. Only code that this machine made is ever loaded.
 	compile(module []byte) (code []byte, err error)
 	load(code []byte) (program, error)
 }
@@ -34,7 +34,10 @@ type program interface {
 // startExport is what the host calls; programs are commands, not libraries.
 const startExport = "_start"
 
-var errNoStart = errors.New("no function _start without parameters and results is exported")
+// errModule marks what is wrong with a module on every machine.
+var errModule = errors.New("invalid module")
+
+var errNoStart = fmt.Errorf("%w: no function _start without parameters and results is exported", errModule)
 
 // A trap is the program's own end.
 type trap struct{ reason string }

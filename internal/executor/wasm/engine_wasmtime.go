@@ -116,8 +116,11 @@ func (r *wasmtimeRun) setGas(n int64) {
 }
 
 func (e *wasmtimeEngine) compile(module []byte) ([]byte, error) {
+	if err := wasmtime.ModuleValidate(e.engine, module); err != nil {
+		return nil, fmt.Errorf("%w: %w", errModule, err)
+	}
 	m, err := wasmtime.NewModule(e.engine, module)
-	if err != nil {
+	if err != nil { // no memory, or a bound of this compiler
 		return nil, err
 	}
 	defer m.Close()

@@ -93,7 +93,7 @@ func (e *wazeroEngine) compile(module []byte) ([]byte, error) {
 	defer r.Close(ctx)
 	m, err := r.CompileModule(ctx, module)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errModule, err)
 	}
 	start := m.ExportedFunctions()[startExport]
 	if start == nil || len(start.ParamTypes())+len(start.ResultTypes()) != 0 {

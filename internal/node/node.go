@@ -192,33 +192,10 @@ func (n *Node) Run(ctx context.Context) error {
 			return nil
 		}
 	})
-	if !n.authority {
-		part("pulse", n.pulse)
-	}
 	if n.rpc != nil {
 		part("rpc", n.rpc.Run)
 	}
 	return g.Wait()
-}
-
-// pulseEvery is how often a light node asks for a word of the chain.
-const pulseEvery = 2 * time.Second
-
-// pulse asks now and then: to who only listens, a full node that was killed is
-// a chain without news. The asking, not the answer, ends the dead connection.
-func (n *Node) pulse(ctx context.Context) error {
-	tick := time.NewTicker(pulseEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-		if _, err := n.chain.Get(ctx, ledger.ParamsKey()); err != nil && ctx.Err() == nil {
-			n.log.Debug("pulse", "err", err)
-		}
-	}
 }
 
 // close gives back what New opened.

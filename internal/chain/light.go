@@ -404,14 +404,28 @@ func (l *Light) Head() Head {
 // full node cannot invent changes but can leave some out: ask for what matters with Get.
 func (l *Light) Watch(ctx context.Context) <-chan Block { return l.blocks.watch(ctx) }
 
+// answer takes values apart whose proofs read has checked: they must not be older than asked for.
+func (l *Light) answer(f frame, least crowd.Height) (valuesBody, error) {
+	b, err := body[valuesBody](f)
+	if err != nil {
+		return b, err
+	}
+	h, err := l.header(b.Evidence)
+	if err == nil && h.Height < least {
+		err = fmt.Errorf("an answer of header %d to a question for %d or later", h.Height, least)
+	}
+	return b, err
+}
+
 // Prove gives the value under key, or its absence, with all that proves it, at Head or later.
 func (l *Light) Prove(ctx context.Context, key []byte) (Proved, error) {
 	var p Proved
 	if len(key) == 0 || len(key) > maxKey {
 		return p, fmt.Errorf("get: a key of %d bytes, want 1 to %d", len(key), maxKey)
 	}
-	err := l.ask(ctx, kGet, func(m crowd.Height) any { return getBody{Key: key, Min: m} }, func(f frame) error {
-		b, err := body[valuesBody](f)
+	var least crowd.Height
+	err := l.ask(ctx, kGet, func(m crowd.Height) any { least = m; return getBody{Key: key, Min: m} }, func(f frame) error {
+		b, err := l.answer(f, least)
 		if err != nil {
 			return err
 		}
@@ -438,9 +452,10 @@ func (l *Light) Get(ctx context.Context, key []byte) ([]byte, error) {
 func (l *Light) List(ctx context.Context, prefix string) ([]ledger.Change, error) {
 	var all []ledger.Change
 	var after []byte
+	var least crowd.Height
 	for more := true; more; {
-		err := l.ask(ctx, kList, func(m crowd.Height) any { return listBody{Prefix: []byte(prefix), After: after, Min: m} }, func(f frame) error {
-			b, err := body[valuesBody](f)
+		err := l.ask(ctx, kList, func(m crowd.Height) any { least = m; return listBody{Prefix: []byte(prefix), After: after, Min: m} }, func(f frame) error {
+			b, err := l.answer(f, least)
 			if err != nil {
 				return err
 			}
@@ -450,6 +465,9 @@ func (l *Light) List(ctx context.Context, prefix string) ([]ledger.Change, error
 			for _, v := range b.Values {
 				if !strings.HasPrefix(string(v.Key), prefix) || after != nil && string(v.Key) <= string(after) {
 					return errors.New("keys out of order")
+				}
+				if v.Val == nil { // proven too, of as many keys as one likes
+					return errors.New("a key that is not there")
 				}
 				all, after = append(all, ledger.Change{Key: string(v.Key), Val: v.Val}), v.Key
 			}

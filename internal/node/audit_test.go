@@ -2,13 +2,17 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"testing"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/identity"
+	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/p2p"
 	"github.com/crowdcompute/crowd/internal/store"
 )
@@ -54,5 +58,28 @@ func TestFetch_TheSameContentIsTooBigWhereverItLies(t *testing.T) {
 		if here != there {
 			t.Errorf("at most %d bytes: got unusable %v where it lies and %v where it is fetched want the same", max, here, there)
 		}
+	}
+}
+
+// gossip is a full node that refuses everything before any block.
+type gossip struct{}
+
+func (gossip) ChainID() string                             { return "test" }
+func (gossip) Get(context.Context, []byte) ([]byte, error) { return nil, nil }
+func (gossip) Send(context.Context, []byte) (chain.Included, error) {
+	return chain.Included{Refusal: &ledger.Refusal{Code: ledger.TooLate, Reason: "says who"}, Hearsay: true}, nil
+}
+
+// A machine takes a refusal for the chain's last word and sends no commit, reveal or
+// complaint again. One full node's word must not do that.
+func TestJobChain_HearsayIsNoRefusal(t *testing.T) {
+	k, err := identity.Generate(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = jobChain{&Node{wallet: chain.NewWallet(k, gossip{})}}.Send(t.Context(), &ledger.Accept{})
+	var r *ledger.Refusal
+	if err == nil || errors.As(err, &r) {
+		t.Errorf("got %v want an error that is no refusal", err)
 	}
 }

@@ -68,8 +68,8 @@ func (c jobChain) Send(ctx context.Context, m ledger.Message) (crowd.Height, err
 	in, err := c.wallet.Send(ctx, m)
 	switch {
 	case err != nil || in.Refusal == nil:
-	case in.Hearsay: // the full node's word alone: the machine must not take it for the end
-		err = fmt.Errorf("a full node says: %v", in.Refusal)
+	case in.Hearsay:
+		err = fmt.Errorf("one full node says: %v", in.Refusal) // and no *ledger.Refusal: it may lie
 	default:
 		err = in.Refusal
 	}
@@ -208,7 +208,7 @@ func (n *Node) post(ctx context.Context, spec crowd.JobSpec) (crowd.JobID, error
 func (n *Node) cancel(ctx context.Context, id crowd.JobID) error {
 	in, err := n.wallet.Send(ctx, &ledger.Cancel{Job: id})
 	if err == nil && in.Refusal != nil {
-		err = in.Refusal
+		err = in.Refusal // for a person, hearsay will do
 	}
 	return err
 }

@@ -110,7 +110,7 @@ func checkID(j *ledger.Job) error {
 func checkDraw(p *ledger.Params, j *ledger.Job) error {
 	for i := range j.Drawn {
 		d := &j.Drawn[i]
-		if d.Tickets > p.MaxTickets {
+		if d.Tickets > p.MaxTickets { // or a forged record buys a hash with each
 			return fmt.Errorf("%s has %d tickets, at most %d", d.Node.Short(), d.Tickets, p.MaxTickets)
 		}
 		if err := d.Check(j.ID, j.Beacon, j.Tickets, p.CommitteeUnits); err != nil {

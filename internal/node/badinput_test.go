@@ -193,6 +193,7 @@ func TestSilence(t *testing.T) {
 			f.thaw(third)
 			j := f.eye.in(id, ledger.Settled)
 			f.faultless(j)
+			f.forget("consumer")
 			f.restart()
 			f.failed(id)
 		}},

@@ -607,6 +607,13 @@ func (f *fleet) follow(id crowd.JobID) (events []rpc.JobEvent) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
 	defer cancel()
+	for { // a node that forgot learns it from the chain; asking is the only way to know when
+		if _, err := f.Job(ctx, id); err == nil {
+			break
+		} else if ctx.Err() != nil {
+			f.t.Fatalf("the owner never learned of its job: %v", err)
+		}
+	}
 	for ev, err := range f.Watch(ctx, id) {
 		if err != nil {
 			f.t.Fatalf("job %s after %+v: %v", id.Short(), events, err)

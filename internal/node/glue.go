@@ -91,6 +91,7 @@ func (c jobChain) Job(ctx context.Context, id crowd.JobID) (runner.Record, error
 	return rec, nil
 }
 
+// OpenJobs are also the node's own that ended while it was away.
 func (c jobChain) OpenJobs(ctx context.Context) (ids []crowd.JobID, err error) {
 	all, err := c.chain.List(ctx, ledger.PrefixJob)
 	for _, x := range all {
@@ -98,11 +99,23 @@ func (c jobChain) OpenJobs(ctx context.Context) (ids []crowd.JobID, err error) {
 		if err := crowd.Decode(x.Val, &j); err != nil {
 			return nil, err
 		}
-		if !j.State.Ended() {
+		if !j.State.Ended() || j.Owner == c.id && c.missed(&j) {
 			ids = append(ids, j.ID)
 		}
 	}
 	return ids, err
+}
+
+// missed reports whether the node lacks the end of its own job j, or its result.
+func (n *Node) missed(j *ledger.Job) bool {
+	p, _ := n.book.look(j.ID)
+	return !p.job.State.Ended() || n.undelivered(j)
+}
+
+// undelivered reports whether j has a result that is not here.
+func (n *Node) undelivered(j *ledger.Job) bool {
+	p, _ := n.book.look(j.ID)
+	return j.Owner == n.id && j.State == ledger.Settled && !p.delivered
 }
 
 func (c jobChain) Provider(ctx context.Context) (*ledger.Provider, error) {

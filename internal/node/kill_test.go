@@ -5,6 +5,7 @@ package node
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -223,6 +224,14 @@ func TestKill_ConsumerInEveryState(t *testing.T) {
 			f.eye.in(id, ledger.Settled)
 			return id
 		}},
+		{"settled without it, which had written nothing", func(t *testing.T, r task) crowd.JobID {
+			id := f.computing(r)
+			f.kill("consumer")
+			f.forget("consumer")
+			f.open(providers...)
+			f.eye.in(id, ledger.Settled)
+			return id
+		}},
 		{"settled by it", func(t *testing.T, r task) crowd.JobID {
 			id := f.post(r)
 			f.eye.in(id, ledger.Settled)
@@ -239,6 +248,16 @@ func TestKill_ConsumerInEveryState(t *testing.T) {
 		})
 		if !ok {
 			break
+		}
+	}
+}
+
+// forget is a node killed before it wrote anything of its jobs.
+func (f *fleet) forget(name string) {
+	f.t.Helper()
+	for _, d := range []string{"runner", "jobs"} {
+		if err := os.RemoveAll(filepath.Join(f.files.dir(name), d)); err != nil {
+			f.t.Fatal(err)
 		}
 	}
 }

@@ -48,7 +48,7 @@ type Chain interface {
 	Send(ctx context.Context, m ledger.Message) (crowd.Height, error)
 	// Job is the newest record of a job.
 	Job(ctx context.Context, id crowd.JobID) (Record, error)
-	// OpenJobs are the jobs that have not ended.
+	// OpenJobs are the jobs that have not ended, and any others that the node wants to look at.
 	OpenJobs(ctx context.Context) ([]crowd.JobID, error)
 	// Provider is the node's own provider record; nil: it is none.
 	Provider(ctx context.Context) (*ledger.Provider, error)
@@ -89,6 +89,7 @@ type Config struct {
 	Report      func(crowd.JobID, job.Role, job.Report) // what the machines tell; called by Run's goroutine; nil: nobody listens
 	Roles       []job.Role                              // that the node takes; nil: all for which it has the means
 	Accept      func(s *crowd.JobSpec) error            // says why this node wants no part in executing a job; nil: it takes all
+	Undelivered func(j *ledger.Job) bool                // j, settled, is the node's own and its result is not here: killed before its first journal; nil: never
 	Unusable    func(error) bool                        // an error of Blocks that says something about the content, on every machine alike; nil: one that wraps job.ErrUnusable
 	Runs        int                                     // at once; 0: one for each CPU
 	Fetches     int                                     // at once; 0: 16
@@ -108,6 +109,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Unusable == nil {
 		c.Unusable = func(err error) bool { return errors.Is(err, job.ErrUnusable) }
+	}
+	if c.Undelivered == nil {
+		c.Undelivered = func(*ledger.Job) bool { return false }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -322,7 +326,7 @@ func (r *Runner) news(ctx context.Context, id crowd.JobID, ev job.Event, j *ledg
 	for _, role := range r.cfg.Roles {
 		s := slot{id, role}
 		a := r.machines[s]
-		if a == nil && j != nil && job.Wanted(role, r.self, j) && r.accepts(role, j) {
+		if a == nil && j != nil && r.wanted(role, j) && r.accepts(role, j) {
 			a = r.start(s, nil)
 		}
 		if a != nil {
@@ -332,6 +336,10 @@ func (r *Runner) news(ctx context.Context, id crowd.JobID, ev job.Event, j *ledg
 			r.step(ctx, s, a, ev)
 		}
 	}
+}
+
+func (r *Runner) wanted(role job.Role, j *ledger.Job) bool {
+	return job.Wanted(role, r.self, j) || role == job.AsConsumer && r.cfg.Undelivered(j)
 }
 
 func (r *Runner) accepts(role job.Role, j *ledger.Job) bool {

@@ -461,12 +461,3 @@ func (c *core) maxResult() uint64 {
 	out := c.job.Spec.Task.Limits.Output
 	return out + out/8 + 1<<20
 }
-
-// why makes a reason fit for the chain: valid UTF-8 of at most most bytes.
-func why(s string, most int) string {
-	s = strings.ToValidUTF8(s, "?")
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "")
-	}
-	return s
-}

@@ -145,8 +145,12 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 	}
 }
 
-// maxWhy is what the ledger takes for a reason, in bytes.
-const maxWhy = 200
+// Why a place is given up, as the chain is told: an error's own text may name
+// files of this machine, and goes to its log alone.
+const (
+	cannotRun   = "cannot run the task"
+	cannotFetch = "cannot get the inputs"
+)
 
 // hopeless says why an alternate should have the place, or nothing.
 func (e *Executor) hopeless(now time.Time, p *ledger.Place) string {
@@ -157,9 +161,9 @@ func (e *Executor) hopeless(now time.Time, p *ledger.Place) string {
 	half := crowd.Time(e.job.Spec.Task.Limits.Wall.Milliseconds()+e.Params.DispatchGrace) / 2
 	switch {
 	case w.run && w.fails >= runFaults:
-		return why("cannot run the task: "+w.err.Error(), maxWhy)
+		return cannotRun
 	case !w.run && e.due(now, p.Due-half):
-		return why("cannot get the inputs: "+w.err.Error(), maxWhy)
+		return cannotFetch
 	}
 	return ""
 }

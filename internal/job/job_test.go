@@ -204,7 +204,7 @@ func TestExecutor_GivesUp(t *testing.T) {
 				}
 			}
 			return e.Step(e.Deadline(), Woke{})
-		}, "cannot get the inputs: nobody serves them"},
+		}, "cannot get the inputs"},
 		{"that cannot run", func(e Machine, now time.Time, es []Effect) []Effect {
 			for _, x := range es {
 				switch x := x.(type) {
@@ -215,7 +215,7 @@ func TestExecutor_GivesUp(t *testing.T) {
 				}
 			}
 			return e.Step(e.Deadline(), Woke{})
-		}, "cannot run the task: no memory"},
+		}, "cannot run the task"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -28,7 +28,7 @@ help: ## list the targets
 
 deps: ## install what building needs, if it is missing
 	@if ! command -v $(GO) >/dev/null; then
-		echo "deps: no $(GO) in PATH: get Go from https://go.dev/dl" >&2
+		echo "deps: no $(GO) in PATH: install Go 1.26 or newer" >&2
 		exit 1
 	fi
 	tmp=$$(mktemp -d)

@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"errors"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -34,5 +36,106 @@ func TestReceipt_ForgedTicketsCostNoWork(t *testing.T) {
 	findings, _ := Check(r.Encode(), Trust{Chain: chain, Header: verifyHeader})
 	if names := failed(findings); !slices.Contains(names, "draw") {
 		t.Errorf("got only %v failed want the draw too", names)
+	}
+}
+
+// proven puts a changed record into a state of its own that the authority signs, so
+// that no proof fails: what is wrong with the record must be found in the record.
+func proven(t *testing.T, cheat bool, change func(j *ledger.Job, h *Header)) (receipt []byte, chain string) {
+	t.Helper()
+	receipt, chain = played(t, cheat)
+	r, err := Decode(receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var j ledger.Job
+	if err := crowd.Decode(r.Evidence.Record, &j); err != nil {
+		t.Fatal(err)
+	}
+	h := Header{Chain: chain, Height: 50}
+	change(&j, &h)
+	s := ledger.Load(func(f func(string, []byte)) { f(string(ledger.JobKey(j.ID)), crowd.Encode(&j)) })
+	authority, err := identity.Generate(rand.NewChaCha8([32]byte{1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Root = s.Root()
+	r.Evidence.Header = crowd.Encode(signedHeader{Header: h, Sig: authority.Sign(crowd.Digest("test header", h))})
+	r.Evidence.Record, r.Evidence.Proof = s.Prove(ledger.JobKey(j.ID))
+	r.Summary = summarize(chain, &j)
+	return r.Encode(), chain
+}
+
+func TestReceipt_EachCheckStandsAlone(t *testing.T) {
+	if receipt, chain := proven(t, true, func(*ledger.Job, *Header) {}); true {
+		if f, good := Check(receipt, Trust{Chain: chain, Header: verifyHeader}); !good {
+			t.Fatalf("an unchanged record: got %+v", f)
+		}
+	}
+	wrong := crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafywrong"}
+	work := func(j *ledger.Job) *ledger.Payment {
+		return &j.Payments[slices.IndexFunc(j.Payments, func(p ledger.Payment) bool { return p.Why == ledger.WhyWork })]
+	}
+	returned := func(j *ledger.Job) *ledger.Payment {
+		return &j.Payments[slices.IndexFunc(j.Payments, func(p ledger.Payment) bool { return p.Why == ledger.WhyReturned })]
+	}
+	for _, c := range []struct {
+		name   string
+		want   string
+		cheat  bool
+		change func(j *ledger.Job, h *Header)
+	}{
+		{"another chain's header", "header", false, func(_ *ledger.Job, h *Header) { h.Chain = "other" }},
+		{"an open job", "job", false, func(j *ledger.Job, _ *Header) { j.State = ledger.Running }},
+		{"an impossible spec", "job", false, func(j *ledger.Job, _ *Header) {
+			j.Spec.Task.Limits.Gas = 0
+			j.ID = j.Spec.ID(j.Owner, j.Nonce)
+		}},
+		{"alternates out of order", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[1], j.Drawn[2] = j.Drawn[2], j.Drawn[1] }},
+		{"more winning tickets", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[0].Won++ }},
+		{"a better priority", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[0].Priority = crowd.Hash{} }},
+		{"a place too dear", "draw", false, func(j *ledger.Job, _ *Header) { j.Places[0].Price = j.Spec.Filters.MaxPrice + 1 }},
+		{"a reveal of nothing", "commitments", false, func(j *ledger.Job, _ *Header) { j.Places[0].Opening = nil }},
+		{"settled without a verdict", "verdict", false, func(j *ledger.Job, _ *Header) { j.Verdict = nil }},
+		{"agreement of one", "verdict", false, func(j *ledger.Job, _ *Header) { j.Places[1].State, j.Places[1].Opening = ledger.Dropped, nil }},
+		{"agreement with a cheater", "verdict", true, func(j *ledger.Job, _ *Header) { j.Verdict.By = ledger.ByAgreement }},
+		{"a cheater uncontested", "verdict", true, func(j *ledger.Job, _ *Header) {
+			for i := range j.Places {
+				j.Places[i].State = ledger.Revealed
+			}
+		}},
+		{"a stranger's vote", "verdict", true, func(j *ledger.Job, _ *Header) { j.Ballots[0].Authority[0] ^= 1 }},
+		{"a vote for something else", "verdict", true, func(j *ledger.Job, _ *Header) { j.Ballots[0].Outcome = wrong }},
+		{"a verdict by nobody", "verdict", false, func(j *ledger.Job, _ *Header) { j.Verdict.By = "say-so" }},
+		{"escrow left", "payments", false, func(j *ledger.Job, _ *Header) { j.Escrow = 1 }},
+		{"stakes left", "payments", false, func(j *ledger.Job, _ *Header) { j.Slashed = 1 }},
+		{"a sum that wraps", "payments", false, func(j *ledger.Job, _ *Header) {
+			j.Payments = append(j.Payments, ledger.Payment{Amount: ^crowd.Credits(0)}, ledger.Payment{Amount: 1})
+		}},
+		{"work overpaid", "payments", false, func(j *ledger.Job, _ *Header) {
+			more := j.Places[0].Price.Cost(j.Verdict.Outcome.Gas) + 1 - work(j).Amount
+			work(j).Amount += more
+			returned(j).Amount -= more
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			receipt, chain := proven(t, c.cheat, c.change)
+			f, _ := Check(receipt, Trust{Chain: chain, Header: verifyHeader})
+			if got := failed(f); !slices.Contains(got, c.want) {
+				t.Errorf("got %v failed want %s among them", got, c.want)
+			}
+		})
+	}
+}
+
+// A header that is not signed proves nothing, even if it is the right one.
+func TestReceipt_AnUnsignedHeaderProvesNoState(t *testing.T) {
+	receipt, chain := played(t, false)
+	f, good := Check(receipt, Trust{Chain: chain, Header: func(g *ledger.Genesis, ev []byte) (Header, error) {
+		h, _ := verifyHeader(g, ev)
+		return h, errors.New("not signed")
+	}})
+	if got := failed(f); good || !slices.Equal(got, []string{"header", "state proof"}) {
+		t.Errorf("got %v failed want header and state proof", got)
 	}
 }

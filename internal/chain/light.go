@@ -462,16 +462,17 @@ func (l *Light) List(ctx context.Context, prefix string) ([]ledger.Change, error
 			if f.Kind != kValues || b.More && len(b.Values) == 0 {
 				return errors.New("another answer than asked for")
 			}
+			page, last := []ledger.Change(nil), after // nothing of a page with a lie in it counts
 			for _, v := range b.Values {
-				if !strings.HasPrefix(string(v.Key), prefix) || after != nil && string(v.Key) <= string(after) {
+				if !strings.HasPrefix(string(v.Key), prefix) || last != nil && string(v.Key) <= string(last) {
 					return errors.New("keys out of order")
 				}
 				if v.Val == nil { // proven too, of as many keys as one likes
 					return errors.New("a key that is not there")
 				}
-				all, after = append(all, ledger.Change{Key: string(v.Key), Val: v.Val}), v.Key
+				page, last = append(page, ledger.Change{Key: string(v.Key), Val: v.Val}), v.Key
 			}
-			more = b.More
+			all, after, more = append(all, page...), last, b.More
 			return nil
 		})
 		if err != nil {

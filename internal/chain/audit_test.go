@@ -258,3 +258,18 @@ func TestApp_AdmitsNobodyWhoCannotPay(t *testing.T) {
 		}
 	}
 }
+
+// Two signed headers of one height are the authorities' fraud: neither is believed any more.
+func TestLight_RefusesAFork(t *testing.T) {
+	w := newWorld(t, 1, 0, 1)
+	f := start(t, solo(t, w, t.TempDir()))
+	ev, err := f.Header(deadline(t), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := NewLight(LightConfig{Genesis: w.genesis})
+	l.head = Header{Height: 1, AppHash: crowd.Hash{1}} // as if it had been signed too
+	if h, err := l.header(ev); err == nil {
+		t.Errorf("got header %d with root %s, and another was seen before", h.Height, h.AppHash)
+	}
+}

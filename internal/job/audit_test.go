@@ -49,3 +49,21 @@ func TestConsumer_ComplainsOfWhatIsNoResult(t *testing.T) {
 	w.now = w.now.Add(backoffFirst)
 	expect(t, "again", c.Step(w.now, Woke{}), "complain")
 }
+
+// What an executor seals, each authority can open, and it fits the commitment.
+func TestExecutor_SealsItsOpeningToTheAuthorities(t *testing.T) {
+	w := newWorld(t)
+	w.running(w.one, w.two)
+	e := w.machine(t, w.one, AsExecutor, nil)
+	f := find[Fetch](t, e.Step(w.now, w.record(t)))
+	r := find[Run](t, e.Step(w.now, Fetched{Try: f.Try}))
+	m := find[Send](t, e.Step(w.now, Ran{Try: r.Try, Outcome: good})).Message.(*ledger.Commit)
+	plain, err := w.court.Open(m.Sealed[0], ledger.SealPurpose(w.job.ID, w.one.ID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o ledger.Opening
+	if err := crowd.Decode(plain, &o); err != nil || o.Outcome != good || ledger.Commitment(w.job.ID, w.one.ID(), o) != m.Commitment {
+		t.Errorf("got %+v, %v want the opening of the commitment", o, err)
+	}
+}

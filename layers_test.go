@@ -26,6 +26,7 @@ const layers = `
 	 10  .                                 pure
 	 20  internal/identity                 pure
 	 30  internal/ledger                   pure
+	 35  internal/overlay                  pure
 	 40  internal/job                      pure
 	 45  internal/sim                      pure
 	 50  internal/verify                   pure

@@ -25,6 +25,7 @@ const module = "github.com/crowdcompute/crowd"
 const layers = `
 	 10  .                                 pure
 	 20  internal/identity                 pure
+	 25  internal/batch                    pure
 	 30  internal/ledger                   pure
 	 35  internal/overlay                  pure
 	 40  internal/job                      pure

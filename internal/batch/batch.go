@@ -10,7 +10,7 @@ import (
 	"github.com/crowdcompute/crowd"
 )
 
-// Bounds of one shard, the part of a batch that one executor gets.
+// Bounds of one batch.
 const (
 	MaxItems = 1 << 20
 	MaxError = 4 << 10 // bytes of an item's standard error that are kept, and are part of its leaf

@@ -7,12 +7,12 @@ import (
 	"github.com/crowdcompute/crowd"
 )
 
-// Sample picks q of a shard's n items, ascending, each set of q as likely as any
+// Sample picks q of n items, ascending, each set of q as likely as any
 // other (Floyd's algorithm: Bentley and Floyd 1987), from a verifier's VRF output: nobody
 // else knows the sample before the verifier shows its proof, and the verifier cannot choose it.
 // All n are picked when q is n or more.
-func Sample(lot []byte, shard, n, q uint32) []uint32 {
-	s := stream{seed: crowd.Keccak256([]byte("crowd/sample\x00"), lot, binary.BigEndian.AppendUint32(nil, shard))}
+func Sample(lot []byte, n, q uint32) []uint32 {
+	s := stream{seed: crowd.Keccak256([]byte("crowd/sample\x00"), lot)}
 	q = min(q, n)
 	picked := make(map[uint32]bool, q) // never ranged over
 	out := make([]uint32, 0, q)

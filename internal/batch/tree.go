@@ -17,6 +17,9 @@ type Node struct {
 	Gas  crowd.Gas
 }
 
+// Hash of l: what a verifier answers with.
+func (l Leaf) Hash() crowd.Hash { return leafNode(l).Hash }
+
 func leafNode(l Leaf) Node {
 	return Node{Hash: crowd.Keccak256([]byte{0}, l.Append(make([]byte, 0, LeafSize))), Gas: l.Gas}
 }
@@ -33,17 +36,13 @@ func join(l, r Node) (Node, error) {
 	return Node{Hash: crowd.Keccak256([]byte{1}, l.Hash[:], r.Hash[:], g[:]), Gas: crowd.Gas(sum)}, nil
 }
 
-// Root is what a shard's outcomes are committed to by: their number, their gas and their digest.
+// Root is what a shard's outcomes are committed to by: their number, and the top of the tree.
 type Root struct {
-	_     struct{} `cbor:",toarray"`
 	Items uint32
 	Top   Node
 }
 
-// Hash of r: what goes on chain.
-func (r Root) Hash() crowd.Hash { return crowd.Digest("batch root", r) }
-
-// Tree holds the outcomes of one shard. Its shape is that of RFC 6962: the left
+// Tree holds the outcomes of one batch. Its shape is that of RFC 6962: the left
 // half of n > 1 leaves is the largest power of two below n.
 type Tree struct {
 	levels [][]Node // from the leaves up; a lone last node rises as it is
@@ -86,7 +85,6 @@ func (t *Tree) Root() Root {
 // Proof shows one item's outcome under a root.
 type Proof struct {
 	_     struct{} `cbor:",toarray"`
-	Root  Root
 	Index uint32
 	Leaf  Leaf
 	Path  []Node // siblings, from the leaf up
@@ -94,7 +92,7 @@ type Proof struct {
 
 // Prove shows item i. It panics when there is none.
 func (t *Tree) Prove(i uint32, l Leaf) Proof {
-	p := Proof{Root: t.Root(), Index: i, Leaf: l}
+	p := Proof{Index: i, Leaf: l}
 	for _, level := range t.levels[:len(t.levels)-1] {
 		if s := i ^ 1; int(s) < len(level) {
 			p.Path = append(p.Path, level[s])
@@ -104,12 +102,9 @@ func (t *Tree) Prove(i uint32, l Leaf) Proof {
 	return p
 }
 
-// Check fails unless p shows that its leaf is item Index under a root with that hash.
-func (p *Proof) Check(root crowd.Hash) error {
-	if p.Root.Hash() != root {
-		return errors.New("the proof is of another root")
-	}
-	n := p.Root.Items
+// Check fails unless p shows that its leaf is item Index under root.
+func (p *Proof) Check(root Root) error {
+	n := root.Items
 	if p.Index >= n || n > MaxItems {
 		return fmt.Errorf("item %d of %d", p.Index, n)
 	}
@@ -134,7 +129,7 @@ func (p *Proof) Check(root crowd.Hash) error {
 	if len(path) > 0 {
 		return errors.New("the proof is too long")
 	}
-	if at != p.Root.Top {
+	if at != root.Top {
 		return errors.New("the path does not lead to the root")
 	}
 	return nil

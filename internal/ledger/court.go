@@ -12,7 +12,8 @@ type Question uint8
 const (
 	WhatOutcome Question = iota + 1 // re-execute: what does the task come to?
 	BadSeal                         // did this executor seal something that is no opening of its commitment?
-	Retrievable                     // can the result be fetched?
+	Retrievable                     // can the result be fetched, and is it what was committed to?
+	WhatItem                        // re-execute one item of a batch: what does it come to?
 )
 
 func (q Question) String() string {
@@ -23,6 +24,8 @@ func (q Question) String() string {
 		return "is the seal bad"
 	case Retrievable:
 		return "can the result be fetched"
+	case WhatItem:
+		return "what is the outcome of one item"
 	}
 	return fmt.Sprintf("question %d", uint8(q))
 }
@@ -34,22 +37,24 @@ type Ballot struct {
 	Question  Question
 	Executor  crowd.NodeID
 	Outcome   crowd.Outcome
+	Leaf      crowd.Hash
+	Item      uint32 // of WhatItem: which one it was about
 	Yes       bool
 }
 
 func (b *Ballot) sameQuestion(o *Ballot) bool {
-	return b.Question == o.Question && b.Executor == o.Executor
+	return b.Question == o.Question && b.Executor == o.Executor && b.Item == o.Item
 }
 
 func (b *Ballot) sameAnswer(o *Ballot) bool {
-	return b.sameQuestion(o) && b.Outcome == o.Outcome && b.Yes == o.Yes
+	return b.sameQuestion(o) && b.Outcome == o.Outcome && b.Leaf == o.Leaf && b.Yes == o.Yes
 }
 
 func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 	if _, ok := w.authority(from); !ok {
 		return refuse(NotYours, "%s is no authority", from.Short())
 	}
-	in := map[Question]JobState{WhatOutcome: Court, BadSeal: Unsealing, Retrievable: Inspecting}[m.Question]
+	in := map[Question]JobState{WhatOutcome: Court, WhatItem: Court, BadSeal: Unsealing, Retrievable: Inspecting}[m.Question]
 	if in == 0 {
 		return refuse(BadTx, "question %d is none", m.Question)
 	}
@@ -59,8 +64,16 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 	}
 	b := Ballot{Authority: from, Question: m.Question}
 	switch m.Question {
+	case WhatItem:
+		if j.Dispute == nil {
+			return refuse(NotFound, "no item of job %s is disputed", j.ID.Short())
+		}
+		b.Item, b.Leaf = j.Dispute.Item, m.Leaf
 	case WhatOutcome:
-		if m.Outcome.Gas > j.Spec.Task.Limits.Gas || len(m.Outcome.Result) > crowd.MaxCID {
+		if j.Dispute != nil {
+			return refuse(BadTx, "the court of job %s is asked about one item", j.ID.Short())
+		}
+		if m.Outcome.Gas > j.Spec.Limits().Gas || len(m.Outcome.Result) > crowd.MaxCID {
 			return refuse(BadTx, "an impossible outcome")
 		}
 		b.Outcome = m.Outcome
@@ -95,6 +108,8 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 	switch {
 	case b.Question == WhatOutcome:
 		w.judge(&j, b.Outcome, same)
+	case b.Question == WhatItem:
+		w.judgeItem(&j, b.Leaf, same)
 	case b.Question == BadSeal && b.Yes:
 		w.convict(&j, j.Place(b.Executor), "sealed something that is no opening of its commitment")
 	case b.Question == BadSeal: // the seal is good, so that an authority can open it

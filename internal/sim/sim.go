@@ -5,7 +5,6 @@ package sim
 
 import (
 	"bytes"
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -18,9 +17,7 @@ var Epoch = time.UnixMilli(1_700_000_000_000).UTC()
 
 // World is the clock, the queue, the links and the trace. One goroutine only.
 type World struct {
-	now   time.Time
-	queue queue
-	seq   uint64
+	queue Queue[func()]
 	rng   *rand.Rand
 	trace bytes.Buffer
 	link  Link
@@ -29,11 +26,11 @@ type World struct {
 
 // New is a world whose every random choice follows from seed.
 func New(seed uint64, link Link) *World {
-	return &World{now: Epoch, rng: rand.New(rand.NewPCG(seed, 0x63726f7764)), link: link, cut: map[[2]int]bool{}}
+	return &World{rng: rand.New(rand.NewPCG(seed, 0x63726f7764)), link: link, cut: map[[2]int]bool{}}
 }
 
 // Now is the virtual time.
-func (w *World) Now() time.Time { return w.now }
+func (w *World) Now() time.Time { return w.queue.Now().Clock() }
 
 // Rand is the world's one source of chance.
 func (w *World) Rand() *rand.Rand { return w.rng }
@@ -42,35 +39,30 @@ func (w *World) Rand() *rand.Rand { return w.rng }
 func (w *World) Chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
 
 // At does f at t, or next when t has passed. Events of one time keep the order in which they were put.
-func (w *World) At(t time.Time, f func()) {
-	if t.Before(w.now) {
-		t = w.now
-	}
-	w.seq++
-	heap.Push(&w.queue, event{t, w.seq, f})
-}
+func (w *World) At(t time.Time, f func()) { w.queue.Push(Event[func()]{At: Since(t), Load: f}) }
 
 // After does f when d has passed.
-func (w *World) After(d time.Duration, f func()) { w.At(w.now.Add(d), f) }
+func (w *World) After(d time.Duration, f func()) {
+	w.queue.Push(Event[func()]{At: w.queue.Now().After(d), Load: f})
+}
 
 // Run plays events up to and including until, or until stop is true after one; nil: never.
 func (w *World) Run(until time.Time, stop func() bool) {
-	for len(w.queue) > 0 && !w.queue[0].at.After(until) {
-		e := heap.Pop(&w.queue).(event)
-		w.now = e.at
-		e.do()
+	for {
+		e, ok := w.queue.Pop(Since(until))
+		if !ok {
+			return
+		}
+		e.Load()
 		if stop != nil && stop() {
 			return
 		}
-	}
-	if w.now.Before(until) {
-		w.now = until
 	}
 }
 
 // Logf writes a line with the time to the trace.
 func (w *World) Logf(format string, a ...any) {
-	fmt.Fprintf(&w.trace, "%12.6f ", w.now.Sub(Epoch).Seconds())
+	fmt.Fprintf(&w.trace, "%12.6f ", time.Duration(w.queue.Now()).Seconds())
 	fmt.Fprintf(&w.trace, format, a...)
 	w.trace.WriteByte('\n')
 }
@@ -113,31 +105,6 @@ func (w *World) Send(from, to int, extra time.Duration, f func()) {
 			}
 		})
 	}
-}
-
-type event struct {
-	at  time.Time
-	seq uint64
-	do  func()
-}
-
-type queue []event
-
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	if !q[i].at.Equal(q[j].at) {
-		return q[i].at.Before(q[j].at)
-	}
-	return q[i].seq < q[j].seq
-}
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *queue) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*q = old[:len(old)-1]
-	return e
 }
 
 // Replay plays a history twice and says where the traces part: the sign that

@@ -8,14 +8,19 @@ import (
 // Time is virtual: nanoseconds since Epoch, never negative.
 type Time int64
 
-// Never is after every event.
+// Never is the last moment there is.
 const Never = Time(1<<63 - 1)
 
 // Clock is t for people and for machines that reckon with time.Time.
 func (t Time) Clock() time.Time { return Epoch.Add(time.Duration(t)) }
 
-// After is t later by d.
-func (t Time) After(d time.Duration) Time { return t + Time(d) }
+// After is t later by d, and Never if there is no such time.
+func (t Time) After(d time.Duration) Time {
+	if sum := t + Time(d); d < 0 || sum >= t {
+		return sum
+	}
+	return Never
+}
 
 // Since is the time from Epoch to c.
 func Since(c time.Time) Time { return Time(c.Sub(Epoch)) }
@@ -88,7 +93,8 @@ func (q *Queue[P]) Push(e Event[P]) {
 }
 
 // Pop takes the first event if it is not after until. If there is none, the
-// clock goes to until, and the next event put is not before it.
+// clock goes to until, and the next event put is not before it; but until Never
+// takes whatever there is, and leaves the clock where it is.
 func (q *Queue[P]) Pop(until Time) (e Event[P], ok bool) {
 	for q.n > 0 {
 		w, s := q.first()
@@ -110,7 +116,9 @@ func (q *Queue[P]) Pop(until Time) (e Event[P], ok bool) {
 		q.base = start
 		q.deal(w, s)
 	}
-	q.now = max(q.now, until)
+	if until != Never {
+		q.now = max(q.now, until)
+	}
 	return e, false
 }
 

@@ -5,7 +5,6 @@ package sim
 
 import (
 	"bytes"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -19,15 +18,22 @@ var Epoch = time.UnixMilli(1_700_000_000_000).UTC()
 type World struct {
 	queue Queue[func()]
 	rng   *rand.Rand
-	trace bytes.Buffer
+	lines bytes.Buffer // whole trace
+	trace *Trace
+	also  *Trace // nil: none
 	link  Link
 	cut   map[[2]int]bool // never ranged over
 }
 
 // New is a world whose every random choice follows from seed.
 func New(seed uint64, link Link) *World {
-	return &World{rng: rand.New(rand.NewPCG(seed, 0x63726f7764)), link: link, cut: map[[2]int]bool{}}
+	w := &World{rng: rand.New(rand.NewPCG(seed, 0x63726f7764)), link: link, cut: map[[2]int]bool{}}
+	w.trace = NewTrace(&w.lines)
+	return w
 }
+
+// TraceTo writes all further lines to t too.
+func (w *World) TraceTo(t *Trace) { w.also = t }
 
 // Now is the virtual time.
 func (w *World) Now() time.Time { return w.queue.Now().Clock() }
@@ -62,16 +68,20 @@ func (w *World) Run(until time.Time, stop func() bool) {
 
 // Logf writes a line with the time to the trace.
 func (w *World) Logf(format string, a ...any) {
-	fmt.Fprintf(&w.trace, "%12.6f ", time.Duration(w.queue.Now()).Seconds())
-	fmt.Fprintf(&w.trace, format, a...)
-	w.trace.WriteByte('\n')
+	w.trace.Logf(w.queue.Now(), format, a...)
+	if w.also != nil {
+		w.also.Logf(w.queue.Now(), format, a...)
+	}
 }
 
 // Trace is all lines so far. The caller must not change it.
-func (w *World) Trace() []byte { return w.trace.Bytes() }
+func (w *World) Trace() []byte {
+	w.trace.Close() // a buffer takes everything
+	return w.lines.Bytes()
+}
 
 // Hash is the digest of the trace.
-func (w *World) Hash() crowd.Hash { return crowd.Keccak256(w.trace.Bytes()) }
+func (w *World) Hash() crowd.Hash { return w.trace.Hash() }
 
 // Link is how messages travel between two places.
 type Link struct {
@@ -105,20 +115,4 @@ func (w *World) Send(from, to int, extra time.Duration, f func()) {
 			}
 		})
 	}
-}
-
-// Replay plays a history twice and says where the traces part: the sign that
-// something outside the seed, such as the order of a map, leaked into it.
-func Replay(play func() *World) error {
-	a, b := play().Trace(), play().Trace()
-	if bytes.Equal(a, b) {
-		return nil
-	}
-	la, lb := bytes.Split(a, []byte{'\n'}), bytes.Split(b, []byte{'\n'})
-	for i := range min(len(la), len(lb)) {
-		if !bytes.Equal(la[i], lb[i]) {
-			return fmt.Errorf("line %d is %q the first time and %q the second", i+1, la[i], lb[i])
-		}
-	}
-	return fmt.Errorf("one history has %d lines, the other %d", len(la), len(lb))
 }

@@ -1,6 +1,12 @@
 // Package sim is a virtual world: a clock that only events move, a queue in one
-// fixed order, links with latency, loss and partitions, and a trace. One seed is
-// one history. It knows nothing of jobs, chains or sockets, and never waits.
+// fixed order, links with latency, loss, partitions and address translation, nodes
+// that come and go, and a trace. One seed is one history, on one kind of machine:
+// floating-point functions differ in their last bits between architectures. It knows
+// nothing of jobs, chains or sockets, and never waits.
+//
+// World puts it together for a few whole nodes, with an event for each closure. For
+// a hundred thousand nodes take the parts: Queue with a Load of one's own, Net,
+// NATs, Churn, Trace, and a Source for each node. The example shows how.
 package sim
 
 import (

@@ -166,6 +166,23 @@ func TestCompare_Files(t *testing.T) {
 	}
 }
 
+// What is found the same is the same, and a trace is the same as itself.
+func FuzzCompare(f *testing.F) {
+	for _, s := range []string{"", "\n", "1 x\n2 y\n", "1 x\n2"} {
+		f.Add([]byte(s), []byte("1 x\n2 y\n"))
+	}
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		err := Compare(bytes.NewReader(a), bytes.NewReader(b))
+		if err == nil && !bytes.Equal(a, b) {
+			t.Errorf("%q and %q are said to be the same", a, b)
+		}
+		p := new(Parting)
+		if errors.As(err, &p) && (bytes.Equal(a, b) || p.Error() == "") {
+			t.Errorf("%q differs from itself", a)
+		}
+	})
+}
+
 func BenchmarkTrace_Add(b *testing.B) {
 	b.ReportAllocs()
 	t := NewTrace(io.Discard)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -119,6 +120,12 @@ func TestLatency_JitterReorders(t *testing.T) {
 	if got := float64(sum) / n / float64(base); math.Abs(got-defaultJitter) > 0.002 {
 		t.Errorf("got mean jitter %.4f, want %.2f", got, defaultJitter)
 	}
+	l.Jitter = 3
+	for range n {
+		if d := l.Delay(1, 2, r); d > 2*base {
+			t.Fatalf("got %v for a pair %v apart: more than twice", d, base)
+		}
+	}
 	if overtaken < n/3 {
 		t.Errorf("got %d of %d overtaken", overtaken, n)
 	}
@@ -134,7 +141,7 @@ func TestNewLatency_RefusesWhatItDoesNotKnow(t *testing.T) {
 
 func TestSource_NodesAreIndependent(t *testing.T) {
 	seen := map[uint64]bool{}
-	ones := 0
+	ones, flips := 0, 0
 	for seed := range uint64(4) {
 		for node := range uint32(10_000) {
 			p := Source(seed, node)
@@ -146,7 +153,12 @@ func TestSource_NodesAreIndependent(t *testing.T) {
 			if x&1 == 1 {
 				ones++
 			}
+			next := Source(seed, node+1)
+			flips += bits.OnesCount64(x ^ next.Uint64())
 		}
+	}
+	if mean := float64(flips) / 40_000; math.Abs(mean-32) > 0.12 { // six deviations of 4/sqrt(40000)
+		t.Errorf("neighbours' first draws differ in %.2f of 64 bits", mean)
 	}
 	if ones < 19_400 || ones > 20_600 { // six deviations
 		t.Errorf("got %d odd first draws of 40000", ones)

@@ -119,6 +119,26 @@ func TestNATs_RFC4787REQ5Expiry(t *testing.T) {
 	}
 }
 
+// What a node remembers outlives what the box of the world throws away as others send.
+func TestNATs_OthersDoNotShortenALife(t *testing.T) {
+	const life = Time(time.Minute)
+	for begin := Time(0); begin < 2*life; begin += life / 7 {
+		n := NewNATs(50, func(uint32) NAT { return Symmetric }, time.Minute, 1)
+		var ext Endpoint
+		for now := Time(0); now < begin+life; now += Time(time.Second) {
+			if ext.Port == 0 && now >= begin {
+				ext, begin = n.Out(now, 1, at(n, 10, Port)), now
+			}
+			n.Out(now, 2, Endpoint{1, uint16(now / Time(time.Second))})
+			if ext.Port != 0 {
+				if _, ok := n.In(now, at(n, 10, Port), ext); !ok {
+					t.Fatalf("begun at %v: got forgotten after %v", time.Duration(begin), time.Duration(now-begin))
+				}
+			}
+		}
+	}
+}
+
 func TestNATs_MemoryIsThatOfTwoLives(t *testing.T) {
 	n := NewNATs(1000, func(uint32) NAT { return Symmetric }, time.Minute, 1)
 	for i := range uint32(200_000) { // ten a second

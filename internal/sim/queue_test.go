@@ -96,6 +96,18 @@ func TestQueue_GivesWhatASortedListGives(t *testing.T) {
 	}
 }
 
+func TestTime_AfterNeverPasses(t *testing.T) {
+	for _, tt := range []struct {
+		t    Time
+		d    time.Duration
+		want Time
+	}{{5, 7, 12}, {5, -7, -2}, {5, 1<<63 - 1, Never}, {Never, 1, Never}, {Never, -1, Never - 1}} {
+		if got := tt.t.After(tt.d); got != tt.want {
+			t.Errorf("%d after %d: got %d, want %d", tt.d, tt.t, got, tt.want)
+		}
+	}
+}
+
 // A queue that is filled and emptied for ever keeps no more than its fullest hour needed.
 func TestQueue_MemoryComesBack(t *testing.T) {
 	var q Queue[uint64]

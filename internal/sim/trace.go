@@ -17,11 +17,10 @@ import (
 // Epoch in seconds, a space, the text. It is written out and hashed as it grows,
 // so it costs the same memory however long it gets.
 type Trace struct {
-	to    *bufio.Writer // nil: nobody reads it
+	to    *bufio.Writer // nil: nobody reads it. It keeps its first error until Close
 	sum   hash.Hash
 	line  []byte
 	lines int64
-	err   error // of to; after it nothing more is written, but all is hashed
 }
 
 // NewTrace is an empty trace that is written to w; nil: only hashed.
@@ -56,8 +55,8 @@ func (t *Trace) end() {
 	t.line = append(t.line, '\n')
 	t.lines++
 	t.sum.Write(t.line)
-	if t.to != nil && t.err == nil {
-		_, t.err = t.to.Write(t.line)
+	if t.to != nil {
+		t.to.Write(t.line)
 	}
 }
 
@@ -70,11 +69,11 @@ func (t *Trace) Hash() crowd.Hash { return crowd.Hash(t.sum.Sum(nil)) }
 // Close writes out what is still held back, and says whether all of the trace
 // arrived. It does not close the writer below.
 func (t *Trace) Close() error {
-	if t.to != nil && t.err == nil {
-		t.err = t.to.Flush()
+	if t.to == nil {
+		return nil
 	}
-	if t.err != nil {
-		return fmt.Errorf("write trace: %w", t.err)
+	if err := t.to.Flush(); err != nil {
+		return fmt.Errorf("write trace: %w", err)
 	}
 	return nil
 }

@@ -41,8 +41,7 @@ type Config struct {
 	Seeds      []string // multiaddrs with /p2p/: kept connected while Run runs, and asked to relay
 	MDNS       bool     // find nodes on the LAN while Run runs
 	Topics     []string // of gossip; what peers say about others is ignored
-	// Find makes sure that a node is connected and alive, before blocks are asked of
-	// it; nil: whoever is connected is taken for alive, which lasts half a minute after a death.
+	// Find makes sure that a node is connected, before blocks are asked of it; nil: only whoever is connected is asked.
 	Find   func(ctx context.Context, id crowd.NodeID) error
 	Blocks blockstore.Blockstore // served to everybody, filled by Fetch; nil: neither
 	Limits Limits
@@ -78,10 +77,13 @@ type Host struct {
 	news    chan struct{} // capacity 1: somebody new to ping
 	offline map[peer.ID]chan struct{}
 
-	mu       sync.Mutex
-	closed   bool
-	handlers sync.WaitGroup // Add under mu while not closed
-	topics   map[string]*topic
+	handlers sync.WaitGroup // Add with mu held and not closed
+
+	// guarded by mu
+	mu     sync.Mutex
+	closed bool
+	topics map[string]*topic
+	pulses map[peer.ID]*pulse // of connected peers
 }
 
 // New makes a host and listens; handlers can be added from then on. On an error nothing keeps running.
@@ -98,6 +100,7 @@ func New(cfg Config) (_ *Host, err error) {
 		news:    make(chan struct{}, 1),
 		offline: map[peer.ID]chan struct{}{},
 		topics:  map[string]*topic{},
+		pulses:  map[peer.ID]*pulse{},
 	}
 	key, err := parseKey(cfg.PrivateKey)
 	if err != nil {

@@ -226,6 +226,7 @@ type Outcome struct {
 	Gas      Gas    // used, at most Limits.Gas; of all items together
 	Result   CID    // folder with stdout, stderr and out/; of a batch the one that package batch describes
 	Root     Hash   // of a batch: top of the Merkle-sum tree over its items' outcomes
+	Leaves   CID    // of a batch: file with the leaves of that tree, one after another
 }
 
 // UserError reports whether the program or its input is to blame: paid, never retried.

@@ -177,15 +177,6 @@ func (s *JobSpec) Limits() Limits {
 	return l
 }
 
-// Item is the task that item i of s is, but for its input, which is string i of Task.Stdin:
-// it has its own randomness.
-func (s *JobSpec) Item(i uint32) Task {
-	t := s.Task
-	t.Stdin = ""
-	t.Seed = Keccak256([]byte("crowd/item\x00"), t.Seed[:], []byte{byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)})
-	return t
-}
-
 // ID is the identity of s when posted by owner with that account nonce.
 func (s *JobSpec) ID(owner NodeID, nonce uint64) JobID {
 	return JobID(Digest("job", struct {

@@ -177,15 +177,6 @@ func (s *JobSpec) Limits() Limits {
 	return l
 }
 
-// Item is the task that item i of s is, but for its input, which is string i of Task.Stdin:
-// it has its own randomness.
-func (s *JobSpec) Item(i uint32) Task {
-	t := s.Task
-	t.Stdin = ""
-	t.Seed = Keccak256([]byte("crowd/item\x00"), t.Seed[:], []byte{byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)})
-	return t
-}
-
 // ID is the identity of s when posted by owner with that account nonce.
 func (s *JobSpec) ID(owner NodeID, nonce uint64) JobID {
 	return JobID(Digest("job", struct {
@@ -226,6 +217,7 @@ type Outcome struct {
 	Gas      Gas    // used, at most Limits.Gas; of all items together
 	Result   CID    // folder with stdout, stderr and out/; of a batch the one that package batch describes
 	Root     Hash   // of a batch: top of the Merkle-sum tree over its items' outcomes
+	Leaves   CID    // of a batch: file with the leaves of that tree, one after another
 }
 
 // UserError reports whether the program or its input is to blame: paid, never retried.

@@ -9,6 +9,9 @@ import (
 // A frame file holds many byte strings so that each can be read by itself: their
 // number (uint32), the offset of each and of the end in what follows (uint64), all big-endian, then the strings.
 
+// FrameSize is what one string costs besides its own bytes.
+const FrameSize = 8
+
 // header is the length of the part before the strings, in bytes.
 func header(n uint32) int64 { return 4 + 8*(int64(n)+1) }
 

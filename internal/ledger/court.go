@@ -14,6 +14,7 @@ const (
 	BadSeal                         // did this executor seal something that is no opening of its commitment?
 	Retrievable                     // can the result be fetched, and is it what was committed to?
 	WhatItem                        // re-execute one item of a batch: what does it come to?
+	LeavesThere                     // are the executor's leaves to be had, before verifiers are opened?
 )
 
 func (q Question) String() string {
@@ -26,6 +27,8 @@ func (q Question) String() string {
 		return "can the result be fetched"
 	case WhatItem:
 		return "what is the outcome of one item"
+	case LeavesThere:
+		return "are the executor's leaves to be had"
 	}
 	return fmt.Sprintf("question %d", uint8(q))
 }
@@ -54,7 +57,7 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 	if _, ok := w.authority(from); !ok {
 		return refuse(NotYours, "%s is no authority", from.Short())
 	}
-	in := map[Question]JobState{WhatOutcome: Court, WhatItem: Court, BadSeal: Unsealing, Retrievable: Inspecting}[m.Question]
+	in := map[Question]JobState{WhatOutcome: Court, WhatItem: Court, BadSeal: Unsealing, LeavesThere: Unsealing, Retrievable: Inspecting}[m.Question]
 	if in == 0 {
 		return refuse(BadTx, "question %d is none", m.Question)
 	}
@@ -82,6 +85,11 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		if p := j.Place(m.Executor); p == nil || p.State != Committed {
 			return refuse(NotFound, "%s has nothing sealed in job %s", m.Executor.Short(), j.ID.Short())
 		}
+	case LeavesThere:
+		if j.Spec.Plan.Method != crowd.PlanSample || j.Executor() == nil {
+			return refuse(NotFound, "job %s has no open leaves", j.ID.Short())
+		}
+		b.Yes = m.Yes
 	case Retrievable:
 		b.Yes = m.Yes
 	}
@@ -112,13 +120,15 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		w.judgeItem(&j, b.Leaf, same)
 	case b.Question == BadSeal && b.Yes:
 		w.convict(&j, j.Place(b.Executor), "sealed something that is no opening of its commitment")
+	case b.Question == LeavesThere && b.Yes:
+		w.putJob(&j)
 	case b.Question == BadSeal: // the seal is good, so that an authority can open it
 		w.putJob(&j)
 	case b.Yes:
 		w.settle(&j, "%d authorities fetched the result", same)
 	default:
 		for i := range j.Places {
-			if p := &j.Places[i]; p.State == Revealed {
+			if p := &j.Places[i]; p.State == Revealed && !p.Verifier {
 				w.reputation(p.Node.Address(), func(r *Reputation) { r.Faults++ })
 			}
 		}

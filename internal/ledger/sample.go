@@ -11,7 +11,9 @@ import (
 // This file is the plan "sample". One executor binds itself to the outcomes of all
 // items. Each verifier re-runs items that its own lot picks, which nobody else knows, and
 // binds itself to its answers before the executor has revealed anything. So neither can
-// follow the other: a verifier that does not work has nothing to copy. Once all is open,
+// follow the other: a verifier that does not work has nothing to copy. A verifier opens only
+// when it has the executor's leaves, so that an executor cannot first look whether its lie
+// was sampled and then lose them. Once all is open,
 // the owner (or anybody) compares, and a difference is proven to the chain by both their
 // own commitments; the court re-executes the one item.
 
@@ -88,15 +90,15 @@ func (w *work) impossible(j *Job, p *Place, o *Opening) string {
 		return ""
 	case out.Gas > j.Spec.Limits().Gas || len(out.Result) > crowd.MaxCID,
 		len(o.Sample) > 0 || len(o.Answers) > 0,
-		isBatch != (out.Root != crowd.Hash{}),
+		isBatch != (out.Root != crowd.Hash{}), isBatch != (out.Leaves != ""), len(out.Leaves) > crowd.MaxCID,
 		isBatch && (out.Status != crowd.Exited || out.ExitCode != 0):
 		return "revealed an impossible outcome"
 	}
 	return ""
 }
 
-// executor's place whose outcome stands, or nil.
-func (j *Job) executor() *Place {
+// Executor is the place of an executor whose outcome stands, or nil.
+func (j *Job) Executor() *Place {
 	for i := range j.Places {
 		if p := &j.Places[i]; !p.Verifier && p.State == Revealed {
 			return p
@@ -122,7 +124,7 @@ func (w *work) checked(j *Job) {
 	_, want := Seats(&j.Spec.Plan)
 	_, open := j.split(Revealed)
 	_, fraud := j.split(Fraud)
-	e := j.executor()
+	e := j.Executor()
 	switch {
 	case e == nil:
 		w.end(j, Failed, "no executor's outcome is left")
@@ -138,7 +140,7 @@ func (w *work) report(from crowd.NodeID, m *Report) *Refusal {
 	if r != nil {
 		return r
 	}
-	e, v := j.executor(), j.Place(m.Verifier)
+	e, v := j.Executor(), j.Place(m.Verifier)
 	if j.Spec.Plan.Method != crowd.PlanSample || e == nil || v == nil || !v.Verifier || v.State != Revealed || int(m.Answer) >= len(v.Opening.Answers) {
 		return refuse(NotFound, "no such answer in job %s", j.ID.Short())
 	}
@@ -166,7 +168,7 @@ func (w *work) judgeItem(j *Job, right crowd.Hash, votes int) {
 	d := j.Dispute
 	d.Right = right
 	if d.Executor != right {
-		w.fraud(j, j.executor(), "item %d is not what the court computed", d.Item)
+		w.fraud(j, j.Executor(), "item %d is not what the court computed", d.Item)
 	}
 	for i := range j.Places {
 		p := &j.Places[i]
@@ -183,7 +185,7 @@ func (w *work) judgeItem(j *Job, right crowd.Hash, votes int) {
 			}
 		}
 	}
-	if j.executor() == nil {
+	if j.Executor() == nil {
 		j.Verdict = nil
 		w.end(j, Failed, "the executor lied about item %d, as %d authorities found", d.Item, votes)
 		return

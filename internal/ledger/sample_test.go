@@ -39,7 +39,7 @@ func sampleWork(t *testing.T, lie func(i uint32) bool) ([]batch.Leaf, *batch.Tre
 		t.Fatal(err)
 	}
 	top := tree.Root().Top
-	return leaves, tree, crowd.Outcome{Status: crowd.Exited, Gas: top.Gas, Root: top.Hash, Result: "bafyresult"}
+	return leaves, tree, crowd.Outcome{Status: crowd.Exited, Gas: top.Gas, Root: top.Hash, Result: "bafyresult", Leaves: "bafyleaves"}
 }
 
 // answers is a verifier's opening, lying about some items.
@@ -289,6 +289,38 @@ func TestSample_NothingIsAcceptedWithFewerChecks(t *testing.T) {
 			t.Error("escrow is left")
 		}
 	})
+}
+
+func TestSample_WhoHidesItsLeavesGetsNothing(t *testing.T) {
+	w := newWorld(t, 3, 3)
+	had := w.balance(w.owner.ID())
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	vote := &Vote{Job: id, Question: LeavesThere}
+	w.refused(TooEarly, w.authorities[0], vote)
+	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+	w.wait(3_000)
+	w.in(id, Unsealing)
+	for _, a := range w.authorities {
+		w.must(a, vote)
+	}
+	w.in(id, Failed)
+	if got := w.balance(w.owner.ID()); got+DevParams().TxFee != had {
+		t.Errorf("the owner has %s, had %s", got, had)
+	}
+	for i, k := range seated {
+		r := w.s.Reputation(k.ID().Address())
+		if want := uint64(0); i > 0 && r.Faults != want || i == 0 && r.Faults != 1 {
+			t.Errorf("place %d: got %d faults", i, r.Faults)
+		}
+		if w.stake(k.ID()) != 100*crowd.Credit {
+			t.Errorf("place %d lost stake", i)
+		}
+	}
 }
 
 func TestPost_BatchesNameTheirBounds(t *testing.T) {

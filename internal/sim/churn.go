@@ -25,8 +25,8 @@ type Churn struct {
 // defaultShape: DESIGN section 17.
 const defaultShape = 0.5
 
-// longest keeps a draw from the far tail within what Time can hold.
-const longest = 100 * 365 * 24 * time.Hour
+// forever keeps a draw from the far tail within what Time can hold.
+const forever = 100 * 365 * 24 * time.Hour
 
 // Validate says all that is wrong with c.
 func (c Churn) Validate() error {
@@ -34,8 +34,8 @@ func (c Churn) Validate() error {
 	if c.Shape != 0 && !(c.Shape >= 0.1 && c.Shape <= 10) {
 		errs = append(errs, fmt.Errorf("shape %v: want 0.1 to 10", c.Shape))
 	}
-	if c.Up < 0 || c.Down < 0 || c.Up > longest || c.Down > longest {
-		errs = append(errs, fmt.Errorf("mean times %v up and %v down: want 0 to %v", c.Up, c.Down, longest))
+	if c.Up < 0 || c.Down < 0 || c.Up > forever || c.Down > forever {
+		errs = append(errs, fmt.Errorf("mean times %v up and %v down: want 0 to %v", c.Up, c.Down, forever))
 	}
 	if c.Up == 0 && c.Down > 0 {
 		errs = append(errs, errors.New("a mean time down without one up"))
@@ -53,7 +53,7 @@ func (c Churn) shape() float64 {
 // Session is how long a node stays that comes now.
 func (c Churn) Session(r *rand.Rand) time.Duration {
 	if c.Up <= 0 {
-		return longest
+		return forever
 	}
 	return c.draw(c.Up, r)
 }
@@ -73,7 +73,7 @@ func (c Churn) Offline(r *rand.Rand) time.Duration {
 // a session's mean. A world begun with fresh sessions loses too many nodes at first.
 func (c Churn) Start(r *rand.Rand) (up bool, left time.Duration) {
 	if c.Up <= 0 {
-		return true, longest
+		return true, forever
 	}
 	if r.Float64()*float64(c.Up+max(c.Down, 0)) < float64(c.Up) {
 		return true, c.residual(c.Up, r)
@@ -91,7 +91,7 @@ func (c Churn) draw(mean time.Duration, r *rand.Rand) time.Duration {
 func (c Churn) life(mean time.Duration, h float64) time.Duration {
 	k := c.shape()
 	scale := float64(mean) / math.Gamma(1+1/k)
-	return time.Duration(min(scale*math.Pow(h, 1/k), float64(longest)))
+	return time.Duration(min(scale*math.Pow(h, 1/k), float64(forever)))
 }
 
 // residual is the time left of the life that covers a moment (the equilibrium

@@ -139,7 +139,7 @@ func TestChurn_Validate(t *testing.T) {
 func TestChurn_WithoutIsForEver(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	var never Churn
-	if up, left := never.Start(r); !up || left != longest || never.Session(r) != longest {
+	if up, left := never.Start(r); !up || left != forever || never.Session(r) != forever {
 		t.Errorf("got up %t for %v", up, left)
 	}
 	back := Churn{Up: time.Hour}

@@ -51,14 +51,14 @@ func newSwarm(nodes int, seed uint64, trace *sim.Trace) *swarm {
 	if err != nil {
 		panic(err)
 	}
-	boxes := func(node uint32) sim.NAT { // half of the nodes are open
+	boxes := func(node uint32) sim.Box { // half of the nodes are open
 		if node%2 == 0 {
-			return sim.Open
+			return sim.Box{}
 		}
-		return sim.PortRestricted
+		return sim.Box{NAT: sim.PortRestricted, Life: 30 * time.Second}
 	}
 	w := &swarm{
-		net: net, nats: sim.NewNATs(nodes, boxes, 0, seed), churn: sim.Churn{Up: time.Hour, Down: time.Hour}, trace: trace,
+		net: net, nats: sim.NewNATs(nodes, boxes, seed), churn: sim.Churn{Up: time.Hour, Down: time.Hour}, trace: trace,
 		chance: make([]rand.PCG, nodes), life: make([]uint16, nodes), up: make([]bool, nodes),
 	}
 	for i := range uint32(nodes) {

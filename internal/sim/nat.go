@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -48,12 +50,24 @@ const (
 	Symmetric                 // a mapping for each endpoint that the node sends to, for that endpoint only
 )
 
+func natNames() []string {
+	return []string{"open", "full-cone", "restricted-cone", "port-restricted", "symmetric"}
+}
+
 func (k NAT) String() string {
-	names := [...]string{"open", "full-cone", "restricted-cone", "port-restricted", "symmetric"}
-	if int(k) < len(names) {
+	if names := natNames(); int(k) < len(names) {
 		return names[k]
 	}
 	return fmt.Sprintf("NAT(%d)", uint8(k))
+}
+
+// ParseNAT is the opposite of String.
+func ParseNAT(name string) (NAT, error) {
+	i := slices.Index(natNames(), name)
+	if i < 0 {
+		return 0, fmt.Errorf("NAT %q: want one of %s", name, strings.Join(natNames(), ", "))
+	}
+	return NAT(i), nil
 }
 
 // Behaviour is what k does in the terms of RFC 4787: what the external port that
@@ -73,7 +87,13 @@ func (k NAT) Behaviour() (mapping, filtering Dependence) {
 // Port is where every node listens.
 const Port = 4001
 
-// mappingLife: RFC 4787, REQ-5 allows no less.
+// Box is what stands between one node and the net.
+type Box struct {
+	NAT  NAT
+	Life time.Duration // of a mapping, from the last datagram out; zero: 2 minutes
+}
+
+// mappingLife: RFC 4787, REQ-5 allows no less; many boxes do not ask.
 const mappingLife = 2 * time.Minute
 
 // NATs are the boxes of all nodes and what they remember. Every node has an
@@ -84,18 +104,19 @@ const mappingLife = 2 * time.Minute
 // or map by the other end remember anything of it, and what has expired goes.
 // Times must not go backwards.
 type NATs struct {
-	life Time
 	kind []NAT
+	life []Time   // of a mapping
 	port []uint16 // external port of the newest mapping
 	till []Time   // when the one mapping of a cone ends
 
 	add, mul uint32 // place of a node number among the addresses
 	inverse  uint32 // of mul
 
-	// A session is written to young and looked for in both; every life, old is
-	// thrown away, and young becomes old. Never ranged over.
+	// A session is written to young and looked for in both; whenever the longest
+	// life has passed, old is thrown away and young becomes old. Never ranged over.
 	young, old map[flow]session
 	turned     Time
+	longest    Time
 }
 
 type flow struct {
@@ -115,14 +136,10 @@ const (
 	addressBase = 32 << 24
 )
 
-// NewNATs is a world of nodes numbered from 0, each behind what kind says. life is
-// how long a mapping lives; zero: 2 minutes.
-func NewNATs(nodes int, kind func(node uint32) NAT, life time.Duration, seed uint64) *NATs {
-	if life <= 0 {
-		life = mappingLife
-	}
+// NewNATs is a world of nodes numbered from 0, each behind the box that box says.
+func NewNATs(nodes int, box func(node uint32) Box, seed uint64) *NATs {
 	n := &NATs{
-		life: Time(life), kind: make([]NAT, nodes), port: make([]uint16, nodes), till: make([]Time, nodes),
+		kind: make([]NAT, nodes), life: make([]Time, nodes), port: make([]uint16, nodes), till: make([]Time, nodes),
 		add: uint32(Mix(seed, 1)), mul: uint32(Mix(seed, 2)) | 1,
 		young: map[flow]session{}, old: map[flow]session{},
 	}
@@ -131,7 +148,12 @@ func NewNATs(nodes int, kind func(node uint32) NAT, life time.Duration, seed uin
 		n.inverse *= 2 - n.mul*n.inverse
 	}
 	for i := range n.kind {
-		n.kind[i] = kind(uint32(i))
+		b := box(uint32(i))
+		if b.Life <= 0 {
+			b.Life = mappingLife
+		}
+		n.kind[i], n.life[i] = b.NAT, Time(b.Life)
+		n.longest = max(n.longest, n.life[i])
 		n.port[i] = uint16(firstPort + Mix(^seed, uint64(i))%(1<<16-firstPort))
 	}
 	return n
@@ -175,7 +197,7 @@ func (n *NATs) Out(now Time, node uint32, to Endpoint) Endpoint {
 		if n.till[node] <= now {
 			n.nextPort(node)
 		}
-		n.till[node], src.Port = now.After(time.Duration(n.life)), n.port[node]
+		n.till[node], src.Port = now+n.life[node], n.port[node]
 	default:
 		if s, ok := n.find(now, flow{node, to}); ok {
 			src.Port = s.port
@@ -235,8 +257,8 @@ func (n *NATs) find(now Time, f flow) (session, bool) {
 }
 
 func (n *NATs) remember(now Time, f flow, port uint16) {
-	if now-n.turned >= n.life { // whatever is in old ended by now
+	if now-n.turned >= n.longest { // whatever is in old ended by now
 		n.old, n.young, n.turned = n.young, map[flow]session{}, now
 	}
-	n.young[f] = session{now.After(time.Duration(n.life)), port}
+	n.young[f] = session{now + n.life[f.node], port}
 }

@@ -11,12 +11,12 @@ var kinds = []NAT{Open, FullCone, RestrictedCone, PortRestricted, Symmetric}
 
 // boxes has node i behind kinds[i], and open nodes after them.
 func boxes(life time.Duration) *NATs {
-	return NewNATs(100, func(i uint32) NAT {
+	return NewNATs(100, func(i uint32) Box {
 		if int(i) < len(kinds) {
-			return kinds[i]
+			return Box{kinds[i], life}
 		}
-		return Open
-	}, life, 1)
+		return Box{}
+	}, 1)
 }
 
 func at(n *NATs, node uint32, port uint16) Endpoint { return Endpoint{n.Host(node), port} }
@@ -119,11 +119,41 @@ func TestNATs_RFC4787REQ5Expiry(t *testing.T) {
 	}
 }
 
+func TestNATs_EachBoxHasItsLife(t *testing.T) {
+	for _, kind := range kinds[1:] {
+		n := NewNATs(50, func(i uint32) Box { return Box{kind, time.Duration(i) * time.Minute} }, 1) // node 0: 2 minutes
+		for node, minutes := range map[uint32]Time{0: 2, 1: 1, 5: 5, 30: 30} {
+			ext := n.Out(0, node, at(n, 10, Port))
+			end := minutes * Time(time.Minute)
+			if n.Kind(node) != kind {
+				t.Errorf("node %d: got %s, want %s", node, n.Kind(node), kind)
+			}
+			if _, ok := n.In(end-1, at(n, 10, Port), ext); !ok {
+				t.Errorf("%s of %d minutes: ended too early", kind, minutes)
+			}
+			if _, ok := n.In(end, at(n, 10, Port), ext); ok {
+				t.Errorf("%s of %d minutes: lives too long", kind, minutes)
+			}
+		}
+	}
+}
+
+func TestParseNAT(t *testing.T) {
+	for _, k := range kinds {
+		if got, err := ParseNAT(k.String()); got != k || err != nil {
+			t.Errorf("%s: got %s, %v", k, got, err)
+		}
+	}
+	if got, err := ParseNAT("cone"); err == nil {
+		t.Errorf("got %s for cone", got)
+	}
+}
+
 // What a node remembers outlives what the box of the world throws away as others send.
 func TestNATs_OthersDoNotShortenALife(t *testing.T) {
 	const life = Time(time.Minute)
 	for begin := Time(0); begin < 2*life; begin += life / 7 {
-		n := NewNATs(50, func(uint32) NAT { return Symmetric }, time.Minute, 1)
+		n := NewNATs(50, func(i uint32) Box { return Box{Symmetric, time.Minute} }, 1)
 		var ext Endpoint
 		for now := Time(0); now < begin+life; now += Time(time.Second) {
 			if ext.Port == 0 && now >= begin {
@@ -140,7 +170,7 @@ func TestNATs_OthersDoNotShortenALife(t *testing.T) {
 }
 
 func TestNATs_MemoryIsThatOfTwoLives(t *testing.T) {
-	n := NewNATs(1000, func(uint32) NAT { return Symmetric }, time.Minute, 1)
+	n := NewNATs(1000, func(uint32) Box { return Box{Symmetric, time.Minute} }, 1)
 	for i := range uint32(200_000) { // ten a second
 		n.Out(Time(i)*Time(100*time.Millisecond), i%1000, Endpoint{i, 1})
 	}
@@ -179,15 +209,15 @@ func punch(n *NATs, a, b uint32) bool {
 func TestNATs_FordSrisureshKegelHolePunching(t *testing.T) {
 	for _, ka := range kinds {
 		for _, kb := range kinds {
-			n := NewNATs(60, func(i uint32) NAT {
+			n := NewNATs(60, func(i uint32) Box {
 				switch i {
 				case 1:
-					return ka
+					return Box{NAT: ka}
 				case 2:
-					return kb
+					return Box{NAT: kb}
 				}
-				return Open
-			}, 0, 1)
+				return Box{}
+			}, 1)
 			hard := func(k NAT) bool { return k == Symmetric || k == PortRestricted }
 			want := !(hard(ka) && hard(kb) && (ka == Symmetric || kb == Symmetric))
 			if got := punch(n, 1, 2); got != want {
@@ -200,7 +230,7 @@ func TestNATs_FordSrisureshKegelHolePunching(t *testing.T) {
 func TestNATs_AddressesAreNodes(t *testing.T) {
 	for seed := range uint64(5) {
 		const nodes = 200_000
-		n := NewNATs(nodes, func(uint32) NAT { return Open }, 0, seed)
+		n := NewNATs(nodes, func(uint32) Box { return Box{} }, seed)
 		subnets := map[uint32]int{}
 		for i := range uint32(nodes) {
 			host := n.Host(i)
@@ -246,7 +276,7 @@ func BenchmarkNATs_OutIn(b *testing.B) {
 	for _, kind := range []NAT{FullCone, PortRestricted} {
 		b.Run(fmt.Sprint(kind), func(b *testing.B) {
 			const nodes = 100_000
-			n := NewNATs(nodes, func(uint32) NAT { return kind }, 0, 1)
+			n := NewNATs(nodes, func(uint32) Box { return Box{NAT: kind} }, 1)
 			b.ReportAllocs()
 			i := uint32(0)
 			for b.Loop() {

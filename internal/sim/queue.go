@@ -48,6 +48,7 @@ type Event[P any] struct {
 // writes once, each event is moved at most seven times, in practice two or three
 // times, and a time is never compared with another. Events of one time always
 // lie in one slot, in the order in which they came: no sequence number is kept.
+// Memory that was once needed is kept for later.
 type Queue[P any] struct {
 	base Time // at most now, and not after any event
 	now  Time

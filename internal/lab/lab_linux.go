@@ -8,6 +8,13 @@
 // process of the test reads each packet and passes it on when its time has come,
 // since not every kernel has netem. Hosts of a LAN share a bridge, by the kernel
 // alone; the bridge's namespace may be a gateway with NAT to the wide network.
+//
+//	l := lab.New(t, lab.Config{Seed: 1})
+//	a := l.Host("a", lab.Link{Delay: 20 * time.Millisecond, Loss: 0.01})
+//	b := l.HostBehindNAT("b", lab.Symmetric, lab.Link{})
+//	p, err := a.Start(exec.CommandContext(ctx, "bin/crowd", "start"))
+//	...
+//	l.Cut(a, b)
 package lab
 
 import (
@@ -20,6 +27,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,17 +133,20 @@ func (l *Lab) Close() {
 	l.mu.Unlock()
 
 	for _, p := range processes {
-		p.Kill()
+		p.kill(-p.Pid(), syscall.SIGKILL) // or it has ended
 	}
-	l.starter.close()
 	// Whoever has left its process group is still in its host.
 	inodes := make(map[uint64]bool)
 	for _, s := range spaces {
 		inodes[s.inode] = true
 	}
-	for deadline := time.Now().Add(5 * time.Second); killAll(inside(inodes)) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); killAll(inside(inodes)) > 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
+	for _, p := range processes {
+		p.Wait()
+	}
+	l.starter.close()
 	for _, s := range sockets {
 		s.Close()
 	}

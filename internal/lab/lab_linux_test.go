@@ -57,7 +57,7 @@ func hear(t testing.TB, c *net.UDPConn, patience time.Duration) (string, netip.A
 }
 
 const (
-	soon  = 200 * time.Millisecond // enough for what must not come
+	soon  = 100 * time.Millisecond // enough for what must not come
 	late  = 5 * time.Second        // enough for what must come
 	aPort = 4001
 )
@@ -96,22 +96,19 @@ func TestDelay(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			there, here := udp(t, c.to, ":0"), udp(t, c.from, ":0")
 			go echo(there)
-			var trips []time.Duration
-			for i := range 11 {
+			// The machine may be slow at times, the wire is never fast: the best of
+			// some trips tells.
+			best := time.Hour
+			for i := 0; i < 5 || i < 50 && best > c.max+10*time.Millisecond; i++ {
 				began := time.Now()
 				say(t, here, fmt.Sprint(i), netip.AddrPortFrom(c.to.Addr(), localPort(there)))
 				if got, _ := hear(t, here, late); got != fmt.Sprint(i) {
 					t.Fatalf("answer %d: got %q", i, got)
 				}
-				trips = append(trips, time.Since(began))
+				best = min(best, time.Since(began))
 			}
-			slices.Sort(trips)
-			// The machine may be slow at times, the wire is never fast.
-			if trips[0] < c.min {
-				t.Errorf("shortest round trip: got %v, want at least %v", trips[0], c.min)
-			}
-			if median := trips[len(trips)/2]; median > c.max+10*time.Millisecond {
-				t.Errorf("median round trip: got %v, want at most %v", median, c.max+10*time.Millisecond)
+			if best < c.min || best > c.max+10*time.Millisecond {
+				t.Errorf("best round trip: got %v, want %v to %v", best, c.min, c.max+10*time.Millisecond)
 			}
 		})
 	}
@@ -206,22 +203,23 @@ func TestRate(t *testing.T) {
 				say(t, from, strings.Repeat("x", size), netip.AddrPortFrom(b.Addr(), localPort(to)))
 			}
 			sent := time.Since(began)
-			n := 0
-			var last time.Duration
-			for ; n < 100; n++ {
-				if text, _ := hear(t, to, late/10); text == "" {
-					break
-				}
-				last = time.Since(began)
+			eventually(t, "all packets delivered or dropped", func() bool {
+				got := l.Traffic()
+				return got.Delivered+got.Overflow == 100
+			})
+			took, n := time.Since(began), 0
+			for text := "x"; text != ""; n++ {
+				text, _ = hear(t, to, soon)
 			}
+			n--
 			// A backlog of 200 ms holds 20 packets and the one that began it, and
 			// some more go through while slow sending goes on.
 			most := 22 + int(sent/(10*time.Millisecond))
 			if n < 20 || n > most || l.Traffic().Overflow != int64(100-n) {
 				t.Errorf("got %d packets and %+v, want 20 to %d and the rest as overflow", n, l.Traffic(), most)
 			}
-			if least := time.Duration(n) * 10 * time.Millisecond; last < least {
-				t.Errorf("%d packets took %v, want at least %v", n, last, least)
+			if least := time.Duration(n) * 10 * time.Millisecond; took < least {
+				t.Errorf("%d packets took %v, want at least %v", n, took, least)
 			}
 		})
 	}
@@ -237,16 +235,20 @@ func TestCut(t *testing.T) {
 		go echo(c)
 		sockets = append(sockets, udp(t, h, ":0"))
 	}
-	reached := func() (out string) {
+	reached := func(want string) (out string) {
 		for i, c := range sockets {
 			for j, h := range hosts[:3] {
 				if i == j {
 					continue
 				}
 				say(t, c, "?", port4001(h.Addr()))
+				pair := hosts[i].Name() + h.Name() + " "
 				patience := soon
+				if strings.Contains(want, pair) {
+					patience = late
+				}
 				if text, _ := hear(t, c, patience); text == "?" {
-					out += hosts[i].Name() + h.Name() + " "
+					out += pair
 				}
 			}
 		}
@@ -265,7 +267,7 @@ func TestCut(t *testing.T) {
 		{"healed again", l.Heal, all},
 	} {
 		c.do()
-		if got := reached(); got != c.want {
+		if got := reached(c.want); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 		}
 	}
@@ -534,8 +536,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// ours counts the open files of this process that are namespaces or packet sockets
-// would be; a socket's kind is not told, so all sockets count.
+// ours counts the namespaces and the sockets that this process has open.
 func ours() (n int) {
 	fds, _ := filepath.Glob("/proc/self/fd/*")
 	for _, fd := range fds {
@@ -605,18 +606,47 @@ func TestCloseLeavesNothing(t *testing.T) {
 	l.Close() // twice is well
 }
 
-func FuzzForward(f *testing.F) {
-	to := []byte{30, 2, 0, 1}
-	frame := make([]byte, 60)
+// ipv4 is a frame from one address to another.
+func ipv4(from, to netip.Addr) []byte {
+	frame := make([]byte, frameHead+ipHead)
 	frame[frameHead] = 0x45
-	copy(frame[frameHead+12:], []byte{30, 1, 0, 1})
-	copy(frame[frameHead+16:], to)
-	f.Add(frame)
-	f.Add(frame[:33])
+	copy(frame[frameHead+12:], from.AsSlice())
+	copy(frame[frameHead+16:], to.AsSlice())
+	return frame
+}
+
+func TestAstray(t *testing.T) {
+	a, b := &port{addr: netip.MustParseAddr("30.1.0.1")}, &port{addr: netip.MustParseAddr("30.2.0.1")}
+	w := &wire{ports: map[netip.Addr]*port{a.addr: a, b.addr: b}}
+	good := ipv4(a.addr, b.addr)
+	version6 := bytes.Clone(good)
+	version6[frameHead] = 0x65
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		want  *port
+	}{
+		{"a to b", good, b},
+		{"too short", good[:len(good)-1], nil},
+		{"not IPv4", version6, nil},
+		{"a as b", ipv4(b.addr, b.addr), nil},
+		{"to nobody", ipv4(a.addr, netip.MustParseAddr("30.3.0.1")), nil},
+		{"to a group", ipv4(a.addr, netip.MustParseAddr("224.0.0.251")), nil},
+	} {
+		if got := w.route(a, c.frame); got != c.want {
+			t.Errorf("%s: got port %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func FuzzForward(f *testing.F) {
+	from, to := netip.MustParseAddr("30.1.0.1"), netip.MustParseAddr("30.2.0.1")
+	f.Add(ipv4(from, to))
+	f.Add(ipv4(from, to)[:33])
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		w := newWire(0)
-		a := &port{addr: netip.AddrFrom4([4]byte{30, 1, 0, 1}), link: Link{Delay: time.Hour}}
-		b := &port{addr: netip.AddrFrom4([4]byte(to)), mac: [6]byte{1, 2, 3, 4, 5, 6}}
+		a := &port{addr: from, link: Link{Delay: time.Hour}}
+		b := &port{addr: to, mac: [6]byte{1, 2, 3, 4, 5, 6}}
 		w.ports[a.addr], w.ports[b.addr] = a, b
 		w.forward(a, bytes.Clone(frame), time.Now())
 		close(w.stop)

@@ -67,7 +67,7 @@ func (e *Executor) claim(now time.Time) {
 		proof, out := e.Key.VRF().Prove(ledger.DrawInput(j.ID, e.self, j.Beacon))
 		e.proof, e.output = &proof, out
 	}
-	won, priority := ledger.Won(e.output, e.Params.Tickets(e.asks.Stake), j.Tickets, e.Params.CommitteeUnits)
+	won, priority := ledger.Won(e.output, e.Params.Tickets(e.asks, j.Favoured), j.Tickets, e.Params.CommitteeUnits)
 	if won == 0 {
 		return
 	}

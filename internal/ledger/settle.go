@@ -31,6 +31,7 @@ const (
 	WhyWork     = "work done"
 	WhyBurned   = "burned share of the pay"
 	WhyReturned = "escrow returned"
+	WhyCourt    = "re-execution in court"
 )
 
 // settle pays who gave the right outcome, by gas used, and ends the job.
@@ -46,8 +47,10 @@ func (w *work) settle(j *Job, why string, a ...any) {
 		w.pay(j, p.Node.Address(), cost-burn, WhyWork)
 		w.pay(j, crowd.Address{}, burn, WhyBurned)
 		w.reputation(p.Node.Address(), func(r *Reputation) { r.Done++; r.Work += gas })
+		w.there(p.Node, true, 1e6)
+		w.evidence(p.Node, j.ID, true, w.difficulty(j, cost))
 	}
-	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += gas })
+	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += gas; r.Consumer.Paid++ })
 	w.end(j, Settled, why, a...)
 }
 
@@ -76,8 +79,10 @@ func (w *work) release(id crowd.NodeID) {
 }
 
 // fraud takes the stake of a proven cheater into the job and buries its identity.
-func (w *work) fraud(j *Job, place *Place, why string) {
+// pay is what the right outcome would have brought it, 0 where that is not known.
+func (w *work) fraud(j *Job, place *Place, pay crowd.Credits, why string) {
 	place.State, place.Why, place.Sealed = Fraud, why, nil
+	w.evidence(place.Node, j.ID, false, w.difficulty(j, pay))
 	w.release(place.Node)
 	p, _ := w.provider(place.Node)
 	amount := p.Stake.PPM(w.params.SlashPPM)
@@ -109,7 +114,7 @@ func (w *work) makeWhole(j *Job, spent crowd.Credits) {
 	if j.Verdict != nil && j.Verdict.By == ByCourt {
 		for i := range j.Ballots {
 			if b := &j.Ballots[i]; b.Question == WhatOutcome && b.Outcome == j.Verdict.Outcome {
-				give(b.Authority.Address(), j.Spec.Filters.MaxPrice.Cost(b.Outcome.Gas), "re-execution in court")
+				give(b.Authority.Address(), j.Spec.Filters.MaxPrice.Cost(b.Outcome.Gas), WhyCourt)
 			}
 		}
 	}

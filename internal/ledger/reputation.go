@@ -25,7 +25,7 @@ type ReputationParams struct {
 	UpHalf     int64  // half-life of what availability knows, ms
 	ProbePPM   uint32 // weight of a certain draw claimed or missed, against a job's 1e6
 
-	Novice      uint64        // who has settled fewer jobs is a newcomer
+	Dues        uint64        // who has passed less, in millionths of a job that counts in full, is a newcomer
 	NewcomerPPM uint32        // of its stake's tickets, for a newcomer
 	FloorPPM    uint32        // of its stake's tickets, for the worst of the others
 	FavourPPM   uint32        // of small jobs, in which newcomers draw as if their record were perfect
@@ -38,7 +38,7 @@ func mainReputation() ReputationParams {
 		Alpha0: 1e6, Beta0: 3e6, FailFactor: 10, PassHalf: 30 * day, FailHalf: 180 * day, // DESIGN section 9
 		FullBurn: 100_000, // 2 % of 5 credits: 5 giga-gas at the reference price
 		Up0:      1e6, Down0: 1e6, UpHalf: 7 * day, ProbePPM: 100_000,
-		Novice: 10, NewcomerPPM: 100_000, FloorPPM: 250_000, FavourPPM: 100_000, SmallJob: crowd.Credit,
+		Dues: 2e6, NewcomerPPM: 100_000, FloorPPM: 250_000, FavourPPM: 100_000, SmallJob: crowd.Credit,
 	}
 }
 
@@ -74,6 +74,7 @@ type Reputation struct {
 	Passed, Failed uint64     // fading sums of alpha and beta without a0 and b0; 1e12 is one job
 	Up, Down       uint64     // fading sums of availability; 1e12 is one job
 	At             crowd.Time // of the newest change to these four
+	Dues           uint64     // d of all that was passed ever, ppm; it does not fade
 
 	Consumer Consumer
 }
@@ -133,6 +134,7 @@ func (r *Reputation) evidence(p *ReputationParams, f bool, d uint32, now crowd.T
 	d = min(max(d, p.MinDifficulty), 1e6)
 	if f {
 		r.Passed = added(r.Passed, uint64(d)*one, r.At, p.PassHalf)
+		r.Dues = min(r.Dues+uint64(d), maxFading)
 	} else {
 		r.Failed = added(r.Failed, uint64(p.FailFactor)*uint64(max(d, 1e6-d))*one, r.At, p.FailHalf)
 	}
@@ -160,8 +162,9 @@ func (r Reputation) Availability(p *ReputationParams, now crowd.Time) uint32 {
 	return share(uint64(p.Up0)*one+faded(r.Up, r.At, p.UpHalf), uint64(p.Down0)*one+faded(r.Down, r.At, p.UpHalf))
 }
 
-// Newcomer reports whether the node still pays its dues.
-func (r *Reputation) Newcomer(p *ReputationParams) bool { return r.Done < p.Novice }
+// Newcomer reports whether the node still pays its dues. Jobs count as they do
+// for honesty, or an owner could make a veteran of its own node for nothing.
+func (r *Reputation) Newcomer(p *ReputationParams) bool { return r.Dues < p.Dues }
 
 // Weight is the share of its stake's tickets that a node draws with, in ppm. The
 // worst record draws with more than none at all, so that a new identity gains nothing.

@@ -218,6 +218,9 @@ func TestReputation_OneFailureOutweighsManySuccesses(t *testing.T) {
 }
 
 func TestReputation_NoSumOverflows(t *testing.T) {
+	if got := added(maxFading, maxFading, 1, 3); got != maxFading {
+		t.Errorf("got %d want the sum to stay at %d", got, maxFading)
+	}
 	p := mainReputation()
 	p.FailFactor = 1000
 	r := Reputation{Passed: maxFading, Failed: maxFading, Up: maxFading, Down: maxFading}
@@ -241,9 +244,9 @@ func (w *world) set(node crowd.NodeID, f func(*Reputation)) {
 	w.s = k.seal()
 }
 
-// veteran has settled enough jobs to be no newcomer.
+// veteran has passed enough to be no newcomer.
 func veteran(passed, failed, down uint64) func(*Reputation) {
-	return func(r *Reputation) { r.Done, r.Passed, r.Failed, r.Down = 1000, passed, failed, down }
+	return func(r *Reputation) { r.Dues, r.Passed, r.Failed, r.Down = 1e9, passed, failed, down }
 }
 
 // play lets the places of a job in Running do it, and its owner accept.
@@ -267,10 +270,13 @@ func TestEvidence_FromAgreementAndCourt(t *testing.T) {
 	d := uint32(uint64(crowd.ReferencePrice.Cost(right.Gas).PPM(p.BurnPPM)) * 1e6 / uint64(p.Reputation.FullBurn))
 	for _, pl := range j.Places {
 		st := w.s.Standing(pl.Node.Address(), w.now)
+		if st.Reputation.Dues != uint64(d) {
+			t.Errorf("dues: got %d want %d", st.Reputation.Dues, d)
+		}
 		if len(st.Evidence) != 1 || st.Evidence[0] != (Evidence{Job: j.ID, Passed: true, Difficulty: d, Height: w.height}) {
 			t.Fatalf("got %+v want a success of difficulty %d", st.Evidence, d)
 		}
-		if st.Honesty <= 250_000 || st.Availability <= 500_000 || !st.Newcomer || st.Tombstoned {
+		if a := st.Availability; st.Honesty <= 250_000 || a < 677_000 || a > 678_000 || !st.Newcomer || st.Tombstoned { // (1+1+0.1)/(2+1+0.1)
 			t.Errorf("got %+v want both scores to have risen", st)
 		}
 	}
@@ -376,11 +382,13 @@ func TestAvailability_Moves(t *testing.T) {
 	w.must(w.providers[0], &GiveUp{Job: id})
 	p := w.s.Params().Reputation
 	now, later := w.s.Reputation(w.providers[0].ID().Address()), w.now+7*day
-	down := faded(now.Down, now.At, p.UpHalf)
 	then := now
 	then.forward(&p, later)
-	if got := faded(then.Down, later, p.UpHalf); got < down/2-1000 || got > down/2+1000 {
-		t.Errorf("after 7 days: got %d of %d want half", got, down)
+	for _, sum := range [][2]uint64{{now.Up, then.Up}, {now.Down, then.Down}} {
+		before, after := faded(sum[0], now.At, p.UpHalf), faded(sum[1], later, p.UpHalf)
+		if before == 0 || after < before/2-1000 || after > before/2+1000 {
+			t.Errorf("after 7 days: got %d of %d want half", after, before)
+		}
 	}
 }
 
@@ -507,21 +515,23 @@ func TestDraw_NewcomersAreFavouredInSmallJobs(t *testing.T) {
 	}
 	w := newWorld(t, 1, 3)
 	old := w.providers[0]
-	w.set(old.ID(), func(r *Reputation) { veteran(500e12, 0, 0)(r); r.Up = 500e12 })
-	spec.Task.Limits.Gas = 2e9
-	if j := w.job(w.drawn(spec)); p.Favours(&j, crowd.Hash{}) {
-		t.Error("a large job favours newcomers")
+	w.set(old.ID(), veteran(0, 500e12, 500e12))
+	spec.Task.Limits.Gas = 1e9 + 1
+	for i := range byte(100) {
+		if p.Favours(&Job{Spec: spec}, crowd.Hash{i}) {
+			t.Fatal("a large job favours newcomers")
+		}
 	}
 	for seen := map[bool]bool{}; len(seen) < 2; {
 		id := w.drawn(testSpec(), w.providers...)
 		j := w.in(id, Running)
 		want := map[bool]uint32{false: 10, true: 100}[j.Favoured]
 		for _, d := range j.Drawn {
-			if d.Node != old.ID() && d.Tickets != want || d.Node == old.ID() && d.Tickets != 100 {
+			if d.Node != old.ID() && d.Tickets != want || d.Node == old.ID() && d.Tickets != 26 {
 				t.Fatalf("favoured %v: got %d tickets", j.Favoured, d.Tickets)
 			}
 		}
-		if want := uint64(100 + 2*want); j.Tickets != want {
+		if want := uint64(26 + 2*want); j.Tickets != want {
 			t.Fatalf("favoured %v: got %d tickets in all want %d", j.Favoured, j.Tickets, want)
 		}
 		seen[j.Favoured] = true
@@ -532,7 +542,7 @@ func TestDraw_NewcomersAreFavouredInSmallJobs(t *testing.T) {
 // A fresh identity with the same stake may expect fewer tickets than the worst record that is alive.
 func TestWhitewashing_DoesNotPay(t *testing.T) {
 	for name, p := range map[string]Params{"main": MainParams(), "dev": DevParams()} {
-		worst := Reputation{Done: p.Reputation.Novice, Failed: maxFading, Down: maxFading}
+		worst := Reputation{Dues: p.Reputation.Dues, Failed: maxFading, Down: maxFading}
 		for stake := p.MinStake; stake <= 2000*crowd.Credit; stake += crowd.Credit / 2 {
 			fresh := Provider{Stake: stake, Weight: p.Reputation.NewcomerPPM, Newcomer: true}
 			bad := Provider{Stake: stake, Weight: worst.Weight(&p.Reputation, 0)}
@@ -589,7 +599,7 @@ func TestWashTrading_BoundedByWhatIsBurned(t *testing.T) {
 			})
 			ring := w.providers[:2]
 			burned := w.s.Supply().Burned
-			const jobs = 4
+			const jobs = 12
 			for range jobs {
 				spec := testSpec()
 				change(w, &spec)
@@ -609,6 +619,11 @@ func TestWashTrading_BoundedByWhatIsBurned(t *testing.T) {
 			if gained == 0 && name != "a price that nobody else takes" {
 				t.Error("nothing was gained, so that this shows nothing")
 			}
+			for _, k := range ring {
+				if p, _ := w.s.Provider(k.ID().Address()); !p.Newcomer {
+					t.Errorf("%d jobs for itself and its dues are paid", jobs)
+				}
+			}
 			bound := 1e12 * float64(burned) / float64(p.Reputation.FullBurn) * 0.1
 			if float64(gained) > bound {
 				t.Errorf("got %.4f jobs of honesty for %s burned want at most %.4f", float64(gained)/1e12, burned, bound/1e12)
@@ -619,6 +634,20 @@ func TestWashTrading_BoundedByWhatIsBurned(t *testing.T) {
 
 // The work of a court that a silent executor forced is paid, not by stakes and not beyond the escrow.
 func TestCourt_IsPaidWhereNobodyCheated(t *testing.T) {
+	w := newWorld(t, 1, 2) // where there is a cheater, its stake pays, and only once
+	id := w.drawn(testSpec(), w.providers...)
+	for i, k := range w.providers {
+		w.commit(k, id, []crowd.Outcome{right, wrong}[i])
+	}
+	for i, k := range w.providers {
+		w.reveal(k, id, []crowd.Outcome{right, wrong}[i])
+	}
+	had := w.balance(w.authorities[0].ID())
+	w.must(w.authorities[0], &Vote{Job: id, Question: WhatOutcome, Outcome: right})
+	w.must(w.owner, &Accept{Job: id})
+	if got, want := w.balance(w.authorities[0].ID())-had, crowd.ReferencePrice.Cost(right.Gas); got != want {
+		t.Errorf("where somebody cheated: got %s want %s", got, want)
+	}
 	for _, settled := range []bool{true, false} {
 		t.Run(fmt.Sprint(settled), func(t *testing.T) {
 			w := newWorld(t, 4, 2)
@@ -632,7 +661,8 @@ func TestCourt_IsPaidWhereNobodyCheated(t *testing.T) {
 			}
 			w.reveal(honest, id, right)
 			had := w.balance(w.authorities[0].ID())
-			late := w.balance(w.authorities[3].ID())
+			wrongly := w.balance(w.authorities[3].ID())
+			w.must(w.authorities[3], &Vote{Job: id, Question: WhatOutcome, Outcome: wrong})
 			for _, a := range w.authorities[:3] {
 				w.must(a, &Vote{Job: id, Question: WhatOutcome, Outcome: right})
 			}
@@ -640,8 +670,8 @@ func TestCourt_IsPaidWhereNobodyCheated(t *testing.T) {
 			if got, want := w.balance(w.authorities[0].ID())-had, cost/3; got != want {
 				t.Errorf("an authority on the verdict: got %s want %s", got, want)
 			}
-			if got := w.balance(w.authorities[3].ID()); got != late {
-				t.Errorf("an authority that did not vote: got %s want nothing", got-late)
+			if got := w.balance(w.authorities[3].ID()); got != wrongly {
+				t.Errorf("an authority with another outcome: got %s want nothing", got-wrongly)
 			}
 			fees := w.s.Params().TxFee
 			want := cost/3*3 + fees

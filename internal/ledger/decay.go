@@ -71,6 +71,6 @@ func added(sum, x uint64, at crowd.Time, half int64) uint64 {
 // faded is what a fading sum of the time at comes to then.
 func faded(sum uint64, at crowd.Time, half int64) uint64 {
 	_, f := phase(at, half)
-	hi, lo := bits.Mul64(sum, halved(f))
+	hi, lo := bits.Mul64(min(sum, maxFading), halved(f)) // a record may come from anywhere
 	return hi<<1 | lo>>63
 }

@@ -289,7 +289,7 @@ func TestEvidence_FromAgreementAndCourt(t *testing.T) {
 	w.must(w.authorities[0], &Vote{Job: id, Question: WhatOutcome, Outcome: right})
 	w.must(w.owner, &Accept{Job: id})
 	st := w.s.Standing(liar.ID().Address(), w.now)
-	if n := len(st.Evidence); n != 2 || st.Evidence[1].Passed || st.Evidence[1].Job != id {
+	if n := len(st.Evidence); n != 2 || st.Evidence[1].Passed || st.Evidence[1].Job != id || st.Evidence[1].Difficulty != d {
 		t.Errorf("liar: got evidence %+v want the fraud last", st.Evidence)
 	}
 	if st.Honesty >= 100_000 || !st.Tombstoned || st.Reputation.Caught != 1 {
@@ -536,6 +536,58 @@ func TestDraw_NewcomersAreFavouredInSmallJobs(t *testing.T) {
 		}
 		seen[j.Favoured] = true
 		w.must(w.owner, &Cancel{Job: id})
+	}
+}
+
+// Who takes places and gives them up is drawn less and less, and never not at all.
+func TestDraw_WhoNeverDeliversLosesItsShare(t *testing.T) {
+	w := newWorld(t, 1, 4)
+	lazy := w.providers[0].ID()
+	all := crowd.Outcome{Status: crowd.Exited, Gas: 1e9, Result: "bafyright"}
+	share := func(j Job) (of float64) {
+		for _, d := range j.Drawn {
+			if d.Node == lazy {
+				of = float64(d.Tickets) / float64(j.Tickets)
+			}
+		}
+		return of
+	}
+	var first, last float64
+	for i := range 40 {
+		id := w.drawn(testSpec(), w.providers...)
+		j := w.in(id, Running)
+		if i == 0 {
+			first = share(j)
+		} else if !j.Favoured {
+			last = share(j)
+		}
+		if j.Place(lazy) != nil {
+			w.must(w.keyOf(lazy), &GiveUp{Job: id})
+		}
+		var at []crowd.NodeID
+		for _, p := range w.job(id).Places {
+			if p.State == Working {
+				at = append(at, p.Node)
+				w.commit(w.keyOf(p.Node), id, all)
+			}
+		}
+		for _, n := range at {
+			w.reveal(w.keyOf(n), id, all)
+		}
+		w.must(w.owner, &Accept{Job: id})
+	}
+	if first != 0.25 || last > 0.1 || last == 0 {
+		t.Errorf("got %.3f of the tickets at first and %.3f after 40 jobs want a quarter, then less than a tenth", first, last)
+	}
+}
+
+func TestReputation_NoRecordPanics(t *testing.T) {
+	p := mainReputation()
+	all := ^uint64(0)
+	for _, r := range []Reputation{{Passed: all, Failed: all, Up: all, Down: all, At: -1}, {Passed: all, Failed: 1, Up: 1, Down: all, At: 1 << 62}} {
+		if h, a := r.Honesty(&p, 1.7e12), r.Availability(&p, 1.7e12); h > 1e6 || a > 1e6 {
+			t.Errorf("got %d and %d", h, a)
+		}
 	}
 }
 

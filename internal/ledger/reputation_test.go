@@ -780,6 +780,13 @@ func TestFee_GrowsWithSizeAndRetention(t *testing.T) {
 	if transfer != p.Fee(tx(&Transfer{})) {
 		t.Error("a transfer stays in no record and pays for its retention")
 	}
+	p.Retention, p.SizeFee, p.KeepFee = math.MaxInt64, crowd.Credit, crowd.Credit
+	if err := p.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if got, least := p.Fee(tx(&Post{Spec: big})), 36_000*60*crowd.Credit; got < least || got > 2*least {
+		t.Errorf("for ever, at a credit: got %s want about %s", got, least)
+	}
 	p.TxFee = ^crowd.Credits(0)
 	if got := p.Fee(tx(&Post{Spec: big})); got != ^crowd.Credits(0) {
 		t.Errorf("got %s want the fee to saturate", got)

@@ -247,7 +247,7 @@ func (p Params) Fee(tx Tx) crowd.Credits {
 	const day, century = 86_400_000, 36_525
 	per := p.SizeFee
 	if kept(tx.msg) {
-		per += p.KeepFee * crowd.Credits(min((p.Retention+day-1)/day, century))
+		per += p.KeepFee * crowd.Credits(min((p.Retention-1)/day+1, century))
 	}
 	fee, ok := p.TxFee.Add((per*crowd.Credits(tx.size) + 1023) / 1024) // per is at most a credit for each day of a century, size 64 KiB
 	if !ok {

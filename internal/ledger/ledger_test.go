@@ -53,6 +53,7 @@ func newWorld(t testing.TB, authorities, providers int, change ...func(*Genesis)
 		})
 	}
 	g.Grants = append(g.Grants, Grant{ID: w.owner.ID(), Balance: 1000 * crowd.Credit})
+	g.Params.SizeFee, g.Params.KeepFee = 0, 0 // so that sums are easy to follow; fees by size have tests of their own
 	for _, f := range change {
 		f(g)
 	}

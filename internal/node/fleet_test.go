@@ -47,7 +47,7 @@ func fleetParams() ledger.Params {
 	return p
 }
 
-// The victim's 5000 tickets against 5 and 5: it has no place in one of 500,000 jobs.
+// As newcomers they draw with 500 tickets against 1 and 1: the victim has no place in one of 125,000 jobs.
 var fleetStakes = map[int]crowd.Credits{0: 5000 * crowd.Credit, 1: 5 * crowd.Credit, 2: 5 * crowd.Credit}
 
 // victim is the provider that is drawn, and killed.

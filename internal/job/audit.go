@@ -75,6 +75,11 @@ func (c *core) root(leaves []batch.Leaf) error {
 	if tree.Root() != ledger.Root(&c.job.Spec, &p.Opening.Outcome) {
 		return errors.New("the executor's leaves are not those under its root")
 	}
+	for i := range leaves { // one item with the gas of all would be paid like all, and is hardly ever sampled
+		if l := &leaves[i]; l.Gas > c.job.Spec.Task.Limits.Gas {
+			return fmt.Errorf("item %d is said to have used %d gas, at most %d", i, l.Gas, c.job.Spec.Task.Limits.Gas)
+		}
+	}
 	c.audit.tree, c.audit.leaves = tree, leaves
 	return nil
 }

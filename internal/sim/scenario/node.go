@@ -213,12 +213,24 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 				n.tell(s, r, job.Ran{Try: e.Try, Err: errors.New("the worker crashed")})
 				return
 			}
+			if e.Items > 0 {
+				n.tell(s, r, n.runBatch(s, e))
+				return
+			}
 			o := Outcome(&e.Task, e.Unusable)
 			if n.adv != nil {
 				o = n.adv.Result(n.w, n, s.id, o)
 			}
 			n.hold(o.Result)
 			n.tell(s, r, job.Ran{Try: e.Try, Outcome: o})
+		})
+	case job.ReadLeaves:
+		r.work++
+		work := r.work
+		n.later(10*time.Millisecond, func() {
+			if r.work == work {
+				n.tell(s, r, n.readLeaves(e))
+			}
 		})
 	case job.Stop:
 		r.work++
@@ -377,6 +389,9 @@ func (n *Node) hold(c crowd.CID) {
 	if _, ok := n.blocks[c]; !ok {
 		n.blocks[c] = n.w.Now()
 	}
+	if leaves, ok := n.w.leavesIn(c); ok {
+		n.hold(leaves)
+	}
 }
 
 func (n *Node) pin(c crowd.CID, by string) { n.pins[pin{c, by}] = true }
@@ -386,6 +401,9 @@ func (n *Node) sweep() {
 	pinned := map[crowd.CID]bool{}
 	for p := range n.pins {
 		pinned[p.cid] = true
+		if leaves, ok := n.w.leavesIn(p.cid); ok {
+			pinned[leaves] = true
+		}
 	}
 	for c, at := range n.blocks {
 		if !pinned[c] && at.Before(n.swept) {

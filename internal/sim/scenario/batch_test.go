@@ -290,3 +290,79 @@ func TestBatch_Replay(t *testing.T) {
 		return w, err
 	})
 }
+
+// A second identity draws as a newcomer and is caught like the first.
+func TestBatch_Whitewash(t *testing.T) {
+	seeds(t, 1, func(seed uint64) (*World, error) {
+		first, second := &Cheat{Rate: 0.5}, &Whitewash{Cheat: Cheat{Rate: 0.5}}
+		w := play(Config{
+			Seed: seed, Providers: 3, Consumers: 2, Spec: Batch(100, 2, 10),
+			Provider: some(map[int]Adversary{0: first}),
+			Consumer: some(map[int]Adversary{1: second}),
+		}, 0, func(w *World) {
+			second.Was = w.Provider(0)
+			for i := range 24 {
+				w.After(time.Duration(i)*9*time.Second, func() { w.Post(w.Consumer(0), nil) })
+			}
+			w.Run(sim.Epoch.Add(250*time.Second), nil)
+		})
+		if !second.Registered || len(w.Slashed) != 2 {
+			return w, fmt.Errorf("got registered %v and %d slashed, want both identities", second.Registered, len(w.Slashed))
+		}
+		return w, nil
+	})
+}
+
+// TestBatch_Bribed measures what a consumer that accepts unseen can do: settle a lie before anybody has
+// reported it, to nobody's harm but its own, or lose the race.
+func TestBatch_Bribed(t *testing.T) {
+	settled := 0
+	seeds(t, 6, func(seed uint64) (*World, error) {
+		w := sampled(Config{Seed: seed, Consumer: func(*World, int) Adversary { return &Bribed{} }}, map[int]Adversary{0: Cheat{Rate: 0.5}}, nil)
+		j := &w.Jobs[0].Last
+		if j.State == ledger.Settled {
+			settled++
+			return w, guilty(w, ledger.Settled)
+		}
+		return w, guilty(w, ledger.Failed, 0)
+	})
+	t.Logf("%d of the lies were settled by their own owner before they were reported", settled)
+}
+
+// A wash trader pays for every job that it gives to itself, and nobody else loses.
+func TestBatch_WashTradingCosts(t *testing.T) {
+	seeds(t, 1, func(seed uint64) (*World, error) {
+		var own []*Node
+		wealth := func(w *World) (sum crowd.Credits) {
+			for _, n := range append(own, w.Consumer(0)) {
+				sum += w.state.Account(n.ID.Address()).Balance
+				if p, ok := w.state.Provider(n.ID.Address()); ok {
+					sum += p.Stake
+				}
+			}
+			return sum
+		}
+		before := crowd.Credits(0)
+		w := play(Config{Seed: seed, Providers: 6}, 4, func(w *World) {
+			own = []*Node{w.Provider(0), w.Provider(1), w.Provider(2)}
+			before = wealth(w)
+			wash, shape := Wash(w, w.Consumer(0), own...), Batch(100, 2, 10)
+			w.Config.Spec = func(w *World, s *crowd.JobSpec) { shape(w, s); wash(w, s) }
+		})
+		if err := allSettled(w, 4); err != nil {
+			return w, err
+		}
+		paid := crowd.Credits(0)
+		for _, p := range w.Jobs {
+			for _, x := range p.Last.Payments {
+				if x.Why == ledger.WhyBurned {
+					paid += x.Amount
+				}
+			}
+		}
+		if lost := before - wealth(w); lost < paid || paid == 0 {
+			return w, fmt.Errorf("it lost %s, want the burned %s at least", lost, paid)
+		}
+		return w, nil
+	})
+}

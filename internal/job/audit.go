@@ -42,7 +42,7 @@ func (c *core) audited(now time.Time, output bool) bool {
 	case c.busy(now):
 	case c.work.fetched || c.audit.own:
 		if !c.audit.own {
-			c.keep(o.Leaves)
+			c.keep(o.Leaves, result) // a court may take longer than what no pin holds is kept
 		}
 		try := c.begin(now, fetchPatience, reading)
 		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result})

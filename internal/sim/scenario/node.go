@@ -47,6 +47,7 @@ type Node struct {
 	slots    []slot // of machines, in order of start
 	out      []outgoing
 	sending  bool
+	seen     map[crowd.JobID]crowd.Height // the newest record of each job: headers only go up
 }
 
 // slot is one role in one job.
@@ -90,6 +91,7 @@ func (n *Node) start() {
 	n.alive = true
 	n.life++
 	n.machines, n.slots, n.out, n.sending = map[slot]*running{}, nil, nil, false
+	n.seen = map[crowd.JobID]crowd.Height{}
 	n.conf.Rand = n.w.seeded(2, n.index<<16|n.life)
 	n.sweep()
 	slots := make([]slot, 0, len(n.journals))
@@ -140,6 +142,10 @@ func (n *Node) news(id crowd.JobID, ev job.Event) {
 		return
 	}
 	ch, ok := ev.(job.Chain)
+	if ok && ch.Height < n.seen[id] {
+		return // a machine that is done would begin again
+	}
+	n.seen[id] = max(n.seen[id], ch.Height)
 	if ok && n.adv != nil {
 		n.adv.Saw(n.w, n, ch)
 	}

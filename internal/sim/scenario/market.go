@@ -22,7 +22,7 @@ type Strategy struct {
 
 	lies     bool // executes, with a share of the items made up
 	inflates bool // its lies are right outputs with all the gas that an item may use
-	every    int  // lies in one of so many batches; 0: in each
+	every    int  // lies in one of so many batches, at random; 0: in each
 	ring     bool // its verifiers answer as one of them that executes lied
 	choosy   bool // lies only where it has every seat
 	rubbish  bool // verifies wrongly
@@ -33,6 +33,9 @@ type Strategy struct {
 	fresh    bool // comes back as a newcomer when it is caught; others as the veteran that they were
 	wash     bool // the owner and every seat are its own
 }
+
+// Lies reports whether executors of s lie about items, so that a rate says something.
+func (s *Strategy) Lies() bool { return s.lies }
 
 // Strategies are all that a Market knows, the honest one first.
 func Strategies() []Strategy {
@@ -167,7 +170,6 @@ type trader struct {
 	byzantine bool
 	newcomer  bool
 	dues      uint64
-	took      int // batches executed
 }
 
 // tally is what was seen so far.
@@ -283,14 +285,13 @@ func (m *Market) play(job int) {
 		}
 	}
 	executor := &m.nodes[seats[0]]
-	executor.took++
 	gas := crowd.Gas(m.Items) * itemGas
 	d := Deal{Spec: &m.rules, Params: &m.params, Gas: gas, Voters: 4}
 	for range seats {
 		d.Prices, d.Stakes = append(d.Prices, m.rules.Filters.MaxPrice), append(d.Stakes, m.stake)
 	}
 
-	lying := s.lies && executor.byzantine && (s.every == 0 || executor.took%s.every == 0) && (!s.choosy || ours == len(seats))
+	lying := s.lies && executor.byzantine && (s.every == 0 || m.rng.IntN(s.every) == 0) && (!s.choosy || ours == len(seats))
 	lies := uint64(0)
 	if lying {
 		if lies = max(1, verify.BadItems(uint64(m.Items), uint32(m.Rate*verify.Million+0.5))); s.wash {

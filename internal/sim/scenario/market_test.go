@@ -30,12 +30,15 @@ func TestMarket(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s/%g", s.Name, rate), func(t *testing.T) {
-				got := market(t, MarketConfig{Nodes: 500, Jobs: 1500, Strategy: s.Name, Rate: rate, Seed: 7})
+				got := market(t, MarketConfig{Nodes: 100, Jobs: 1500, Strategy: s.Name, Rate: rate, Seed: 7})
 				if got.HonestSlashes != 0 {
 					t.Errorf("%d honest nodes lost their stake", got.HonestSlashes)
 				}
 				if got.Accepted.Low > got.Guarantee {
 					t.Errorf("at least %.4g of the lies passed, the plan states %.4g", got.Accepted.Low, got.Guarantee)
+				}
+				if got.Wrong.Low > got.Stated {
+					t.Errorf("at least %.4g of all batches are wrong, stated are %.4g", got.Wrong.Low, got.Stated)
 				}
 				if s.Name == "honest" {
 					if got.Acted != 0 || got.Failed.Seen != 0 {

@@ -100,7 +100,7 @@ type working struct {
 	try      uint64
 	fails    int // in a row
 	err      error
-	next     time.Time // when to try again, or to give up waiting for the end
+	next     time.Time   // when to try again, or to give up waiting for the end
 	cids     []crowd.CID // of the newest fetch
 	fetched  bool
 	unusable bool // what was fetched

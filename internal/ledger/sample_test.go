@@ -373,3 +373,38 @@ func TestVote_IsAboutOneItem(t *testing.T) {
 		t.Error("the two framers alone should have lost their stake")
 	}
 }
+
+// A verifier that waits for leaves which an executor hides was there. One that an authority with the leaves has to open was not.
+func TestSample_WhoHidesItsLeavesBlamesNobodyElse(t *testing.T) {
+	setup := func() (*world, crowd.JobID, []*identity.Key) {
+		w := newWorld(t, 3, 3)
+		id, seated := w.sampled(sampleSpec())
+		_, _, out := sampleWork(t, never)
+		w.commitOpening(seated[0], id, Opening{Outcome: out})
+		for _, k := range seated[1:] {
+			w.commitOpening(k, id, w.answers(k, id, never))
+		}
+		w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+		w.must(seated[1], &Reveal{Job: id, Opening: w.answers(seated[1], id, never)})
+		w.wait(3_000)
+		w.in(id, Unsealing)
+		return w, id, seated
+	}
+	w, id, seated := setup()
+	before := w.s.Reputation(seated[2].ID().Address())
+	for _, a := range w.authorities {
+		w.must(a, &Vote{Job: id, Question: LeavesThere})
+	}
+	w.in(id, Failed)
+	if got := w.s.Reputation(seated[2].ID().Address()); got.Down != before.Down {
+		t.Errorf("a verifier without leaves counts as absent: %d, was %d", got.Down, before.Down)
+	}
+
+	w, id, seated = setup()
+	before = w.s.Reputation(seated[2].ID().Address())
+	w.must(w.authorities[0], &Unseal{Job: id, Executor: seated[2].ID(), Opening: w.answers(seated[2], id, never)})
+	w.in(id, Delivering)
+	if got := w.s.Reputation(seated[2].ID().Address()); got.Down <= before.Down {
+		t.Error("a silent verifier counts as present")
+	}
+}

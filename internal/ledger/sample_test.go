@@ -408,3 +408,19 @@ func TestSample_WhoHidesItsLeavesBlamesNobodyElse(t *testing.T) {
 		t.Error("a silent verifier counts as present")
 	}
 }
+
+// While anybody of a batch still works, nobody opens: or a verifier could copy the leaves instead of running its sample.
+func TestSample_NobodyOpensWhileSomebodyWorks(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	w.commitOpening(seated[1], id, w.answers(seated[1], id, never))
+	w.refused(TooEarly, seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+	w.refused(TooEarly, seated[1], &Reveal{Job: id, Opening: w.answers(seated[1], id, never)})
+	w.refused(TooEarly, w.authorities[0], &Unseal{Job: id, Executor: seated[0].ID(), Opening: Opening{Outcome: out}})
+	w.commitOpening(seated[2], id, w.answers(seated[2], id, never))
+	late := w.answers(seated[2], id, never)
+	w.refused(TooLate, seated[2], &Commit{Job: id, Commitment: Commitment(id, seated[2].ID(), late), Sealed: [][]byte{{1}}})
+	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+}

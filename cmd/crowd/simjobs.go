@@ -74,6 +74,7 @@ collects the bounty. Strategies:
 	f.Uint32Var(&s.Verifiers, "verifiers", def.Verifiers, "of a batch")
 	f.Uint32Var(&s.Checks, "checks", def.Checks, "items that each verifier re-runs")
 	f.Float64Var(&s.Cost, "cost", def.Cost, "what running costs, as a share of its price: a cheater spares it")
+	f.IntVar(&s.Reuse, "reuse", def.Reuse, "batches that one stake answers for at a time")
 	f.Uint64Var(&s.Seed, "seed", def.Seed, "another seed is another history")
 	f.IntVar(&s.workers, "workers", runtime.NumCPU(), "lines played at a time")
 	return c
@@ -86,7 +87,7 @@ func (s *simJobs) markets() ([]*scenario.Market, error) {
 		zero bool
 	}{
 		{"nodes", s.Nodes == 0}, {"jobs", s.Jobs == 0}, {"items", s.Items == 0}, {"verifiers", s.Verifiers == 0}, {"checks", s.Checks == 0},
-		{"byzantine", slices.Contains(s.byzantine, 0)}, {"rate", slices.Contains(s.rates, 0)}, {"seed", s.Seed == 0}, {"cost", s.Cost == 0},
+		{"byzantine", slices.Contains(s.byzantine, 0)}, {"rate", slices.Contains(s.rates, 0)}, {"seed", s.Seed == 0}, {"reuse", s.Reuse == 0}, {"cost", s.Cost == 0},
 	} {
 		if f.zero {
 			return nil, misuse("a network without cheaters: --strategy honest", "--%s 0: want more than none", f.name)

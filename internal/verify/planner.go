@@ -247,10 +247,15 @@ func ForBatch(r Request) (BatchPlan, error) {
 	if err := r.Validate(); err != nil {
 		return BatchPlan{}, fmt.Errorf("plan a batch: %w", err)
 	}
+	asked := r.Promise
 	r = r.withDefaults()
 	allowed, _ := Allowed(r.Confidence)
 	pl := planner{Request: r, nodes: r.eligible(0)}
-	pl.goal = pl.goalItems(allowed)
+	larger := pl
+	if asked == ByTasks { // what a single task is told about batches is what they are promised
+		larger.Promise = Detection
+	}
+	pl.goal = larger.goalItems(allowed)
 	free := pl
 	free.Budget, free.nodes, free.ignoreStake = 0, ^uint64(0), true
 	if _, err := free.cheapest(allowed); err != nil {
@@ -434,7 +439,7 @@ func (pl *planner) with(shards uint64, v uint32, q uint64, needed Chance) (Batch
 		rate := least(Million, func(ppm uint64) bool {
 			p.CheckPPM = uint32(ppm)
 			covered, _ := mulDivDown(ppm, 1, items)
-			return covered >= 0 && p.escapes() <= needed
+			return covered >= uint64(pl.FloorPPM) && p.escapes() <= needed
 		})
 		if p.CheckPPM = uint32(rate); p.CheckPPM < Million {
 			p.Method = MethodAudit

@@ -104,6 +104,9 @@ func TestForBatch_SmallBatches(t *testing.T) {
 		}
 	}
 	single := mustPlan(t, batch(1))
+	if want := mustPlan(t, batch(2)).GoalItems; single.GoalItems != want {
+		t.Errorf("a single task: the goal is met from %d tasks on want %d, as for batches", single.GoalItems, want)
+	}
 	old, err := For(.99, DefaultColluding)
 	if err != nil || single.Accepted != Certain/100 || math.Abs(single.Accepted.Float()-old.Undetected) > 1e-12 {
 		t.Errorf("a single task: got %v want what For says: %+v, %v", single.Accepted, old, err)

@@ -228,6 +228,8 @@ func (h *Host) left(c network.Conn) {
 	p := c.RemotePeer()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	delete(h.sightings, c)
+	delete(h.punched, c)
 	poke(h.offline[p]) // nil for all but seeds: no one hears
 	if own := h.pulses[p]; own != nil && own.asking == nil && len(h.host.Network().ConnsToPeer(p)) == 0 {
 		delete(h.pulses, p)

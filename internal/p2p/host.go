@@ -1,7 +1,7 @@
 // Package p2p is a node's one libp2p host: connections under the node's own
-// key, streams, gossip, and the fetching and serving of blocks. It does not
-// know what the streams and messages mean, and it discovers nobody but its
-// seeds and the peers on its LAN.
+// key, streams, gossip, the fetching and serving of blocks, and datagrams on
+// the UDP sockets of its QUIC. It does not know what the streams, messages and
+// datagrams mean, and it discovers nobody but its seeds and the peers on its LAN.
 package p2p
 
 import (

@@ -60,6 +60,17 @@ func TestForBatch_TheGoalIsMetFromTheStatedSizeOn(t *testing.T) {
 	}
 }
 
+// All of a million tasks right with 99 %: more checks, and still within the goal.
+func TestForBatch_WholeBatches(t *testing.T) {
+	for _, n := range []uint64{1000, 100_000, 1e6, 1e8} {
+		r := batch(n)
+		r.Promise = Whole
+		if p := mustPlan(t, r); p.Any > Certain/100 || !p.Meets() {
+			t.Errorf("%d tasks: got %v, overhead of %d ppm", n, p.Any, p.OverheadPPM)
+		}
+	}
+}
+
 // The default plan against what it is for: a 10 % cheater by whom one verifier of ten stands.
 func TestForBatch_DetectionAsSimulated(t *testing.T) {
 	p := mustPlan(t, batch(100_000))
@@ -122,7 +133,7 @@ func TestForBatch_PlansHoldWhatTheySay(t *testing.T) {
 	for range 800 {
 		q := Request{
 			Tasks: 1 + r.Uint64N(1<<r.IntN(14)), Gas: crowd.Gas(1 + r.Uint64N(1e9)), Price: crowd.Price(r.Uint64N(3000)), BurnPPM: 20_000,
-			Confidence: 1 - math.Pow(10, -6*r.Float64()*r.Float64()), Promise: Promise(r.IntN(3)), ColludingPPM: r.Uint32N(300_000), CheatPPM: 1000 + r.Uint32N(500_000),
+			Confidence: 1 - math.Pow(10, -6*r.Float64()*r.Float64()), Promise: Promise(r.IntN(4)), ColludingPPM: r.Uint32N(300_000), CheatPPM: 1000 + r.Uint32N(500_000),
 			Candidates: []Candidates{{Count: r.Uint64N(60), Stake: crowd.Credit}, {Count: r.Uint64N(60), Stake: 1e12, Record: Record{HonestyPPM: 990_000, Good: 400}}, {Count: 9, Record: Record{Caught: 1}, Stake: 1e12}},
 		}
 		q.MaxGas = q.Gas + crowd.Gas(r.Uint64N(1e9))
@@ -197,7 +208,7 @@ func holds(t *testing.T, q Request, p BatchPlan, promised bool) {
 		if escapes > p.Undetected {
 			bad("a shard of %d lets a cheater escape with %v", items, escapes)
 		}
-		if promised && p.Promise == Detection && escapes > allowed || promised && escapes.And(FromPPM(p.ColludingPPM)) > allowed {
+		if promised && p.Promise == Detection && escapes > allowed || promised && escapes.And(FromPPM(p.ColludingPPM)) > allowed || promised && p.Promise == Whole && p.Any > allowed {
 			bad("a shard of %d: %v", items, escapes)
 		}
 		covered := float64(p.CheckPPM) / Million * (1 - math.Pow(1-float64(min(p.Checks, items))/float64(items), float64(p.Verifiers)))

@@ -65,8 +65,12 @@ func TestForBatch_WholeBatches(t *testing.T) {
 	for _, n := range []uint64{1000, 100_000, 1e6, 1e8} {
 		r := batch(n)
 		r.Promise = Whole
-		if p := mustPlan(t, r); p.Any > Certain/100 || !p.Meets() {
+		p := mustPlan(t, r)
+		if p.Any > Certain/100 || !p.Meets() {
 			t.Errorf("%d tasks: got %v, overhead of %d ppm", n, p.Any, p.OverheadPPM)
+		}
+		if n <= 1e6 && p.Shards != n/p.GoalItems { // there are nodes enough for all
+			t.Errorf("%d tasks: got %d shards, though %d items are enough for one", n, p.Shards, p.GoalItems)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package crowd
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"strings"
 	"time"
 )
@@ -14,7 +15,7 @@ type Limits struct {
 	Gas    Gas           // most gas a run may use
 	Memory uint64        // linear memory, bytes
 	Output uint64        // stdout + stderr + files written, bytes
-	Wall   time.Duration // on the executor's clock
+	Wall   time.Duration // on the executor's clock; of a batch for all its items together
 }
 
 // Task is one program on one input: all that decides the outcome, byte for byte.
@@ -40,17 +41,24 @@ type Filters struct {
 
 // Plan says how a result is checked. There is no plan without a check.
 type Plan struct {
-	_      struct{} `cbor:",toarray"`
-	Method string   // "pair": two drawn executors commit and reveal; a difference goes to court
+	_          struct{} `cbor:",toarray"`
+	Method     string   // PlanPair or PlanSample
+	Verifiers  uint32   // of PlanSample: drawn nodes that check, besides the one executor
+	Checks     uint32   // of PlanSample: items that each of them re-runs
+	Undetected uint64   // stated probability that a lie passes, in parts per 10^12, rounded up
 }
 
-// PlanPair is the plan of a single deterministic task, DESIGN section 8.
-const PlanPair = "pair"
+// The methods of DESIGN section 8 that are built.
+const (
+	PlanPair   = "pair"   // two drawn executors commit and reveal; a difference goes to court
+	PlanSample = "sample" // one executor; verifiers commit to answers for a secret sample of the items before it reveals
+)
 
 // JobSpec is what a consumer signs and posts.
 type JobSpec struct {
 	_       struct{} `cbor:",toarray"`
 	Task    Task
+	Items   uint32 // 0: one task. Else Task.Stdin is a frame file of so many strings, and the program runs once on each
 	Plan    Plan
 	Filters Filters
 	Budget  Credits // most that may be locked in escrow
@@ -64,6 +72,10 @@ const (
 	MaxWall     = 24 * time.Hour
 	MaxMemory   = 4 << 30
 	MaxOutput   = 64 << 30
+
+	MaxItems     = 1 << 20 // of one job; larger batches are several jobs
+	MaxVerifiers = 8
+	MaxChecks    = 256
 )
 
 // Validate reports everything that is wrong with s at once.
@@ -108,8 +120,29 @@ func (s *JobSpec) Validate() error {
 	if l.Wall <= 0 || l.Wall > MaxWall {
 		bad("limits: wall time of %v, want up to %v", l.Wall, MaxWall)
 	}
-	if s.Plan.Method != PlanPair {
-		bad("plan %q: unknown; known: %s", s.Plan.Method, PlanPair)
+	if s.Items > MaxItems {
+		bad("items: %d, at most %d", s.Items, MaxItems)
+	}
+	if s.Items > 0 && t.Stdin == "" {
+		bad("items: %d, and no file that holds them", s.Items)
+	}
+	if s.Items > 0 && s.Limits().Gas == maxGas {
+		bad("limits: gas of %d for each of %d items is more than can be counted", l.Gas, s.Items)
+	}
+	switch p := s.Plan; p.Method {
+	case PlanPair:
+		if p.Verifiers != 0 || p.Checks != 0 {
+			bad("plan %q has no verifiers", p.Method)
+		}
+	case PlanSample:
+		if s.Items == 0 {
+			bad("plan %q is for many items", p.Method)
+		}
+		if p.Verifiers == 0 || p.Verifiers > MaxVerifiers || p.Checks == 0 || p.Checks > MaxChecks {
+			bad("plan %q: %d verifiers with %d checks each, want 1 to %d with 1 to %d", p.Method, p.Verifiers, p.Checks, MaxVerifiers, MaxChecks)
+		}
+	default:
+		bad("plan %q: unknown; known: %s, %s", p.Method, PlanPair, PlanSample)
 	}
 	f := s.Filters
 	if len(f.Tags) > MaxFilter || len(f.Countries) > MaxFilter || len(f.Providers) > MaxFilter {
@@ -121,6 +154,27 @@ func (s *JobSpec) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+const maxGas = ^Gas(0)
+
+// Limits of the whole job: those of one item hold for its gas, memory and output, and Wall
+// is for all together. Gas and output saturate.
+func (s *JobSpec) Limits() Limits {
+	l := s.Task.Limits
+	if n := uint64(s.Items); n > 1 {
+		if hi, lo := bits.Mul64(uint64(l.Gas), n); hi == 0 {
+			l.Gas = Gas(lo)
+		} else {
+			l.Gas = maxGas
+		}
+		if hi, lo := bits.Mul64(l.Output, n); hi == 0 {
+			l.Output = min(lo, MaxOutput)
+		} else {
+			l.Output = MaxOutput
+		}
+	}
+	return l
 }
 
 // ID is the identity of s when posted by owner with that account nonce.
@@ -160,8 +214,10 @@ type Outcome struct {
 	_        struct{} `cbor:",toarray"`
 	Status   Status
 	ExitCode uint32 // of an Exited program
-	Gas      Gas    // used, at most Limits.Gas
-	Result   CID    // folder with stdout, stderr and out/
+	Gas      Gas    // used, at most Limits.Gas; of all items together
+	Result   CID    // folder with stdout, stderr and out/; of a batch the one that package batch describes
+	Root     Hash   // of a batch: top of the Merkle-sum tree over its items' outcomes
+	Leaves   CID    // of a batch: file with the leaves of that tree, one after another
 }
 
 // UserError reports whether the program or its input is to blame: paid, never retried.

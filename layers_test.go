@@ -25,7 +25,9 @@ const module = "github.com/crowdcompute/crowd"
 const layers = `
 	 10  .                                 pure
 	 20  internal/identity                 pure
+	 25  internal/batch                    pure
 	 30  internal/ledger                   pure
+	 35  internal/overlay                  pure
 	 40  internal/job                      pure
 	 45  internal/sim                      pure
 	 50  internal/verify                   pure
@@ -41,6 +43,7 @@ const layers = `
 	150  internal/runner
 	160  internal/rpc
 	165  internal/rpc/rpctest
+	167  internal/lab
 	170  internal/node
 	180  programs
 	190  cmd/crowd
@@ -63,6 +66,8 @@ var doors = []struct {
 	{"github.com/tetratelabs/wazero", []string{"internal/executor/wasm"}},
 	{"github.com/ethereum/go-ethereum/rpc", []string{"internal/rpc"}},
 	{"github.com/spf13/cobra", []string{"cmd/crowd"}},
+	{"github.com/vishvananda/netlink", []string{"internal/lab"}},
+	{"github.com/google/nftables", []string{"internal/lab"}},
 	{"github.com/cosmos/ics23", []string{"internal/ledger", "internal/chain", "internal/verify"}},
 }
 

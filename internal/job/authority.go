@@ -1,6 +1,7 @@
 package job
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -11,14 +12,18 @@ import (
 // and looks whether a result can be fetched.
 type Authority struct {
 	core
-	at ledger.JobState // what the work is for
+	at   ledger.JobState // what the work is for
+	item uint32          // and which disputed item
+	leaf *crowd.Hash     // what it came to
 }
 
 // Step implements Machine.
 func (a *Authority) Step(now time.Time, ev Event) []Effect {
 	return a.step(now, ev, func(now time.Time) {
 		if ev, ok := ev.(Ran); ok {
-			if o := a.outcome(now, ev); o != nil {
+			if a.job.Spec.Plan.Method == crowd.PlanSample {
+				a.ranItem(now, ev)
+			} else if o := a.outcome(now, ev); o != nil {
 				a.jrn.Outcome = o
 				a.jrn.keep(o.Result)
 				a.persist()
@@ -35,20 +40,29 @@ func (a *Authority) act(now time.Time) {
 		a.end()
 		return
 	}
-	if a.at != j.State { // other questions, other work
+	item := uint32(0)
+	if j.Dispute != nil {
+		item = j.Dispute.Item
+	}
+	if a.at != j.State || a.item != item { // other questions, other work
 		a.stop()
 		a.work = working{try: a.work.try}
-		a.at = j.State
+		a.at, a.item, a.leaf = j.State, item, nil
+		a.audit = audit{}
 	}
 	switch j.State {
 	case ledger.Unsealing:
 		for i := range j.Places {
-			if p := &j.Places[i]; p.State == ledger.Committed {
+			if p := &j.Places[i]; p.State == ledger.Committed && (!p.Verifier || a.mayOpen(now)) {
 				a.unseal(now, p)
 			}
 		}
 	case ledger.Court:
-		a.judge(now)
+		if j.Spec.Plan.Method == crowd.PlanSample {
+			a.judgeItem(now)
+		} else {
+			a.judge(now)
+		}
 	case ledger.Inspecting:
 		a.inspect(now)
 	case ledger.Settled:
@@ -116,9 +130,63 @@ func (a *Authority) judge(now time.Time) {
 	case a.busy(now):
 	case a.work.fetched:
 		a.keep(a.inputs()...)
-		a.run(now)
+		a.run(now, nil)
 	default:
 		a.fetch(now, a.inputHolders(), MaxInput, a.inputs()...)
+	}
+}
+
+// mayOpen reports whether a silent verifier's answers may be shown: only once the executor
+// can no longer lose the leaves that they are compared with. Leaves that cannot be had in time are the executor's fault.
+func (a *Authority) mayOpen(now time.Time) bool {
+	j := a.job
+	if j.Executor() == nil {
+		return false
+	}
+	vote := &ledger.Vote{Job: a.id, Question: ledger.LeavesThere}
+	known := a.audited(now, false)
+	if known && a.audit.bad == nil {
+		return true
+	}
+	if known || a.due(now, j.Due-crowd.Time(a.Params.CourtWindow/3)) {
+		a.stop()
+		if !a.voted(ledger.LeavesThere, crowd.NodeID{}) {
+			a.send(now, vote)
+		}
+	}
+	return false
+}
+
+// judgeItem re-executes the one item that executor and verifier differ about.
+func (a *Authority) judgeItem(now time.Time) {
+	d := a.job.Dispute
+	for i := range a.job.Ballots {
+		if b := &a.job.Ballots[i]; b.Authority == a.self && b.Question == ledger.WhatItem && b.Item == d.Item {
+			return
+		}
+	}
+	switch {
+	case a.leaf != nil:
+		a.send(now, &ledger.Vote{Job: a.id, Question: ledger.WhatItem, Leaf: *a.leaf})
+	case a.due(now, a.job.Due):
+		a.stop()
+	case a.busy(now):
+	case a.work.fetched:
+		a.keep(a.inputs()...)
+		a.run(now, []uint32{d.Item})
+	default:
+		a.fetch(now, a.inputHolders(), MaxInput, a.inputs()...)
+	}
+}
+
+func (a *Authority) ranItem(now time.Time, ev Ran) {
+	err := ev.Err
+	if err == nil && len(ev.Leaves) != 1 {
+		err = fmt.Errorf("the executor gave %d leaves for one item", len(ev.Leaves))
+	}
+	if a.landed(now, ev.Try, running, err) {
+		h := ev.Leaves[0].Hash()
+		a.leaf = &h
 	}
 }
 
@@ -127,6 +195,10 @@ func (a *Authority) inspect(now time.Time) {
 	j := a.job
 	result := j.Verdict.Outcome.Result
 	vote := &ledger.Vote{Job: a.id, Question: ledger.Retrievable}
+	if j.Spec.Plan.Method == crowd.PlanSample {
+		a.inspectBatch(now, vote)
+		return
+	}
 	have := a.jrn.Outcome != nil && a.jrn.Outcome.Result == result || a.work.fetched && !a.work.unusable
 	switch {
 	case a.voted(ledger.Retrievable, crowd.NodeID{}) || a.over(vote):
@@ -139,5 +211,26 @@ func (a *Authority) inspect(now time.Time) {
 		a.send(now, vote)
 	case !a.busy(now):
 		a.fetch(now, a.resultHolders(), a.maxResult(), result)
+	}
+}
+
+// inspectBatch is the owner's check in its place: the result is there only if it is what the
+// executor committed to and no verifier's answer differs.
+func (a *Authority) inspectBatch(now time.Time, vote *ledger.Vote) {
+	if a.voted(ledger.Retrievable, crowd.NodeID{}) || a.over(vote) {
+		return
+	}
+	switch known := a.audited(now, true); {
+	case known && a.audit.bad == nil:
+		if r := a.conflict(); r != nil {
+			a.send(now, r)
+			return
+		}
+		a.keep(a.job.Verdict.Outcome.Result)
+		vote.Yes = true
+		a.send(now, vote)
+	case known || a.due(now, a.job.Due-crowd.Time(a.Params.CourtWindow/3)):
+		a.stop()
+		a.send(now, vote)
 	}
 }

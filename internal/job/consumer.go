@@ -1,6 +1,7 @@
 package job
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -13,9 +14,10 @@ type Consumer struct {
 	core
 	told     int // entries of the history
 	places   []ledger.PlaceState
-	verdict  bool // told
-	tooLate  bool // to cancel; told
-	unusable bool // the result is nothing that can be fetched
+	verdict  bool                  // told
+	tooLate  bool                  // to cancel; told
+	unusable bool                  // the result is nothing that can be fetched
+	reported map[crowd.NodeID]bool // verifiers in a conflict; told. Never ranged over
 }
 
 // Step implements Machine.
@@ -115,15 +117,13 @@ func (c *Consumer) deliver(now time.Time) {
 	case c.unusable:
 	case result == "":
 		c.unusable = true
+	case c.job.Spec.Plan.Method == crowd.PlanSample && !j.State.Ended():
+		c.check(now)
 	case c.work.fetched && c.work.unusable:
 		c.unusable = true
 		c.emit(Report{Stage: StageTrouble, Why: "the result is nothing that can be fetched", Detail: string(result), Time: c.chainTime(now)})
 	case c.work.fetched:
-		c.jrn.Have = result
-		c.jrn.keep(result)
-		c.persist()
-		c.emit(Keep{result})
-		c.emit(Report{Stage: StageDelivered, Why: "the result is here", Detail: string(result), Time: c.chainTime(now)})
+		c.have(now)
 	case !c.busy(now):
 		c.fetch(now, c.resultHolders(), c.maxResult(), result)
 	}
@@ -133,5 +133,39 @@ func (c *Consumer) deliver(now time.Time) {
 		c.send(now, &ledger.Accept{Job: c.id})
 	case j.State == ledger.Delivering && (c.unusable || c.due(now, j.Due-crowd.Time(c.Params.DeliveryWindow/3))):
 		c.send(now, &ledger.Complain{Job: c.id})
+	}
+}
+
+// have takes the result, which lies in the own store.
+func (c *Consumer) have(now time.Time) {
+	result := c.job.Verdict.Outcome.Result
+	c.jrn.Have = result
+	c.jrn.keep(result)
+	c.persist()
+	c.emit(Keep{result})
+	c.emit(Report{Stage: StageDelivered, Why: "the result is here", Detail: string(result), Time: c.chainTime(now)})
+}
+
+// check holds a batch's result against the executor's commitment and the verifiers'
+// answers. It is had only when all of them agree: the owner is who loses by a lie.
+func (c *Consumer) check(now time.Time) {
+	switch {
+	case !c.audited(now, true):
+	case c.audit.bad != nil:
+		c.unusable = true
+		c.emit(Report{Stage: StageTrouble, Why: "the result is not what the executor committed to", Detail: c.audit.bad.Error(), Time: c.chainTime(now)})
+	default:
+		if r := c.conflict(); r != nil {
+			if !c.reported[r.Verifier] {
+				if c.reported == nil {
+					c.reported = map[crowd.NodeID]bool{}
+				}
+				c.reported[r.Verifier] = true
+				c.emit(Report{Stage: StageTrouble, Why: fmt.Sprintf("executor and verifier %s differ about item %d: the court looks", r.Verifier.Short(), r.Proof.Index), Time: c.chainTime(now)})
+			}
+			c.send(now, r)
+			return
+		}
+		c.have(now)
 	}
 }

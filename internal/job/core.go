@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
@@ -77,6 +78,7 @@ type core struct {
 
 	sends map[string]*sending // never ranged over
 	work  working
+	audit audit
 
 	wake time.Time
 	out  []Effect
@@ -94,7 +96,7 @@ type sending struct {
 // working is the one Fetch or Run of a machine.
 type working struct {
 	flying   bool
-	run      bool // else a Fetch
+	kind     workKind
 	try      uint64
 	fails    int // in a row
 	err      error
@@ -102,6 +104,17 @@ type working struct {
 	fetched  bool
 	unusable bool // what was fetched
 }
+
+// workKind is what can be in flight.
+type workKind uint8
+
+const (
+	fetching workKind = iota
+	running
+	reading
+)
+
+var workNames = [...]string{"a fetch", "a run", "the reading of leaves"}
 
 func backoff(fails int) time.Duration {
 	return min(backoffFirst<<min(fails-1, 16), backoffMost)
@@ -155,9 +168,11 @@ func (c *core) step(now time.Time, ev Event, act func(time.Time)) []Effect {
 	case Sent:
 		c.sent(now, ev)
 	case Fetched:
-		if c.landed(now, ev.Try, false, ev.Err) {
+		if c.landed(now, ev.Try, fetching, ev.Err) {
 			c.work.fetched, c.work.unusable = true, ev.Err != nil
 		}
+	case LeavesRead:
+		c.leavesRead(now, ev)
 	case Ran, Woke, UserCancel: // the roles'
 	}
 	switch {
@@ -217,7 +232,12 @@ func sendKey(m ledger.Message) string {
 	switch m := m.(type) {
 	case *ledger.Unseal:
 		return fmt.Sprintf("unseal %x", m.Executor[:])
+	case *ledger.Report:
+		return fmt.Sprintf("report %x", m.Verifier[:])
 	case *ledger.Vote:
+		if m.Question == ledger.WhatItem {
+			return fmt.Sprintf("vote %d %x", m.Question, m.Leaf[:]) // once for each item
+		}
 		return fmt.Sprintf("vote %d %x", m.Question, m.Executor[:])
 	}
 	return fmt.Sprintf("%T", m)
@@ -240,7 +260,7 @@ func (c *core) sent(now time.Time, ev Sent) {
 		case ledger.TooLate, ledger.Duplicate:
 			s.over = true
 			switch ev.Message.(type) {
-			case *ledger.Unseal, *ledger.Vote: // the other authorities were faster
+			case *ledger.Unseal, *ledger.Vote, *ledger.Report: // others were faster
 				return
 			}
 			c.trouble(now, fmt.Sprintf("a %s came too late", name(ev.Message)), r)
@@ -285,8 +305,8 @@ func (c *core) busy(now time.Time) bool {
 	return false
 }
 
-func (c *core) begin(now time.Time, patience time.Duration, run bool) uint64 {
-	c.work.flying, c.work.run, c.work.next = true, run, now.Add(patience)
+func (c *core) begin(now time.Time, patience time.Duration, kind workKind) uint64 {
+	c.work.flying, c.work.kind, c.work.next = true, kind, now.Add(patience)
 	c.work.try++
 	c.wakeAt(c.work.next)
 	return c.work.try
@@ -305,23 +325,23 @@ func (c *core) fetch(now time.Time, from []crowd.NodeID, most uint64, cids ...cr
 	if c.work.fails == 0 {
 		c.emit(Report{Stage: StageFetching, Why: fmt.Sprintf("from %d peers", len(from)), Time: c.chainTime(now)})
 	}
-	c.emit(Fetch{Try: c.begin(now, fetchPatience, false), CIDs: some, From: from, Max: most})
+	c.emit(Fetch{Try: c.begin(now, fetchPatience, fetching), CIDs: some, From: from, Max: most})
 }
 
-func (c *core) run(now time.Time) {
+func (c *core) run(now time.Time, only []uint32) {
 	c.emit(Report{Stage: StageExecuting, Time: c.chainTime(now)})
 	t := c.job.Spec.Task
-	try := c.begin(now, 2*t.Limits.Wall+fetchPatience, true)
-	c.emit(Run{Try: try, Task: t, Unusable: c.work.unusable})
+	try := c.begin(now, 2*t.Limits.Wall+fetchPatience, running)
+	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Unusable: c.work.unusable})
 }
 
 // landed takes in the end of a Fetch or Run: true when it gave something.
-func (c *core) landed(now time.Time, try uint64, run bool, err error) bool {
+func (c *core) landed(now time.Time, try uint64, kind workKind, err error) bool {
 	w := &c.work
-	if !w.flying || w.try != try || w.run != run {
+	if !w.flying || w.try != try || w.kind != kind {
 		return false // late or double
 	}
-	if err != nil && !(errors.Is(err, ErrUnusable) && !run) {
+	if err != nil && !(errors.Is(err, ErrUnusable) && kind != running) {
 		c.fault(now, err)
 		return false
 	}
@@ -332,10 +352,12 @@ func (c *core) landed(now time.Time, try uint64, run bool, err error) bool {
 // outcome takes in the end of a Run: nil when it gave nothing.
 func (c *core) outcome(now time.Time, ev Ran) *crowd.Outcome {
 	err := ev.Err
-	if o := ev.Outcome; err == nil && (o.Gas > c.job.Spec.Task.Limits.Gas || len(o.Result) > crowd.MaxCID) {
+	spec := &c.job.Spec
+	if o := ev.Outcome; err == nil && (o.Gas > spec.Limits().Gas || len(o.Result) > crowd.MaxCID ||
+		(spec.Items > 0) != (o.Root != crowd.Hash{}) || (spec.Items > 0) != (o.Leaves != "")) {
 		err = fmt.Errorf("the executor gave an impossible outcome: %s", o)
 	}
-	if !c.landed(now, ev.Try, true, err) {
+	if !c.landed(now, ev.Try, running, err) {
 		return nil
 	}
 	return &ev.Outcome
@@ -347,11 +369,7 @@ func (c *core) fault(now time.Time, err error) {
 	w.fails++
 	w.next = now.Add(backoff(w.fails))
 	if w.fails == 1 {
-		what := "a fetch"
-		if w.run {
-			what = "a run"
-		}
-		c.trouble(now, what+" went wrong and is tried again", err)
+		c.trouble(now, workNames[w.kind]+" went wrong and is tried again", err)
 	}
 }
 
@@ -433,8 +451,9 @@ func (c *core) inputHolders() []crowd.NodeID {
 func (c *core) resultHolders() []crowd.NodeID {
 	var from []crowd.NodeID
 	for i := range c.job.Places {
-		if p := &c.job.Places[i]; p.State == ledger.Revealed && p.Opening.Outcome == c.job.Verdict.Outcome {
-			from = append(from, p.Node)
+		p := &c.job.Places[i]
+		if p.State == ledger.Revealed && (p.Verifier || c.job.Verdict == nil || p.Opening.Outcome == c.job.Verdict.Outcome) {
+			from = append(from, p.Node) // a verifier has the leaves
 		}
 	}
 	for i := range c.Authorities {
@@ -458,6 +477,6 @@ func (c *core) others(from []crowd.NodeID) []crowd.NodeID {
 
 // maxResult bounds the fetch of a result: the output and what wraps it.
 func (c *core) maxResult() uint64 {
-	out := c.job.Spec.Task.Limits.Output
-	return out + out/8 + 1<<20
+	out := c.job.Spec.Limits().Output
+	return out + out/8 + 1<<20 + uint64(c.job.Spec.Items)*(batch.LeafSize+2*batch.FrameSize+batch.MaxError)
 }

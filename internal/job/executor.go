@@ -18,8 +18,9 @@ type Executor struct {
 	core
 	proof    *identity.VRFProof // for the job's beacon
 	output   identity.VRFOutput
-	ran      *crowd.Outcome
-	quitting string // why it gives its place up
+	ran      *ledger.Opening // without its salt
+	looking  bool            // the own work is done: leaves are looked at
+	quitting string          // why it gives its place up
 }
 
 // runFaults in a row are enough to leave the place to an alternate.
@@ -29,7 +30,7 @@ const runFaults = 3
 func (e *Executor) Step(now time.Time, ev Event) []Effect {
 	return e.step(now, ev, func(now time.Time) {
 		if ev, ok := ev.(Ran); ok {
-			e.ran = e.outcome(now, ev)
+			e.ran = e.bound(now, ev)
 		}
 		e.act(now)
 	})
@@ -104,9 +105,22 @@ func (e *Executor) place(now time.Time, p *ledger.Place) {
 			e.toil(now, p)
 		}
 	case ledger.Committed:
-		e.stop()
-		if e.jrn.Opening != nil && (j.State == ledger.Revealing || j.State == ledger.Unsealing) {
-			e.send(now, &ledger.Reveal{Job: e.id, Opening: *e.jrn.Opening})
+		if !p.Verifier {
+			e.stop()
+		}
+		if e.jrn.Opening == nil || j.State != ledger.Revealing && j.State != ledger.Unsealing {
+			return
+		}
+		if p.Verifier && !e.leaves(now) {
+			return
+		}
+		e.send(now, &ledger.Reveal{Job: e.id, Opening: *e.jrn.Opening})
+	case ledger.Revealed:
+		if j.Spec.Plan.Method == crowd.PlanSample && (j.State == ledger.Delivering || j.State == ledger.Inspecting) {
+			e.audit.own = !p.Verifier
+			if e.leaves(now) {
+				e.watch(now)
+			}
 		}
 	case ledger.Dropped, ledger.Fraud:
 		e.end()
@@ -139,7 +153,7 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 	case e.busy(now):
 	case e.work.fetched:
 		e.keep(e.inputs()...)
-		e.run(now)
+		e.run(now, e.sample(p))
 	default:
 		e.fetch(now, e.inputHolders(), MaxInput, e.inputs()...)
 	}
@@ -160,17 +174,16 @@ func (e *Executor) hopeless(now time.Time, p *ledger.Place) string {
 	}
 	half := crowd.Time(e.job.Spec.Task.Limits.Wall.Milliseconds()+e.Params.DispatchGrace) / 2
 	switch {
-	case w.run && w.fails >= runFaults:
+	case w.kind == running && w.fails >= runFaults:
 		return cannotRun
-	case !w.run && e.due(now, p.Due-half):
+	case w.kind == fetching && e.due(now, p.Due-half):
 		return cannotFetch
 	}
 	return ""
 }
 
 // bind fixes the outcome for ever: journal first, so that a restart sends the very same commit.
-func (e *Executor) bind(o crowd.Outcome) error {
-	opening := ledger.Opening{Outcome: o}
+func (e *Executor) bind(opening ledger.Opening) error {
 	if _, err := io.ReadFull(e.Rand, opening.Salt[:]); err != nil {
 		return fmt.Errorf("draw a salt: %w", err)
 	}
@@ -183,8 +196,54 @@ func (e *Executor) bind(o crowd.Outcome) error {
 		}
 	}
 	e.jrn.Opening, e.jrn.Sealed = &opening, sealed
-	e.jrn.keep(o.Result)
+	result := opening.Outcome.Result
+	e.jrn.keep(result)
 	e.persist()
-	e.emit(Keep{o.Result})
+	if result != "" {
+		e.emit(Keep{result})
+	}
 	return nil
+}
+
+// sample is what a verifier re-runs; nil: all.
+func (e *Executor) sample(p *ledger.Place) []uint32 {
+	if !p.Verifier {
+		return nil
+	}
+	_, lot := e.Key.VRF().Prove(ledger.SampleInput(e.id, e.self, e.job.Beacon))
+	return ledger.Sampled(&e.job.Spec, lot)
+}
+
+// bound is what a run lets the node commit to, or nil.
+func (e *Executor) bound(now time.Time, ev Ran) *ledger.Opening {
+	p := e.job.Place(e.self)
+	if p == nil || !p.Verifier {
+		if o := e.outcome(now, ev); o != nil {
+			return &ledger.Opening{Outcome: *o}
+		}
+		return nil
+	}
+	err := ev.Err
+	if want := len(e.sample(p)); err == nil && len(ev.Leaves) != want {
+		err = fmt.Errorf("the executor gave %d leaves for %d items", len(ev.Leaves), want)
+	}
+	if !e.landed(now, ev.Try, running, err) {
+		return nil
+	}
+	proof, _ := e.Key.VRF().Prove(ledger.SampleInput(e.id, e.self, e.job.Beacon))
+	o := &ledger.Opening{Sample: proof[:]}
+	for _, l := range ev.Leaves {
+		o.Answers = append(o.Answers, l.Hash())
+	}
+	return o
+}
+
+// leaves reports whether the executor's leaves are here and are what it committed to.
+func (e *Executor) leaves(now time.Time) bool {
+	if !e.looking { // other work than the batch itself
+		e.stop()
+		e.work = working{try: e.work.try}
+		e.looking = true
+	}
+	return e.audited(now, false) && e.audit.bad == nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
@@ -23,7 +24,7 @@ type Role uint8
 
 const (
 	AsConsumer  Role = iota + 1 // posted the job, fetches the result
-	AsExecutor                  // claims, runs, commits, reveals
+	AsExecutor                  // claims, runs or verifies, commits, reveals
 	AsAuthority                 // opens what silent executors sealed, re-executes, inspects
 )
 
@@ -75,7 +76,16 @@ type Fetched struct {
 type Ran struct {
 	Try     uint64
 	Outcome crowd.Outcome
+	Leaves  []batch.Leaf // of a Run with Only, in its order; there is no Outcome then
 	Err     error
+}
+
+// LeavesRead ends the ReadLeaves with the same Try. An Err that wraps ErrUnusable
+// says that they are no leaves, or not those of the result.
+type LeavesRead struct {
+	Try    uint64
+	Leaves []batch.Leaf
+	Err    error
 }
 
 // Sent ends a Send: nil when a block has applied the message, a *ledger.Refusal
@@ -95,6 +105,7 @@ func (Chain) event()      {}
 func (Gone) event()       {}
 func (Fetched) event()    {}
 func (Ran) event()        {}
+func (LeavesRead) event() {}
 func (Sent) event()       {}
 func (Woke) event()       {}
 func (UserCancel) event() {}
@@ -123,13 +134,24 @@ type Fetch struct {
 type Run struct {
 	Try      uint64
 	Task     crowd.Task
+	Items    uint32   // of a batch: how many; 0: a single task
+	Only     []uint32 // of a batch: just these, ascending, for their leaves; nil: all, for the outcome
 	Unusable bool
+}
+
+// ReadLeaves reads a batch's leaves, which lie in the own store. With a Result, which lies there
+// too, each item's output is compared with its leaf.
+type ReadLeaves struct {
+	Try    uint64
+	Leaves crowd.CID
+	Items  uint32
+	Result crowd.CID // "": the leaves alone
 }
 
 // Persist replaces the machine's journal. It must survive a crash before any later effect begins.
 type Persist struct{ Journal []byte }
 
-// Stop aborts the Fetch or Run in flight, if there is one; its end need not be told.
+// Stop aborts the Fetch, Run or ReadLeaves in flight, if there is one; its end need not be told.
 type Stop struct{}
 
 // Keep pins content in the own store and serves it until Release. Both may come twice.
@@ -152,16 +174,17 @@ type Report struct {
 // Done says that the machine wants nothing any more; its journal may be deleted.
 type Done struct{}
 
-func (Send) effect()    {}
-func (Fetch) effect()   {}
-func (Run) effect()     {}
-func (Persist) effect() {}
-func (Stop) effect()    {}
-func (Keep) effect()    {}
-func (Release) effect() {}
-func (Look) effect()    {}
-func (Report) effect()  {}
-func (Done) effect()    {}
+func (Send) effect()       {}
+func (Fetch) effect()      {}
+func (Run) effect()        {}
+func (ReadLeaves) effect() {}
+func (Persist) effect()    {}
+func (Stop) effect()       {}
+func (Keep) effect()       {}
+func (Release) effect()    {}
+func (Look) effect()       {}
+func (Report) effect()     {}
+func (Done) effect()       {}
 
 // Stages besides the states of the ledger.
 const (

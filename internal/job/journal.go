@@ -21,8 +21,8 @@ type journal struct {
 	Kept    []crowd.CID     // pinned in the own store
 }
 
-// maxKept is a program, a folder, a stdin and a result.
-const maxKept = 4
+// maxKept is a program, a folder, a stdin, a result and an executor's leaves.
+const maxKept = 5
 
 func decodeJournal(raw []byte) (j journal, err error) {
 	if err := crowd.Decode(raw, &j); err != nil {

@@ -295,6 +295,8 @@ func (w *work) message(tx Tx) *Refusal {
 		return w.complain(from, m)
 	case *Cancel:
 		return w.cancel(from, m)
+	case *Report:
+		return w.report(from, m)
 	case *Tick:
 		return nil
 	}

@@ -12,7 +12,9 @@ type Question uint8
 const (
 	WhatOutcome Question = iota + 1 // re-execute: what does the task come to?
 	BadSeal                         // did this executor seal something that is no opening of its commitment?
-	Retrievable                     // can the result be fetched?
+	Retrievable                     // can the result be fetched, and is it what was committed to?
+	WhatItem                        // re-execute one item of a batch: what does it come to?
+	LeavesThere                     // are the executor's leaves to be had, before verifiers are opened?
 )
 
 func (q Question) String() string {
@@ -23,6 +25,10 @@ func (q Question) String() string {
 		return "is the seal bad"
 	case Retrievable:
 		return "can the result be fetched"
+	case WhatItem:
+		return "what is the outcome of one item"
+	case LeavesThere:
+		return "are the executor's leaves to be had"
 	}
 	return fmt.Sprintf("question %d", uint8(q))
 }
@@ -34,22 +40,24 @@ type Ballot struct {
 	Question  Question
 	Executor  crowd.NodeID
 	Outcome   crowd.Outcome
+	Leaf      crowd.Hash
+	Item      uint32 // of WhatItem: which one it was about
 	Yes       bool
 }
 
 func (b *Ballot) sameQuestion(o *Ballot) bool {
-	return b.Question == o.Question && b.Executor == o.Executor
+	return b.Question == o.Question && b.Executor == o.Executor && b.Item == o.Item
 }
 
 func (b *Ballot) sameAnswer(o *Ballot) bool {
-	return b.sameQuestion(o) && b.Outcome == o.Outcome && b.Yes == o.Yes
+	return b.sameQuestion(o) && b.Outcome == o.Outcome && b.Leaf == o.Leaf && b.Yes == o.Yes
 }
 
 func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 	if _, ok := w.authority(from); !ok {
 		return refuse(NotYours, "%s is no authority", from.Short())
 	}
-	in := map[Question]JobState{WhatOutcome: Court, BadSeal: Unsealing, Retrievable: Inspecting}[m.Question]
+	in := map[Question]JobState{WhatOutcome: Court, WhatItem: Court, BadSeal: Unsealing, LeavesThere: Unsealing, Retrievable: Inspecting}[m.Question]
 	if in == 0 {
 		return refuse(BadTx, "question %d is none", m.Question)
 	}
@@ -59,8 +67,16 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 	}
 	b := Ballot{Authority: from, Question: m.Question}
 	switch m.Question {
+	case WhatItem:
+		if j.Dispute == nil {
+			return refuse(NotFound, "no item of job %s is disputed", j.ID.Short())
+		}
+		b.Item, b.Leaf = j.Dispute.Item, m.Leaf
 	case WhatOutcome:
-		if m.Outcome.Gas > j.Spec.Task.Limits.Gas || len(m.Outcome.Result) > crowd.MaxCID {
+		if j.Dispute != nil {
+			return refuse(BadTx, "the court of job %s is asked about one item", j.ID.Short())
+		}
+		if m.Outcome.Gas > j.Spec.Limits().Gas || len(m.Outcome.Result) > crowd.MaxCID {
 			return refuse(BadTx, "an impossible outcome")
 		}
 		b.Outcome = m.Outcome
@@ -69,6 +85,11 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		if p := j.Place(m.Executor); p == nil || p.State != Committed {
 			return refuse(NotFound, "%s has nothing sealed in job %s", m.Executor.Short(), j.ID.Short())
 		}
+	case LeavesThere:
+		if j.Spec.Plan.Method != crowd.PlanSample || j.Executor() == nil {
+			return refuse(NotFound, "job %s has no open leaves", j.ID.Short())
+		}
+		b.Yes = m.Yes
 	case Retrievable:
 		b.Yes = m.Yes
 	}
@@ -95,8 +116,12 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 	switch {
 	case b.Question == WhatOutcome:
 		w.judge(&j, b.Outcome, same)
+	case b.Question == WhatItem:
+		w.judgeItem(&j, b.Leaf, same)
 	case b.Question == BadSeal && b.Yes:
 		w.convict(&j, j.Place(b.Executor), "sealed something that is no opening of its commitment")
+	case b.Question == LeavesThere && b.Yes:
+		w.putJob(&j)
 	case b.Question == BadSeal: // the seal is good, so that an authority can open it
 		w.putJob(&j)
 	case b.Yes:
@@ -106,7 +131,7 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		w.settle(&j, "%d authorities fetched the result", same)
 	default:
 		for i := range j.Places {
-			if p := &j.Places[i]; p.State == Revealed {
+			if p := &j.Places[i]; p.State == Revealed && !p.Verifier {
 				w.fault(p.Node)
 			}
 		}
@@ -137,7 +162,7 @@ func (w *work) payCourt(j *Job, right crowd.Outcome) {
 func (w *work) judge(j *Job, right crowd.Outcome, votes int) {
 	for i := range j.Places {
 		if p := &j.Places[i]; p.State == Revealed && p.Opening.Outcome != right {
-			w.fraud(j, p, p.Price.Cost(right.Gas), "its outcome is not the one that the court computed")
+			w.fraud(j, p, "its outcome is not the one that the court computed")
 		}
 	}
 	if j.Slashed == 0 {

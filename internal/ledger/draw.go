@@ -156,12 +156,16 @@ func (w *work) dispatch(j *Job) {
 			}
 		})
 	}
-	if len(j.Drawn) < pairSize {
-		w.end(j, Failed, "%d of %d eligible providers claimed their place, the plan needs %d", len(j.Drawn), j.Eligible, pairSize)
+	executors, verifiers := Seats(&j.Spec.Plan)
+	if n := executors + verifiers; len(j.Drawn) < n {
+		w.end(j, Failed, "%d of %d eligible providers claimed their place, the plan needs %d", len(j.Drawn), j.Eligible, n)
 		return
 	}
-	for range pairSize {
-		w.seat(j)
+	for range executors {
+		w.seat(j, false)
+	}
+	for range verifiers {
+		w.seat(j, true)
 	}
 	if len(j.Places) == 0 {
 		w.end(j, Failed, "the providers that claimed have left since")
@@ -171,7 +175,7 @@ func (w *work) dispatch(j *Job) {
 }
 
 // seat gives the next drawn node a place, if there is one.
-func (w *work) seat(j *Job) bool {
+func (w *work) seat(j *Job, verifier bool) bool {
 	for int(j.Next) < len(j.Drawn) {
 		d := j.Drawn[j.Next]
 		j.Next++
@@ -182,7 +186,7 @@ func (w *work) seat(j *Job) bool {
 		p.Active++
 		w.putProvider(p)
 		j.Places = append(j.Places, Place{
-			Node: d.Node, Price: d.Price, State: Working,
+			Node: d.Node, Verifier: verifier, Price: d.Price, State: Working,
 			Due: w.in(j.Spec.Task.Limits.Wall.Milliseconds() + w.params.DispatchGrace),
 		})
 		return true

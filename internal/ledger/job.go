@@ -9,6 +9,19 @@ import (
 // pairSize is how many executors the plan "pair" runs side by side.
 const pairSize = 2
 
+// Seats are the places that a plan gives: executors, then verifiers.
+func Seats(p *crowd.Plan) (executors, verifiers int) {
+	if p.Method == crowd.PlanSample {
+		return 1, int(p.Verifiers)
+	}
+	return pairSize, 0
+}
+
+func seats(p *crowd.Plan) int {
+	e, v := Seats(p)
+	return e + v
+}
+
 // maxWhy bounds a reason given by a node, in bytes.
 const maxWhy = 200
 
@@ -67,10 +80,11 @@ func (s PlaceState) String() string {
 // MarshalText gives the state's name at the RPC border.
 func (s PlaceState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Place is one executor's part in a job.
+// Place is one node's part in a job.
 type Place struct {
 	_          struct{} `cbor:",toarray"`
 	Node       crowd.NodeID
+	Verifier   bool // it re-runs a secret sample; else it executes
 	Price      crowd.Price
 	State      PlaceState
 	Why        string     // of Dropped and Fraud
@@ -103,13 +117,14 @@ type Payment struct {
 type Verdict struct {
 	_       struct{} `cbor:",toarray"`
 	Outcome crowd.Outcome
-	By      string // "agreement" of the drawn executors, or "court"
+	By      string // ByAgreement, ByCourt, or BySample
 }
 
 // How a verdict came about.
 const (
 	ByAgreement = "agreement"
 	ByCourt     = "court"
+	BySample    = "sample"
 )
 
 // Job is all that the chain knows of a job.
@@ -134,6 +149,7 @@ type Job struct {
 	Next       uint32        // index in Drawn of the next alternate
 	Places     []Place
 	Ballots    []Ballot
+	Dispute    *Dispute // the newest conflict about an item of a batch
 	Verdict    *Verdict
 	Payments   []Payment
 	History    []Step
@@ -150,13 +166,23 @@ func (j *Job) Place(node crowd.NodeID) *Place {
 }
 
 // count places in a state.
-func (j *Job) count(s PlaceState) (n int) {
+func (j *Job) count(s PlaceState) int {
+	e, v := j.split(s)
+	return e + v
+}
+
+// split counts places in a state, executors and verifiers apart.
+func (j *Job) split(s PlaceState) (executors, verifiers int) {
 	for i := range j.Places {
-		if j.Places[i].State == s {
-			n++
+		switch p := &j.Places[i]; {
+		case p.State != s:
+		case p.Verifier:
+			verifiers++
+		default:
+			executors++
 		}
 	}
-	return n
+	return executors, verifiers
 }
 
 // earliest deadline among those who still work.
@@ -180,15 +206,22 @@ func (j *Job) Spent() crowd.Credits {
 	return cost
 }
 
-// EscrowFor is what posting spec locks: the most that the executors can earn.
+// EscrowFor is what posting spec locks: the most that executors and verifiers can earn.
 func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
-	one := spec.Filters.MaxPrice.Cost(spec.Task.Limits.Gas)
-	sum := crowd.Credits(0)
-	for range pairSize {
-		var ok bool
-		if sum, ok = sum.Add(one); !ok {
-			return ^crowd.Credits(0)
+	executors, verifiers := Seats(&spec.Plan)
+	limit := spec.Limits().Gas
+	sum, ok := crowd.Credits(0), true
+	add := func(times int, gas crowd.Gas) {
+		for range times {
+			if ok {
+				sum, ok = sum.Add(spec.Filters.MaxPrice.Cost(gas))
+			}
 		}
+	}
+	add(executors, limit)
+	add(verifiers, checkGas(spec, limit))
+	if !ok {
+		return ^crowd.Credits(0)
 	}
 	return sum
 }
@@ -247,12 +280,13 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	}
 	need := EscrowFor(&spec)
 	if need > spec.Budget {
-		return refuse(OverBudget, "up to %s for %d executors at %d micro-credits per mega-gas and %d gas; the budget is %s",
-			need, pairSize, spec.Filters.MaxPrice, spec.Task.Limits.Gas, spec.Budget)
+		executors, verifiers := Seats(&spec.Plan)
+		return refuse(OverBudget, "up to %s for %d executors and %d verifiers at %d micro-credits per mega-gas and %d gas; the budget is %s",
+			need, executors, verifiers, spec.Filters.MaxPrice, spec.Limits().Gas, spec.Budget)
 	}
 	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, DrawAt: w.height() + drawDelay}
 	e := w.eachEligible(from, &spec, j.DrawAt, func(Provider) {})
-	if e.Count < pairSize {
+	if int(e.Count) < seats(&spec.Plan) {
 		return refuse(NoProvider, "%s", e.Why())
 	}
 	if r := w.debit(from.Address(), need, "the escrow"); r != nil {
@@ -279,9 +313,13 @@ func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
 	if len(m.Sealed) != len(w.authorities()) {
 		return refuse(BadTx, "%d sealed openings for %d authorities", len(m.Sealed), len(w.authorities()))
 	}
+	most := maxSealed
+	if p.Verifier {
+		most += len(crowd.Hash{}) * int(j.Spec.Plan.Checks) * 2 // of CBOR's overhead less than that
+	}
 	for _, s := range m.Sealed {
-		if len(s) > maxSealed {
-			return refuse(BadTx, "a sealed opening of %d bytes, at most %d", len(s), maxSealed)
+		if len(s) > most {
+			return refuse(BadTx, "a sealed opening of %d bytes, at most %d", len(s), most)
 		}
 	}
 	p.State, p.Commitment, p.Sealed = Committed, m.Commitment, m.Sealed
@@ -298,8 +336,13 @@ func (w *work) progress(j *Job) {
 		w.wait(j, j.earliest())
 		return
 	}
-	if j.count(Committed) == 0 {
+	executors, verifiers := j.split(Committed)
+	if executors == 0 {
 		w.end(j, Failed, "no drawn node did the work")
+		return
+	}
+	if _, want := Seats(&j.Spec.Plan); verifiers < want {
+		w.end(j, Failed, "%d of %d verifiers did their work", verifiers, want)
 		return
 	}
 	w.move(j, Revealing, w.in(w.params.RevealWindow), "%d committed", j.count(Committed))
@@ -336,8 +379,9 @@ func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
 		return refuse(TooLate, "the place is %s", p.State)
 	case Commitment(j.ID, node, o) != p.Commitment:
 		return refuse(BadProof, "the opening does not fit the commitment")
-	case o.Outcome.Gas > j.Spec.Task.Limits.Gas || len(o.Outcome.Result) > crowd.MaxCID:
-		return w.convict(j, p, "revealed an impossible outcome")
+	}
+	if why := w.impossible(j, p, &o); why != "" {
+		return w.convict(j, p, why)
 	}
 	p.State, p.Opening, p.Sealed = Revealed, &o, nil
 	return w.compare(j)
@@ -345,7 +389,7 @@ func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
 
 // convict takes a place from a cheater and goes on without it.
 func (w *work) convict(j *Job, p *Place, why string) *Refusal {
-	w.fraud(j, p, 0, why)
+	w.fraud(j, p, "%s", why)
 	return w.compare(j)
 }
 
@@ -353,6 +397,10 @@ func (w *work) convict(j *Job, p *Place, why string) *Refusal {
 func (w *work) compare(j *Job) *Refusal {
 	if j.count(Committed) > 0 {
 		w.putJob(j)
+		return nil
+	}
+	if j.Spec.Plan.Method == crowd.PlanSample {
+		w.checked(j)
 		return nil
 	}
 	var first *Opening
@@ -408,7 +456,7 @@ func (w *work) drop(j *Job, p *Place, why string) {
 	w.fault(p.Node)
 	w.release(p.Node)
 	if seat {
-		w.seat(j)
+		w.seat(j, p.Verifier)
 	}
 }
 
@@ -458,7 +506,7 @@ func (w *work) cancel(from crowd.NodeID, m *Cancel) *Refusal {
 	}
 	for i := range j.Places {
 		if p := &j.Places[i]; p.State == Working {
-			w.pay(&j, p.Node.Address(), p.Price.Cost(j.Spec.Task.Limits.Gas).PPM(w.params.CancelPPM), "work on a job that its owner cancelled")
+			w.pay(&j, p.Node.Address(), p.Price.Cost(p.gas(&j.Spec, j.Spec.Limits().Gas)).PPM(w.params.CancelPPM), "work on a job that its owner cancelled")
 		}
 	}
 	if j.State == Running {
@@ -485,7 +533,7 @@ func (w *work) expire(id crowd.JobID) {
 		w.progress(&j)
 	case Revealing:
 		for i := range j.Places {
-			if p := &j.Places[i]; p.State == Committed {
+			if p := &j.Places[i]; p.State == Committed && !p.Verifier { // a verifier may wait for the leaves
 				w.there(p.Node, false, 1e6)
 			}
 		}
@@ -498,7 +546,7 @@ func (w *work) expire(id crowd.JobID) {
 		}
 		w.compare(&j)
 	case Court:
-		w.end(&j, Failed, "the court came to no verdict")
+		w.end(&j, Failed, "the court came to no verdict") // of a batch too: what is disputed is not accepted
 	case Delivering:
 		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Silent++ })
 		w.move(&j, Inspecting, w.in(w.params.CourtWindow), "the owner is silent")

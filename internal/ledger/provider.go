@@ -115,6 +115,7 @@ type Requirement struct {
 // Eligibility says who may be drawn for a job, and where the others fell out.
 type Eligibility struct {
 	Count    uint32
+	Need     uint32 // places of the plan
 	Tickets  uint64 // of all eligible providers together
 	Favoured uint64 // the same, were newcomers favoured
 	Standing uint64 // tickets of all who could be drawn but for what this job asks
@@ -130,8 +131,8 @@ func (e Eligibility) Why() string {
 		return "no provider is registered"
 	}
 	for i, s := range e.Steps[1:] {
-		if s.Left < pairSize {
-			return fmt.Sprintf("%d of %d providers meet %q; the plan needs %d", s.Left, e.Steps[i].Left, s.Name, pairSize)
+		if s.Left < e.Need {
+			return fmt.Sprintf("%d of %d providers meet %q; the plan needs %d", s.Left, e.Steps[i].Left, s.Name, e.Need)
 		}
 	}
 	return ""
@@ -147,7 +148,7 @@ type condition struct {
 const general = 6
 
 func (w *work) conditions(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.Height) []condition {
-	most := spec.Filters.MaxPrice.Cost(spec.Task.Limits.Gas)
+	most := spec.Filters.MaxPrice.Cost(spec.Limits().Gas)
 	cs := []condition{
 		{"is registered", func(*Provider) bool { return true }},
 		{"is not the job's owner", func(p *Provider) bool { return p.ID != owner }},
@@ -183,7 +184,7 @@ func (w *work) conditions(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.He
 // Providers of this very block are not seen: no look-back lets them in.
 func (w *work) eachEligible(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.Height, f func(Provider)) Eligibility {
 	cs := w.conditions(owner, spec, draw)
-	var e Eligibility
+	e := Eligibility{Need: uint32(seats(&spec.Plan))}
 	for _, c := range cs {
 		e.Steps = append(e.Steps, Requirement{Name: c.name})
 	}

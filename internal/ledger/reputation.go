@@ -251,7 +251,7 @@ func (w *work) difficulty(j *Job, pay crowd.Credits) uint32 {
 
 // Favours reports whether the draw of j favours newcomers. The beacon decides, so that nobody can choose.
 func (p Params) Favours(j *Job, r crowd.Hash) bool {
-	if j.Spec.Filters.MaxPrice.Cost(j.Spec.Task.Limits.Gas) > p.Reputation.SmallJob {
+	if j.Spec.Filters.MaxPrice.Cost(j.Spec.Limits().Gas) > p.Reputation.SmallJob {
 		return false
 	}
 	h := crowd.Keccak256([]byte("crowd/newcomers\x00"), j.ID[:], r[:])

@@ -289,7 +289,7 @@ func TestEvidence_FromAgreementAndCourt(t *testing.T) {
 	w.must(w.authorities[0], &Vote{Job: id, Question: WhatOutcome, Outcome: right})
 	w.must(w.owner, &Accept{Job: id})
 	st := w.s.Standing(liar.ID().Address(), w.now)
-	if n := len(st.Evidence); n != 2 || st.Evidence[1].Passed || st.Evidence[1].Job != id || st.Evidence[1].Difficulty != d {
+	if n := len(st.Evidence); n != 2 || st.Evidence[1].Passed || st.Evidence[1].Job != id || st.Evidence[1].Difficulty != 200_000 { // by the limit, 1 credit
 		t.Errorf("liar: got evidence %+v want the fraud last", st.Evidence)
 	}
 	if st.Honesty >= 100_000 || !st.Tombstoned || st.Reputation.Caught != 1 {

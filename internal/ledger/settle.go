@@ -1,6 +1,10 @@
 package ledger
 
-import "github.com/crowdcompute/crowd"
+import (
+	"fmt"
+
+	"github.com/crowdcompute/crowd"
+)
 
 // pay moves credits from the job's escrow. The escrow always covers it: places
 // are paid at most their price, which is at most MaxPrice, for at most the limit.
@@ -36,12 +40,12 @@ const (
 
 // settle pays who gave the right outcome, by gas used, and ends the job.
 func (w *work) settle(j *Job, why string, a ...any) {
-	gas := j.Verdict.Outcome.Gas
 	for i := range j.Places {
 		p := &j.Places[i]
 		if p.State != Revealed {
 			continue
 		}
+		gas := p.gas(&j.Spec, j.Verdict.Outcome.Gas)
 		cost := p.Price.Cost(gas)
 		burn := cost.PPM(w.params.BurnPPM)
 		w.pay(j, p.Node.Address(), cost-burn, WhyWork)
@@ -50,7 +54,7 @@ func (w *work) settle(j *Job, why string, a ...any) {
 		w.there(p.Node, true, 1e6)
 		w.evidence(p.Node, j.ID, true, w.difficulty(j, cost))
 	}
-	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += gas; r.Consumer.Paid++ })
+	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += j.Verdict.Outcome.Gas; r.Consumer.Paid++ })
 	w.end(j, Settled, why, a...)
 }
 
@@ -79,10 +83,10 @@ func (w *work) release(id crowd.NodeID) {
 }
 
 // fraud takes the stake of a proven cheater into the job and buries its identity.
-// pay is what the right outcome would have brought it, 0 where that is not known.
-func (w *work) fraud(j *Job, place *Place, pay crowd.Credits, why string) {
-	place.State, place.Why, place.Sealed = Fraud, why, nil
-	w.evidence(place.Node, j.ID, false, w.difficulty(j, pay))
+// What it was worth is taken from the limit, which the cheater did not choose.
+func (w *work) fraud(j *Job, place *Place, why string, a ...any) {
+	place.State, place.Why, place.Sealed = Fraud, fmt.Sprintf(why, a...), nil
+	w.evidence(place.Node, j.ID, false, w.difficulty(j, place.Price.Cost(place.gas(&j.Spec, j.Spec.Limits().Gas))))
 	w.release(place.Node)
 	p, _ := w.provider(place.Node)
 	amount := p.Stake.PPM(w.params.SlashPPM)
@@ -111,12 +115,33 @@ func (w *work) makeWhole(j *Job, spent crowd.Credits) {
 	}
 	bounty := pot.PPM(w.params.BountyPPM)
 	give(j.Owner.Address(), spent, "made whole from the cheater's stake")
-	if j.Verdict != nil && j.Verdict.By == ByCourt {
+	court := func(gas crowd.Gas, right func(b *Ballot) bool) {
 		for i := range j.Ballots {
-			if b := &j.Ballots[i]; b.Question == WhatOutcome && b.Outcome == j.Verdict.Outcome {
-				give(b.Authority.Address(), j.Spec.Filters.MaxPrice.Cost(b.Outcome.Gas), WhyCourt)
+			if b := &j.Ballots[i]; right(b) {
+				give(b.Authority.Address(), j.Spec.Filters.MaxPrice.Cost(gas), WhyCourt)
 			}
 		}
+	}
+	if d := j.Dispute; d != nil {
+		court(j.Spec.Task.Limits.Gas, func(b *Ballot) bool {
+			return b.Question == WhatItem && b.Item == d.Item && b.Leaf == d.Right
+		})
+		if d.Right != (crowd.Hash{}) {
+			give(d.Reporter.Address(), bounty, "bounty: its report exposed a cheater")
+			w.reputation(d.Reporter.Address(), func(r *Reputation) { r.Reported++ })
+		}
+		for i := range j.Places { // honest work that the cheater made worthless
+			if p := &j.Places[i]; p.State == Revealed && j.Verdict == nil {
+				give(p.Node.Address(), p.Price.Cost(p.gas(&j.Spec, j.claimedGas())), "work lost to a cheater")
+			}
+		}
+		give(crowd.Address{}, pot, "burned rest of the cheater's stake")
+		return
+	}
+	if j.Verdict != nil && j.Verdict.By == ByCourt {
+		court(j.Verdict.Outcome.Gas, func(b *Ballot) bool {
+			return b.Question == WhatOutcome && b.Outcome == j.Verdict.Outcome
+		})
 	}
 	for i := range j.Places {
 		if p := &j.Places[i]; p.State == Revealed && j.Verdict != nil {

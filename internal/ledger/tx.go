@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/identity"
 )
 
@@ -70,11 +71,13 @@ type Commit struct {
 	Sealed     [][]byte   // Opening sealed with SealPurpose(job, node)
 }
 
-// Opening is what a commitment hides.
+// Opening is what a commitment hides: an executor's outcome, or a verifier's answers.
 type Opening struct {
-	_       struct{} `cbor:",toarray"`
-	Outcome crowd.Outcome
+	_       struct{}      `cbor:",toarray"`
+	Outcome crowd.Outcome // of an executor; zero from a verifier
 	Salt    crowd.Hash
+	Sample  []byte       // of a verifier: the VRF proof for SampleInput; its output picks the items
+	Answers []crowd.Hash // of a verifier: the batch.Leaf hash of each item of its sample
 }
 
 // Reveal opens the sender's own commitment.
@@ -106,7 +109,18 @@ type Vote struct {
 	Question Question
 	Executor crowd.NodeID  // of BadSeal
 	Outcome  crowd.Outcome // of WhatOutcome
+	Leaf     crowd.Hash    // of WhatItem: batch.Leaf.Hash
 	Yes      bool          // of the others
+}
+
+// Report proves that an executor and a verifier bound themselves to different
+// outcomes of one item. Anybody may report; the court finds out who is wrong.
+type Report struct {
+	_        struct{} `cbor:",toarray"`
+	Job      crowd.JobID
+	Verifier crowd.NodeID
+	Answer   uint32      // which of its answers
+	Proof    batch.Proof // of the item under the executor's root
 }
 
 // Accept says that the owner has the result.
@@ -147,12 +161,13 @@ func (*Accept) kind() uint8   { return 12 }
 func (*Complain) kind() uint8 { return 13 }
 func (*Cancel) kind() uint8   { return 14 }
 func (*Tick) kind() uint8     { return 15 }
+func (*Report) kind() uint8   { return 16 }
 
 // newMessage is an empty message of that kind, or nil.
 func newMessage(kind uint8) Message {
 	for _, m := range []Message{
 		&Transfer{}, &Register{}, &Leave{}, &Awake{}, &Post{}, &Claim{}, &Commit{}, &Reveal{}, &GiveUp{},
-		&Unseal{}, &Vote{}, &Accept{}, &Complain{}, &Cancel{}, &Tick{},
+		&Unseal{}, &Vote{}, &Accept{}, &Complain{}, &Cancel{}, &Tick{}, &Report{},
 	} {
 		if m.kind() == kind {
 			return m

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/identity"
 )
 
@@ -109,6 +110,9 @@ func everyMessage(t testing.TB) []Message {
 		&Complain{Job: job},
 		&Cancel{Job: job},
 		&Tick{},
+		&Report{Job: job, Verifier: node, Answer: 3, Proof: batch.Proof{
+			Index: 7, Leaf: batch.Leaf{Status: crowd.Exited, Gas: 12, Output: batch.Digest([]byte("out"), nil)}, Path: []batch.Node{{Hash: crowd.Hash{9}, Gas: 5}},
+		}},
 	}
 }
 

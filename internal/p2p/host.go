@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,8 +41,7 @@ type Config struct {
 	Seeds      []string // multiaddrs with /p2p/: kept connected while Run runs, and asked to relay
 	MDNS       bool     // find nodes on the LAN while Run runs
 	Topics     []string // of gossip; what peers say about others is ignored
-	// Find makes sure that a node is connected and alive, before blocks are asked of
-	// it; nil: whoever is connected is taken for alive, which lasts half a minute after a death.
+	// Find makes sure that a node is connected, before blocks are asked of it; nil: only whoever is connected is asked.
 	Find   func(ctx context.Context, id crowd.NodeID) error
 	Blocks blockstore.Blockstore // served to everybody, filled by Fetch; nil: neither
 	Limits Limits
@@ -71,15 +71,19 @@ type Host struct {
 	bitswap *server.Server // for stock IPFS clients; nil without blocks
 	bsnet   network.BitSwapNetwork
 	seeds   []peer.AddrInfo
+	udp     *datagrams
 	ctx     context.Context // of handlers and gossip: ends with Close
 	cancel  context.CancelFunc
 	news    chan struct{} // capacity 1: somebody new to ping
 	offline map[peer.ID]chan struct{}
 
-	mu       sync.Mutex
-	closed   bool
-	handlers sync.WaitGroup // Add under mu while not closed
-	topics   map[string]*topic
+	handlers sync.WaitGroup // Add with mu held and not closed
+
+	// guarded by mu
+	mu     sync.Mutex
+	closed bool
+	topics map[string]*topic
+	pulses map[peer.ID]*pulse // of connected peers
 }
 
 // New makes a host and listens; handlers can be added from then on. On an error nothing keeps running.
@@ -92,9 +96,11 @@ func New(cfg Config) (_ *Host, err error) {
 	cfg = cfg.withDefaults()
 	h := &Host{
 		cfg:     cfg,
+		udp:     newDatagrams(),
 		news:    make(chan struct{}, 1),
 		offline: map[peer.ID]chan struct{}{},
 		topics:  map[string]*topic{},
+		pulses:  map[peer.ID]*pulse{},
 	}
 	key, err := parseKey(cfg.PrivateKey)
 	if err != nil {
@@ -121,8 +127,9 @@ func New(cfg Config) (_ *Host, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.host, err = libp2p.New(append(options(cfg, h.seeds), libp2p.Identity(key), libp2p.ResourceManager(resources), libp2p.ConnectionManager(conns))...); err != nil {
-		return nil, errors.Join(err, resources.Close(), conns.Close()) // a host that came to be closes them itself
+	if h.host, err = libp2p.New(append(options(cfg, h.seeds), libp2p.Identity(key), libp2p.ResourceManager(resources),
+		libp2p.ConnectionManager(conns), libp2p.QUICReuse(h.udp.manager))...); err != nil {
+		return nil, errors.Join(err, resources.Close(), conns.Close(), h.udp.close()) // a host that came to be closes the first two itself
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -147,8 +154,11 @@ func New(cfg Config) (_ *Host, err error) {
 		h.bsnet.Start(bitswapServer{h.bitswap})
 		h.Handle(blocksProtocol, h.serveBlocks)
 	}
-	for _, s := range cfg.Listen {
+	for i, s := range cfg.Listen {
 		a, err := multiaddr.NewMultiaddr(s)
+		if err == nil && slices.Contains(cfg.Listen[:i], s) {
+			err = errors.New("it is named twice") // libp2p panics
+		}
 		if err == nil {
 			err = h.host.Network().Listen(a)
 		}
@@ -156,6 +166,7 @@ func New(cfg Config) (_ *Host, err error) {
 			return nil, fmt.Errorf("listen on %s: %w", s, err)
 		}
 	}
+	h.udp.settle(h.LocalUDP())
 	return h, nil
 }
 
@@ -233,7 +244,7 @@ func (h *Host) Close() error {
 		h.bsnet.Stop()
 		h.bitswap.Close()
 	}
-	err := h.host.Close()
+	err := errors.Join(h.host.Close(), h.udp.close())
 	h.handlers.Wait()
 	return err
 }

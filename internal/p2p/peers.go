@@ -12,7 +12,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
 
@@ -85,7 +84,8 @@ func (h *Host) Connect(ctx context.Context, addr string) (crowd.NodeID, error) {
 	return id, h.connect(ctx, *info)
 }
 
-// ConnectID dials a node, under those multiaddrs (with or without /p2p/) and the ones already known, unless it is connected.
+// ConnectID dials a node, under those multiaddrs (with or without /p2p/) and the ones already known, unless it is connected
+// and has answered within the last second or, if one of addrs is new, does so now; a connection without an answer is closed.
 func (h *Host) ConnectID(ctx context.Context, id crowd.NodeID, addrs []string) error {
 	p, err := PeerIDOf(id)
 	if err != nil {
@@ -110,7 +110,9 @@ func (h *Host) connect(ctx context.Context, info peer.AddrInfo) error {
 	if info.ID == h.host.ID() {
 		return fmt.Errorf("connect to %s: that is this node", info.ID)
 	}
-	if h.host.Network().Connectedness(info.ID) == network.Connected {
+	known := h.host.Peerstore().Addrs(info.ID)
+	moved := slices.ContainsFunc(info.Addrs, func(a multiaddr.Multiaddr) bool { return !slices.ContainsFunc(known, a.Equal) })
+	if h.host.Network().Connectedness(info.ID) == network.Connected && h.alive(ctx, info.ID, moved) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -128,10 +130,11 @@ func (h *Host) connect(ctx context.Context, info peer.AddrInfo) error {
 // notifications tell Run of comings and goings.
 type notifications struct{ h *Host }
 
-func (n notifications) Connected(network.Network, network.Conn) { poke(n.h.news) }
-func (n notifications) Disconnected(_ network.Network, c network.Conn) {
-	poke(n.h.offline[c.RemotePeer()]) // nil for all but seeds: no one hears
+func (n notifications) Connected(_ network.Network, c network.Conn) {
+	poke(n.h.news)
+	n.h.arrived(c.RemotePeer())
 }
+func (n notifications) Disconnected(_ network.Network, c network.Conn)   { n.h.left(c) }
 func (n notifications) Listen(network.Network, multiaddr.Multiaddr)      {}
 func (n notifications) ListenClose(network.Network, multiaddr.Multiaddr) {}
 
@@ -207,7 +210,7 @@ func (n notifee) HandlePeerFound(info peer.AddrInfo) {
 
 const pingEvery = 15 * time.Second
 
-// measure pings new peers at once and all others now and then.
+// measure asks new peers at once and all others now and then for a sign of life.
 func (h *Host) measure(ctx context.Context) {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
@@ -224,12 +227,7 @@ func (h *Host) measure(ctx context.Context) {
 		g.SetLimit(16)
 		for _, p := range h.host.Network().Peers() {
 			if all || h.host.Peerstore().LatencyEWMA(p) == 0 {
-				g.Go(func() error {
-					ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-					defer cancel()
-					<-ping.Ping(network.WithAllowLimitedConn(ctx, "ping"), h.host, p) // keeps the time in the peerstore
-					return nil
-				})
+				g.Go(func() error { h.ask(ctx, p); return nil })
 			}
 		}
 		g.Wait()

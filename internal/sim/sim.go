@@ -1,12 +1,16 @@
 // Package sim is a virtual world: a clock that only events move, a queue in one
-// fixed order, links with latency, loss and partitions, and a trace. One seed is
-// one history. It knows nothing of jobs, chains or sockets, and never waits.
+// fixed order, links with latency, loss, partitions and address translation, nodes
+// that come and go, and a trace. One seed is one history, on one kind of machine:
+// floating-point functions differ in their last bits between architectures. It knows
+// nothing of jobs, chains or sockets, and never waits.
+//
+// World puts it together for a few whole nodes, with an event for each closure. For
+// a hundred thousand nodes take the parts: Queue with a Load of one's own, Net,
+// NATs, Churn, Trace, and a Source for each node. The example shows how.
 package sim
 
 import (
 	"bytes"
-	"container/heap"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -18,22 +22,27 @@ var Epoch = time.UnixMilli(1_700_000_000_000).UTC()
 
 // World is the clock, the queue, the links and the trace. One goroutine only.
 type World struct {
-	now   time.Time
-	queue queue
-	seq   uint64
+	queue Queue[func()]
 	rng   *rand.Rand
-	trace bytes.Buffer
+	lines bytes.Buffer // whole trace
+	trace *Trace
+	also  *Trace // nil: none
 	link  Link
 	cut   map[[2]int]bool // never ranged over
 }
 
 // New is a world whose every random choice follows from seed.
 func New(seed uint64, link Link) *World {
-	return &World{now: Epoch, rng: rand.New(rand.NewPCG(seed, 0x63726f7764)), link: link, cut: map[[2]int]bool{}}
+	w := &World{rng: rand.New(rand.NewPCG(seed, 0x63726f7764)), link: link, cut: map[[2]int]bool{}}
+	w.trace = NewTrace(&w.lines)
+	return w
 }
 
+// TraceTo writes all further lines to t too.
+func (w *World) TraceTo(t *Trace) { w.also = t }
+
 // Now is the virtual time.
-func (w *World) Now() time.Time { return w.now }
+func (w *World) Now() time.Time { return w.queue.Now().Clock() }
 
 // Rand is the world's one source of chance.
 func (w *World) Rand() *rand.Rand { return w.rng }
@@ -42,44 +51,43 @@ func (w *World) Rand() *rand.Rand { return w.rng }
 func (w *World) Chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
 
 // At does f at t, or next when t has passed. Events of one time keep the order in which they were put.
-func (w *World) At(t time.Time, f func()) {
-	if t.Before(w.now) {
-		t = w.now
-	}
-	w.seq++
-	heap.Push(&w.queue, event{t, w.seq, f})
-}
+func (w *World) At(t time.Time, f func()) { w.queue.Push(Event[func()]{At: Since(t), Load: f}) }
 
 // After does f when d has passed.
-func (w *World) After(d time.Duration, f func()) { w.At(w.now.Add(d), f) }
+func (w *World) After(d time.Duration, f func()) {
+	w.queue.Push(Event[func()]{At: w.queue.Now().After(d), Load: f})
+}
 
 // Run plays events up to and including until, or until stop is true after one; nil: never.
 func (w *World) Run(until time.Time, stop func() bool) {
-	for len(w.queue) > 0 && !w.queue[0].at.After(until) {
-		e := heap.Pop(&w.queue).(event)
-		w.now = e.at
-		e.do()
+	for {
+		e, ok := w.queue.Pop(Since(until))
+		if !ok {
+			return
+		}
+		e.Load()
 		if stop != nil && stop() {
 			return
 		}
-	}
-	if w.now.Before(until) {
-		w.now = until
 	}
 }
 
 // Logf writes a line with the time to the trace.
 func (w *World) Logf(format string, a ...any) {
-	fmt.Fprintf(&w.trace, "%12.6f ", w.now.Sub(Epoch).Seconds())
-	fmt.Fprintf(&w.trace, format, a...)
-	w.trace.WriteByte('\n')
+	w.trace.Logf(w.queue.Now(), format, a...)
+	if w.also != nil {
+		w.also.Logf(w.queue.Now(), format, a...)
+	}
 }
 
 // Trace is all lines so far. The caller must not change it.
-func (w *World) Trace() []byte { return w.trace.Bytes() }
+func (w *World) Trace() []byte {
+	w.trace.Close() // a buffer takes everything
+	return w.lines.Bytes()
+}
 
 // Hash is the digest of the trace.
-func (w *World) Hash() crowd.Hash { return crowd.Keccak256(w.trace.Bytes()) }
+func (w *World) Hash() crowd.Hash { return w.trace.Hash() }
 
 // Link is how messages travel between two places.
 type Link struct {
@@ -113,45 +121,4 @@ func (w *World) Send(from, to int, extra time.Duration, f func()) {
 			}
 		})
 	}
-}
-
-type event struct {
-	at  time.Time
-	seq uint64
-	do  func()
-}
-
-type queue []event
-
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	if !q[i].at.Equal(q[j].at) {
-		return q[i].at.Before(q[j].at)
-	}
-	return q[i].seq < q[j].seq
-}
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *queue) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*q = old[:len(old)-1]
-	return e
-}
-
-// Replay plays a history twice and says where the traces part: the sign that
-// something outside the seed, such as the order of a map, leaked into it.
-func Replay(play func() *World) error {
-	a, b := play().Trace(), play().Trace()
-	if bytes.Equal(a, b) {
-		return nil
-	}
-	la, lb := bytes.Split(a, []byte{'\n'}), bytes.Split(b, []byte{'\n'})
-	for i := range min(len(la), len(lb)) {
-		if !bytes.Equal(la[i], lb[i]) {
-			return fmt.Errorf("line %d is %q the first time and %q the second", i+1, la[i], lb[i])
-		}
-	}
-	return fmt.Errorf("one history has %d lines, the other %d", len(la), len(lb))
 }

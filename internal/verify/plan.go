@@ -1,6 +1,7 @@
-// Package verify turns a wished confidence into a plan, and a finished job into
-// a receipt that anybody can check without a network. It runs no program, reads
-// no file and talks to nobody; how a header is signed is handed in.
+// Package verify turns a wished confidence into a plan with its probability, says
+// when two outputs are the same answer, and turns a finished job into a receipt
+// that anybody can check without a network. It runs no program, reads no file and
+// talks to nobody; how a header is signed and an app's comparator are handed in.
 package verify
 
 import (

@@ -67,3 +67,42 @@ func BenchmarkSpare(b *testing.B) {
 		})
 	}
 }
+
+// benchmarkBatch measures items of a batch, from the call to the last result.
+func benchmarkBatch(b *testing.B, engine, guest, stdin string) {
+	x := newTest(b, engine)
+	s := executortest.Case{Guest: guest}.Spec(b)
+	s.Output = ""
+	batch := func(n int) {
+		r, err := x.RunBatch(context.Background(), s, func(yield func(executor.Item) bool) {
+			for i := range n {
+				if !yield(executor.Item{Index: uint64(i), Stdin: []byte(stdin)}) {
+					return
+				}
+			}
+		}, func(r executor.ItemResult) error {
+			if r.Fault != nil || r.Status != crowd.Exited {
+				b.Fatal(r)
+			}
+			return nil
+		})
+		if err != nil || r.Items != uint64(n) {
+			b.Fatal(r, err)
+		}
+	}
+	batch(10)
+	b.ReportAllocs()
+	b.ResetTimer()
+	batch(b.N)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
+}
+
+func BenchmarkBatch(b *testing.B) {
+	for _, g := range []struct{ name, guest, stdin string }{
+		{"trivialC", "true.c", ""}, {"itemC", "item.c", "u"}, {"Go", "gohello.go", ""},
+	} {
+		for _, engine := range Engines() {
+			b.Run(g.name+"/"+engine, func(b *testing.B) { benchmarkBatch(b, engine, g.guest, g.stdin) })
+		}
+	}
+}

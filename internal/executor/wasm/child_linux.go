@@ -34,6 +34,8 @@ type worker struct {
 	engine engine
 	loaded program
 	buf    []byte
+	batch  *batch // nil: none
+	frame  []byte // of items, as far as it has come
 }
 
 // Worker is what Config.Command must run: it serves its parent on descriptor 3
@@ -74,6 +76,10 @@ func Worker(ctx context.Context) error {
 				err = w.compile(files)
 			case mRun:
 				err = w.run(body, files)
+			case mBatch:
+				err = w.begin(body, files)
+			case mItems:
+				err = w.items(body)
 			default:
 				err = fmt.Errorf("message %d out of turn", k)
 			}
@@ -245,6 +251,17 @@ func clip(s string) string {
 	return string(bytes.ToValidUTF8([]byte(s), nil))
 }
 
+// load makes compiled code the program that this worker runs.
+func (w *worker) load(code file) error {
+	b, release, err := mapped(code)
+	if err != nil {
+		return err
+	}
+	defer release()
+	w.loaded, err = w.engine.load(b)
+	return err
+}
+
 // run is one run: files are [stdout, stderr, stdin?, code?].
 func (w *worker) run(body []byte, files []file) error {
 	var o runOrder
@@ -261,13 +278,7 @@ func (w *worker) run(body []byte, files []file) error {
 		return fmt.Errorf("run: %d files, want %d", len(files), want)
 	}
 	if o.Code {
-		code, release, err := mapped(files[len(files)-1])
-		if err != nil {
-			return err
-		}
-		w.loaded, err = w.engine.load(code)
-		release()
-		if err != nil {
+		if err := w.load(files[len(files)-1]); err != nil {
 			return w.send(mDone, done{Unloaded: true, Reason: clip(err.Error())})
 		}
 	}
@@ -391,13 +402,18 @@ func (p *parentWorld) create() (uint32, blob, error) {
 	return a.Slot, files[0], nil
 }
 
-// close lets go of what the run still has open; its streams belong to the caller.
-func (p *parentWorld) close(h *host) {
+// closeInputs closes what a run has left open of /in.
+func (h *host) closeInputs() {
 	for _, d := range h.fds {
 		if d != nil && d.n.at == atIn {
 			h.files.close(d.n)
 		}
 	}
+}
+
+// close lets go of what the run still has open; its streams belong to the caller.
+func (p *parentWorld) close(h *host) {
+	h.closeInputs()
 	for _, f := range p.out {
 		f.Close()
 	}

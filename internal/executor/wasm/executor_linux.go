@@ -285,11 +285,16 @@ func (e *Executor) give(p *process) {
 // Run runs one program. See executor.Executor.
 func (e *Executor) Run(ctx context.Context, s executor.Spec, io executor.IO) (executor.Result, error) {
 	r, err := e.run(ctx, &s, io)
+	return r, faulted(err)
+}
+
+// faulted makes a *executor.Fault of every error that is none.
+func faulted(err error) error {
 	var f *executor.Fault
 	if err != nil && !errors.As(err, &f) {
-		err = &executor.Fault{Kind: executor.Crashed, Err: err}
+		return &executor.Fault{Kind: executor.Crashed, Err: err}
 	}
-	return r, err
+	return err
 }
 
 func (e *Executor) run(ctx context.Context, s *executor.Spec, io executor.IO) (executor.Result, error) {
@@ -297,16 +302,11 @@ func (e *Executor) run(ctx context.Context, s *executor.Spec, io executor.IO) (e
 	if err := s.Validate(); err != nil {
 		return none, &executor.Fault{Kind: executor.BadSpec, Err: err}
 	}
-	if have := machineMemory(); s.Limits.Memory > have {
-		return none, executor.Faultf(executor.Unsupported, "memory of %d bytes: this machine has %d", s.Limits.Memory, have)
+	ctx, leave, err := e.enter(ctx, s)
+	if err != nil {
+		return none, err
 	}
-	if !e.begin() {
-		return none, executor.Faultf(executor.Cancelled, "executor is closed")
-	}
-	defer e.runs.Done()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(e.ctx, func() { cancel(errors.New("executor is closed")) })()
+	defer leave()
 	select {
 	case e.slots <- struct{}{}:
 		defer func() { <-e.slots }()
@@ -335,6 +335,23 @@ func (e *Executor) run(ctx context.Context, s *executor.Spec, io executor.IO) (e
 		}
 		e.cache.drop(k)
 	}
+}
+
+// enter admits a run that asks for no more than there is; leave must be called where err is nil.
+func (e *Executor) enter(ctx context.Context, s *executor.Spec) (_ context.Context, leave func(), err error) {
+	if have := machineMemory(); s.Limits.Memory > have {
+		return nil, nil, executor.Faultf(executor.Unsupported, "memory of %d bytes: this machine has %d", s.Limits.Memory, have)
+	}
+	if !e.begin() {
+		return nil, nil, executor.Faultf(executor.Cancelled, "executor is closed")
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(e.ctx, func() { cancel(errors.New("executor is closed")) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+		e.runs.Done()
+	}, nil
 }
 
 // Engine is the name and version of what runs programs.
@@ -475,17 +492,7 @@ func (p *process) serve(x *session, s *executor.Spec, c *code, load bool, l *liv
 		case *progress:
 			l.gas.Store(uint64(min(v.Gas, s.Limits.Gas)))
 		case *request:
-			a, f, err := x.answer(k, v)
-			if err != nil {
-				return nil, err
-			}
-			if f != nil {
-				err = p.send(mReply, a, f)
-				f.Close()
-			} else {
-				err = p.send(mReply, a)
-			}
-			if err != nil {
+			if err := p.reply(x, k, v); err != nil {
 				return nil, err
 			}
 		case *leaves:
@@ -498,6 +505,19 @@ func (p *process) serve(x *session, s *executor.Spec, c *code, load bool, l *liv
 			return nil, fmt.Errorf("message %d from the worker during a run", k)
 		}
 	}
+}
+
+// reply serves one request of the worker.
+func (p *process) reply(x *session, k kind, r *request) error {
+	a, f, err := x.answer(k, r)
+	if err != nil {
+		return err
+	}
+	if f == nil {
+		return p.send(mReply, a)
+	}
+	defer f.Close()
+	return p.send(mReply, a, f)
 }
 
 // prepare checks and instruments a program, and says with how much memory it begins.

@@ -7,6 +7,7 @@ package wasm
 import (
 	"context"
 	"errors"
+	"iter"
 
 	"github.com/crowdcompute/crowd/internal/executor"
 )
@@ -38,6 +39,10 @@ func Engines() []string { return nil }
 
 func (*Executor) Run(context.Context, executor.Spec, executor.IO) (executor.Result, error) {
 	return executor.Result{}, &executor.Fault{Kind: executor.Unsupported, Err: errLinux}
+}
+
+func (*Executor) RunBatch(context.Context, executor.Spec, iter.Seq[executor.Item], func(executor.ItemResult) error) (executor.BatchResult, error) {
+	return executor.BatchResult{}, &executor.Fault{Kind: executor.Unsupported, Err: errLinux}
 }
 
 func (*Executor) Isolation() []string { return nil }

@@ -21,6 +21,8 @@ func FuzzDecodeFromWorker(f *testing.F) {
 		pack(mLeaves, leaves{List: []leaf{{Path: "a", Dir: true}, {Path: "a/b", Slot: 1, Size: 2}}}),
 		pack(mDone, done{Status: crowd.Exited, ExitCode: 1, Gas: 2}),
 		pack(mDone, done{Status: crowd.Trapped, Gas: 2, Reason: "x"}),
+		pack(mBegun, begun{Unloaded: true, Reason: "x"}),
+		pack(mResults, part{Data: []byte("x"), Last: true}),
 		{byte(mReady)}, {}, {0xff},
 	} {
 		f.Add(m)
@@ -36,6 +38,33 @@ func FuzzDecodeFromWorker(f *testing.F) {
 		}
 		if again := pack(k, v); !bytes.Equal(again, b) {
 			t.Errorf("got %x, want %x", again, b)
+		}
+	})
+}
+
+// FuzzChunk: what a worker says of items is refused or encodes back to itself, and what of it is believed
+// names the items that were asked for.
+func FuzzChunk(f *testing.F) {
+	items := []executor.Item{{Index: 3}, {Index: 4}}
+	f.Add(crowd.Encode(chunk{List: []itemDone{{Index: 3, Status: crowd.Exited, ExitCode: 1, Gas: 2, Stdout: []byte("out"),
+		Out: []executor.File{{Path: "a", Dir: true}, {Path: "a/b", Data: []byte("x")}}}}}))
+	f.Add(crowd.Encode(chunk{List: []itemDone{{Index: 3, Status: crowd.Trapped, Reason: "x"}, {Index: 4, Fault: executor.NoSpace}}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := decodeChunk(b)
+		if err != nil {
+			return
+		}
+		if again := crowd.Encode(c); !bytes.Equal(again, b) {
+			t.Errorf("got %x, want %x", again, b)
+		}
+		list, err := check(c, items, &crowd.Limits{Gas: 10, Output: 100})
+		if err != nil {
+			return
+		}
+		for i, r := range list {
+			if r.Index != items[i].Index || r.Gas > 10 || len(r.Stdout)+len(r.Stderr) > 100 || r.Fault != nil && i != len(list)-1 {
+				t.Errorf("got %+v believed", r)
+			}
 		}
 	})
 }

@@ -35,7 +35,7 @@ func betray(how string) error {
 		return err
 	}
 	for {
-		k, _, files, err := w.recv()
+		k, body, files, err := w.recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
@@ -46,6 +46,18 @@ func betray(how string) error {
 				return err
 			}
 			if err := w.send(mCompiled, compiled{Size: 4}); err != nil {
+				return err
+			}
+			continue
+		}
+		if k == mBatch {
+			if err := w.send(mBegun, begun{Unloaded: how == "never loads"}); err != nil {
+				return err
+			}
+			continue
+		}
+		if k == mItems {
+			if err := betrayItems(w, how, body); err != nil {
 				return err
 			}
 			continue
@@ -310,4 +322,132 @@ func TestIdleWorkerDies(t *testing.T) {
 			runtime.Gosched()
 		}
 	}
+}
+
+// betrayItems answers a frame of items as no honest worker does.
+func betrayItems(w *worker, how string, body []byte) error {
+	var p part
+	if err := crowd.Decode(body, &p); err != nil {
+		return err
+	}
+	var f frame
+	if err := crowd.Decode(p.Data, &f); err != nil || len(f.List) == 0 {
+		return err
+	}
+	var c chunk
+	for _, i := range f.List {
+		c.List = append(c.List, itemDone{Index: i.Index, Status: crowd.Exited, Gas: 1})
+	}
+	first, last := &c.List[0], &c.List[len(c.List)-1]
+	switch how {
+	case "dies at items":
+		return errors.New("last words")
+	case "wrong index":
+		last.Index++
+	case "too many results":
+		c.List = append(c.List, itemDone{Index: last.Index + 1, Status: crowd.Exited})
+	case "too few results":
+		if err := w.send(mResults, part{Data: crowd.Encode(chunk{List: c.List[1:]}), Last: true}); err != nil {
+			return err
+		}
+		return errors.New("and no more")
+	case "no results for ever":
+		c.List = nil
+	case "same result twice":
+		for range 2 {
+			if err := w.send(mResults, part{Data: crowd.Encode(chunk{List: c.List[:1]}), Last: true}); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "unknown status of an item":
+		last.Status = crowd.NoInput
+	case "no status":
+		last.Status = 0
+	case "status and fault":
+		last.Fault = executor.NoSpace
+	case "unknown fault":
+		last.Status, last.Fault = 0, 99
+	case "goes on after a fault":
+		first.Status, first.Fault = 0, executor.NoSpace
+		c.List = append(c.List, *last)
+	case "exit code of a trap":
+		last.Status, last.ExitCode = crowd.Trapped, 1
+	case "too much gas for an item":
+		last.Gas = 1 << 63
+	case "too much output":
+		last.Stdout, last.Stderr = make([]byte, 700), make([]byte, 700)
+	case "too much in files":
+		last.Out = []executor.File{{Path: "a", Data: make([]byte, 1001)}}
+	case "folder with content":
+		last.Out = []executor.File{{Path: "a", Dir: true, Data: []byte("x")}}
+	case "file above out":
+		last.Out = []executor.File{{Path: "../a"}}
+	case "file twice":
+		last.Out = []executor.File{{Path: "a"}, {Path: "a"}}
+	case "file without its folder":
+		last.Out = []executor.File{{Path: "a/b"}}
+	case "a chunk without end":
+		for {
+			if err := w.send(mResults, part{Data: make([]byte, partBytes)}); err != nil {
+				return err
+			}
+		}
+	case "not a chunk":
+		return w.send(mResults, part{Data: []byte("x"), Last: true})
+	case "another message":
+		return w.send(mDone, done{Status: crowd.Exited})
+	case "asks for a file":
+		return w.send(mCreate, request{})
+	case "lists above":
+		return w.send(mList, request{Path: []byte("../../etc")})
+	default:
+		return fmt.Errorf("unknown treason %q", how)
+	}
+	return w.send(mResults, part{Data: crowd.Encode(c), Last: true})
+}
+
+// TestHostileWorker_Batch: nothing that a worker cannot know is believed, whatever it says about items; each item
+// has one result, and it is a fault, and the batch comes to its end.
+func TestHostileWorker_Batch(t *testing.T) {
+	for _, how := range []string{
+		"dies at items", "wrong index", "too many results", "too few results", "no results for ever", "same result twice", "unknown status of an item",
+		"no status", "status and fault", "unknown fault", "goes on after a fault", "exit code of a trap", "too much gas for an item",
+		"too much output", "too much in files", "folder with content", "file above out", "file twice", "file without its folder",
+		"a chunk without end", "not a chunk", "another message", "asks for a file", "lists above",
+	} {
+		t.Run(how, func(t *testing.T) {
+			c := testConfig(t, "")
+			c.Command = append(c.Command, how)
+			x, err := New(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer x.Close()
+			s := executortest.Case{Guest: "true.c", Inputs: true, Limits: crowd.Limits{Output: 1000}}.BatchSpec(t)
+			items := []executor.Item{{Index: 1}, {Index: 5}, {Index: 9}}
+			for _, r := range executortest.Batch(t, x, s, items) {
+				switch {
+				case r.Fault == nil && how != "same result twice":
+					t.Errorf("item %d: got %v believed, want a fault", r.Index, r.Status)
+				case r.Fault != nil && r.Fault.Kind != executor.Crashed && r.Fault.Kind != executor.BadSpec:
+					t.Errorf("item %d: got %v, want a fault", r.Index, r.Fault)
+				}
+			}
+		})
+	}
+	t.Run("never loads", func(t *testing.T) {
+		c := testConfig(t, "")
+		c.Command = append(c.Command, "never loads")
+		x, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer x.Close()
+		_, err = x.RunBatch(t.Context(), executortest.Case{Guest: "true.c"}.BatchSpec(t), slices.Values([]executor.Item{{}}),
+			func(executor.ItemResult) error { return nil })
+		if f := (*executor.Fault)(nil); !errors.As(err, &f) || f.Kind != executor.Crashed {
+			t.Errorf("got %v, want %v", err, executor.Crashed)
+		}
+	})
 }

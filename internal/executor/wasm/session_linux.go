@@ -34,18 +34,27 @@ type session struct {
 	listed  bool
 }
 
-func openSession(s *executor.Spec) (_ *session, err error) {
-	x := &session{}
-	defer func() {
-		if err != nil {
-			x.close()
-		}
-	}()
+// openInputs opens only what the items of a batch share.
+func openInputs(s *executor.Spec) (x *session, err error) {
+	x = &session{}
 	if s.Inputs != "" {
 		if x.inputs, err = os.OpenRoot(s.Inputs); err != nil {
 			return nil, executor.Faultf(executor.BadSpec, "inputs: %w", err)
 		}
 	}
+	return x, nil
+}
+
+func openSession(s *executor.Spec) (_ *session, err error) {
+	x, err := openInputs(s)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			x.close()
+		}
+	}()
 	if s.Stdin != "" {
 		if x.stdin, err = os.OpenFile(s.Stdin, os.O_RDONLY|unix.O_NONBLOCK, 0); err != nil {
 			return nil, executor.Faultf(executor.BadSpec, "stdin: %w", err)
@@ -102,6 +111,9 @@ func (x *session) answer(k kind, r *request) (reply, *os.File, error) {
 	case mOpen:
 		f, err := x.open(string(r.Path))
 		return reply{}, f, err
+	}
+	if x.output == nil {
+		return reply{}, nil, executor.Faultf(executor.Crashed, "worker asks for a file in a batch")
 	}
 	if x.blobs >= maxNodes+maxFDs {
 		return reply{}, nil, executor.Faultf(executor.Crashed, "worker asked for more than %d files", x.blobs)
@@ -227,21 +239,16 @@ func (x *session) finish(limit uint64) error {
 		}
 	}
 	used := map[uint32]bool{}
-	seen := map[string]bool{}
+	seen := names{}
 	for _, l := range x.result {
-		parent := path.Dir(l.Path)
-		switch {
-		case !fs.ValidPath(l.Path) || l.Path == "." || len(l.Path) > maxPath || !utf8.ValidString(l.Path):
-			return executor.Faultf(executor.Crashed, "worker reports a file %q", l.Path)
-		case seen[l.Path] || parent != "." && !seen[parent+"/"]:
-			return executor.Faultf(executor.Crashed, "worker reports %q twice or before its folder", l.Path)
-		case !l.Dir && (l.Slot >= x.blobs || used[l.Slot]):
+		if err := seen.add(l.Path, l.Dir); err != nil {
+			return err
+		}
+		if !l.Dir && (l.Slot >= x.blobs || used[l.Slot]) {
 			return executor.Faultf(executor.Crashed, "worker reports a file %q that is not its own", l.Path)
 		}
-		seen[l.Path] = true
 		to := "out/" + l.Path
 		if l.Dir {
-			seen[l.Path+"/"] = true
 			if err := x.output.Mkdir(to, 0o755); err != nil {
 				return diskFault("output", err)
 			}
@@ -255,6 +262,25 @@ func (x *session) finish(limit uint64) error {
 		if err := x.output.Rename(blobName(l.Slot), to); err != nil {
 			return diskFault("output", err)
 		}
+	}
+	return nil
+}
+
+// names are those that a worker has reported below out, folders with a / behind them.
+type names map[string]bool
+
+// add takes one more, which must be one that a program could give.
+func (n names) add(p string, dir bool) error {
+	parent := path.Dir(p)
+	switch {
+	case !fs.ValidPath(p) || p == "." || len(p) > maxPath || !utf8.ValidString(p):
+		return executor.Faultf(executor.Crashed, "worker reports a file %q", p)
+	case n[p] || parent != "." && !n[parent+"/"]:
+		return executor.Faultf(executor.Crashed, "worker reports %q twice or before its folder", p)
+	}
+	n[p] = true
+	if dir {
+		n[p+"/"] = true
 	}
 	return nil
 }

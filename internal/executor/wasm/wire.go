@@ -35,6 +35,10 @@ const (
 	mReply                    // to the worker: the answer to one of these three
 	mLeaves                   // a part of what /out came to
 	mDone                     // the end of the run
+	mBatch                    // to the worker, with [code?]: items of one program follow
+	mBegun                    // it is ready for them
+	mItems                    // to the worker: a part of a frame of items; a frame of none ends the batch
+	mResults                  // a part of what some of the frame's items came to
 )
 
 type hello struct {
@@ -97,6 +101,97 @@ type done struct {
 	Unloaded bool          // the code could not be loaded: make it anew
 }
 
+type batchOrder struct {
+	_      struct{} `cbor:",toarray"`
+	Args   []string
+	Env    []string
+	Seed   crowd.Hash
+	Limits crowd.Limits
+	Memory uint64 // that the program begins with
+	Code   bool   // its file is there; otherwise the worker has it loaded
+	Inputs bool   // there is an /in
+}
+
+type begun struct {
+	_        struct{} `cbor:",toarray"`
+	Unloaded bool     // the code could not be loaded: make it anew
+	Reason   string
+}
+
+// part is a piece of something too long for one message.
+type part struct {
+	_    struct{} `cbor:",toarray"`
+	Data []byte
+	Last bool
+}
+
+type frame struct {
+	_    struct{} `cbor:",toarray"`
+	List []itemOrder
+}
+
+type itemOrder struct {
+	_     struct{} `cbor:",toarray"`
+	Index uint64
+	Stdin []byte
+	Args  []string
+}
+
+type chunk struct {
+	_    struct{} `cbor:",toarray"`
+	List []itemDone
+}
+
+type itemDone struct {
+	_        struct{} `cbor:",toarray"`
+	Index    uint64
+	Status   crowd.Status
+	ExitCode uint32
+	Gas      crowd.Gas
+	Stdout   []byte
+	Stderr   []byte
+	Out      []executor.File
+	Reason   string
+	Fault    executor.Kind // not 0: there is no status
+}
+
+// ended holds what is said of the end of a run to what can be.
+func ended(s crowd.Status, exit uint32, reason string, fault executor.Kind) error {
+	switch {
+	case fault > executor.BadSpec:
+		return fmt.Errorf("unknown fault %d", fault)
+	case fault != 0:
+		if s != 0 {
+			return errors.New("both a fault and a status")
+		}
+	case s < crowd.Exited || s > crowd.OutputFull:
+		return fmt.Errorf("no run ends as %v", s)
+	case s != crowd.Exited && exit != 0:
+		return fmt.Errorf("exit code %d, and %v", exit, s)
+	}
+	if len(reason) > maxReason {
+		return fmt.Errorf("reason of %d bytes", len(reason))
+	}
+	return nil
+}
+
+// decodeChunk reads a chunk of results that a worker sent in parts.
+func decodeChunk(b []byte) (*chunk, error) {
+	c, err := decodeAs(b, func(c *chunk) error {
+		for i := range c.List {
+			d := &c.List[i]
+			if err := ended(d.Status, d.ExitCode, d.Reason, d.Fault); err != nil {
+				return fmt.Errorf("item %d: %w", d.Index, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.(*chunk), nil
+}
+
 func pack(k kind, body any) []byte {
 	return append([]byte{byte(k)}, crowd.Encode(body)...)
 }
@@ -143,23 +238,21 @@ func decodeFromWorker(k kind, body []byte) (any, error) {
 		})
 	case mDone:
 		return decodeAs(body, func(d *done) error {
-			switch {
-			case d.Fault > executor.BadSpec:
-				return fmt.Errorf("unknown fault %d", d.Fault)
-			case d.Fault != 0 || d.Unloaded:
-				if d.Status != 0 {
-					return errors.New("both a fault and a status")
-				}
-			case d.Status < crowd.Exited || d.Status > crowd.OutputFull:
-				return fmt.Errorf("no run ends as %v", d.Status)
-			case d.Status != crowd.Exited && d.ExitCode != 0:
-				return fmt.Errorf("exit code %d, and %v", d.ExitCode, d.Status)
+			fault := d.Fault
+			if fault == 0 && d.Unloaded {
+				fault = executor.Crashed // no status either
 			}
-			if len(d.Reason) > maxReason {
-				return fmt.Errorf("reason of %d bytes", len(d.Reason))
+			return ended(d.Status, d.ExitCode, d.Reason, fault)
+		})
+	case mBegun:
+		return decodeAs(body, func(b *begun) error {
+			if len(b.Reason) > maxReason {
+				return fmt.Errorf("reason of %d bytes", len(b.Reason))
 			}
 			return nil
 		})
+	case mResults:
+		return decodeAs[part](body, nil)
 	}
 	return nil, fmt.Errorf("message of kind %d, which no worker sends", k)
 }

@@ -108,12 +108,11 @@ func TestHonest(t *testing.T) {
 func TestReplay(t *testing.T) {
 	seeds(t, 3, func(seed uint64) (*World, error) {
 		var w *World
-		err := sim.Replay(func() *sim.World {
+		err := sim.Replay(func(t *sim.Trace) {
 			w = play(Config{
-				Seed: seed, Faults: 0.2, Link: rough,
+				Seed: seed, Faults: 0.2, Link: rough, Trace: t,
 				Provider: some(map[int]Adversary{0: WrongResult{}, 1: Withhold{Reveal: true}}),
 			}, 2, func(w *World) { w.Provider(2).Kill = Kill{At: 4, Down: 2 * time.Second} })
-			return w.World
 		})
 		return w, err
 	})

@@ -31,6 +31,7 @@ type Config struct {
 	Consumer    func(w *World, i int) Adversary   // the same
 	Spec        func(w *World, s *crowd.JobSpec)  // changes what is posted
 	After       func(w *World, b *ledger.Applied) // sees each block
+	Trace       *sim.Trace                        // gets a copy of all lines; nil: none
 }
 
 func (c Config) withDefaults() Config {
@@ -103,6 +104,7 @@ func New(c Config) *World {
 		World: sim.New(c.Seed, c.Link), Config: c, last: sim.Epoch,
 		byID: map[crowd.NodeID]*Node{}, jobs: map[crowd.JobID]*Posted{},
 	}
+	w.TraceTo(c.Trace)
 	g := ledger.Genesis{Name: "sim", Time: crowd.Time(sim.Epoch.UnixMilli()), Params: c.Params}
 	for i := range c.Authorities + c.Providers + c.Consumers {
 		n := w.newNode(i)

@@ -1,0 +1,123 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// audit is what a node finds out about a batch's executor once its outcome is open: the
+// leaves under its root, and where verifiers' answers differ from them.
+type audit struct {
+	own     bool // the leaves are in the own store already
+	tree    *batch.Tree
+	leaves  []batch.Leaf
+	bad     error                           // they are not what was committed to
+	reports map[crowd.NodeID]*ledger.Report // by verifier, nil where all answers agree; never ranged over
+}
+
+// audited gets the leaves and reports whether it is known what they are. With output,
+// the whole result is fetched and held against them.
+func (c *core) audited(now time.Time, output bool) bool {
+	if c.audit.leaves != nil || c.audit.bad != nil {
+		return true
+	}
+	p := c.job.Executor()
+	if p == nil {
+		return false
+	}
+	o := &p.Opening.Outcome
+	result := o.Result
+	if !output {
+		result = ""
+	}
+	switch {
+	case c.work.fetched && c.work.unusable:
+		c.audit.bad = fmt.Errorf("the executor's leaves: %w", ErrUnusable)
+		return true
+	case c.busy(now):
+	case c.work.fetched || c.audit.own:
+		if !c.audit.own {
+			c.keep(o.Leaves)
+		}
+		try := c.begin(now, fetchPatience, reading)
+		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result})
+	default:
+		c.fetch(now, c.resultHolders(), c.maxResult(), o.Leaves, result)
+	}
+	return false
+}
+
+func (c *core) leavesRead(now time.Time, ev LeavesRead) {
+	if !c.landed(now, ev.Try, reading, ev.Err) {
+		return
+	}
+	c.audit.bad = ev.Err
+	if ev.Err == nil {
+		c.audit.bad = c.root(ev.Leaves)
+	}
+}
+
+// root takes leaves that are those under the executor's root.
+func (c *core) root(leaves []batch.Leaf) error {
+	p := c.job.Executor()
+	if p == nil {
+		return errors.New("no executor's outcome is open")
+	}
+	tree, err := batch.NewTree(leaves)
+	if err != nil {
+		return err
+	}
+	if tree.Root() != ledger.Root(&c.job.Spec, &p.Opening.Outcome) {
+		return errors.New("the executor's leaves are not those under its root")
+	}
+	c.audit.tree, c.audit.leaves = tree, leaves
+	return nil
+}
+
+// conflict is the first proven difference between the executor and a verifier, or nil.
+// The leaves must be known.
+func (c *core) conflict() *ledger.Report {
+	for i := range c.job.Places {
+		p := &c.job.Places[i]
+		if !p.Verifier || p.State != ledger.Revealed {
+			continue
+		}
+		r, known := c.audit.reports[p.Node]
+		if !known {
+			r = c.compare(p)
+			if c.audit.reports == nil {
+				c.audit.reports = map[crowd.NodeID]*ledger.Report{}
+			}
+			c.audit.reports[p.Node] = r
+		}
+		if r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+func (c *core) compare(p *ledger.Place) *ledger.Report {
+	lot, err := c.job.Lot(p.Node, p.Opening)
+	if err != nil {
+		return nil // the chain took it: it cannot be
+	}
+	for k, i := range ledger.Sampled(&c.job.Spec, lot) {
+		if leaf := c.audit.leaves[i]; leaf.Hash() != p.Opening.Answers[k] {
+			return &ledger.Report{Job: c.id, Verifier: p.Node, Answer: uint32(k), Proof: c.audit.tree.Prove(i, leaf)}
+		}
+	}
+	return nil
+}
+
+// watch reports a conflict while that can be heard.
+func (c *core) watch(now time.Time) {
+	if r := c.conflict(); r != nil {
+		c.send(now, r)
+	}
+}

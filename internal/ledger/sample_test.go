@@ -1,0 +1,348 @@
+package ledger
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/identity"
+)
+
+const sampleItems = 1000
+
+func sampleSpec() crowd.JobSpec {
+	s := testSpec()
+	s.Items = sampleItems
+	s.Task.Stdin = "bafyitems"
+	s.Task.Limits.Gas = 1e6
+	s.Task.Limits.Output = 1 << 10
+	s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 2, Checks: 22}
+	return s
+}
+
+// leafOf is what item i comes to; a lie is another output.
+func leafOf(i uint32, lie bool) batch.Leaf {
+	return batch.Leaf{Status: crowd.Exited, Gas: crowd.Gas(1000 + i), Output: crowd.Keccak256(fmt.Appendf(nil, "%d %v", i, lie))}
+}
+
+// work is what an executor makes of all items, lying about some.
+func sampleWork(t *testing.T, lie func(i uint32) bool) ([]batch.Leaf, *batch.Tree, crowd.Outcome) {
+	t.Helper()
+	leaves := make([]batch.Leaf, sampleItems)
+	for i := range leaves {
+		leaves[i] = leafOf(uint32(i), lie(uint32(i)))
+	}
+	tree, err := batch.NewTree(leaves)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := tree.Root().Top
+	return leaves, tree, crowd.Outcome{Status: crowd.Exited, Gas: top.Gas, Root: top.Hash, Result: "bafyresult", Leaves: "bafyleaves"}
+}
+
+// answers is a verifier's opening, lying about some items.
+func (w *world) answers(k *identity.Key, id crowd.JobID, lie func(i uint32) bool) Opening {
+	j := w.job(id)
+	proof, lot := k.VRF().Prove(SampleInput(id, k.ID(), j.Beacon))
+	o := Opening{Salt: crowd.Keccak256(id[:]), Sample: proof[:]}
+	for _, i := range Sampled(&j.Spec, lot) {
+		o.Answers = append(o.Answers, leafOf(i, lie(i)).Hash())
+	}
+	return o
+}
+
+func (w *world) commitOpening(k *identity.Key, id crowd.JobID, o Opening) {
+	w.t.Helper()
+	m := &Commit{Job: id, Commitment: Commitment(id, k.ID(), o)}
+	for range w.authorities {
+		m.Sealed = append(m.Sealed, []byte("sealed"))
+	}
+	w.must(k, m)
+}
+
+// sampled posts a batch and seats its places: the executor first.
+func (w *world) sampled(spec crowd.JobSpec) (crowd.JobID, []*identity.Key) {
+	w.t.Helper()
+	id := w.drawn(spec, w.providers...)
+	j := w.in(id, Running)
+	var seated []*identity.Key
+	for i, p := range j.Places {
+		if p.Verifier != (i > 0) {
+			w.t.Fatalf("place %d: got verifier %v", i, p.Verifier)
+		}
+		seated = append(seated, w.keyOf(p.Node))
+	}
+	return id, seated
+}
+
+func never(uint32) bool { return false }
+
+// opened plays a batch up to the owner's delivery.
+func (w *world) opened(executor func(uint32) bool, verifiers ...func(uint32) bool) (crowd.JobID, []*identity.Key, []batch.Leaf, *batch.Tree) {
+	w.t.Helper()
+	id, seated := w.sampled(sampleSpec())
+	leaves, tree, out := sampleWork(w.t.(*testing.T), executor)
+	openings := []Opening{{Outcome: out, Salt: crowd.Keccak256([]byte("salt"))}}
+	for i, k := range seated[1:] {
+		openings = append(openings, w.answers(k, id, verifiers[i]))
+	}
+	for i, k := range seated {
+		w.commitOpening(k, id, openings[i])
+	}
+	w.in(id, Revealing)
+	for i, k := range seated {
+		w.must(k, &Reveal{Job: id, Opening: openings[i]})
+	}
+	w.in(id, Delivering)
+	return id, seated, leaves, tree
+}
+
+// conflict is a report of the first difference between the executor and a verifier.
+func (w *world) conflict(id crowd.JobID, v crowd.NodeID, leaves []batch.Leaf, tree *batch.Tree) *Report {
+	j := w.job(id)
+	o := j.Place(v).Opening
+	lot, err := j.Lot(v, o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for k, i := range Sampled(&j.Spec, lot) {
+		if leaves[i].Hash() != o.Answers[k] {
+			return &Report{Job: id, Verifier: v, Answer: uint32(k), Proof: tree.Prove(i, leaves[i])}
+		}
+	}
+	return nil
+}
+
+func TestSample_HonestWorkIsPaid(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	had := w.balance(w.owner.ID())
+	id, seated, leaves, _ := w.opened(never, never, never)
+	before := make([]crowd.Credits, len(seated))
+	for i, k := range seated {
+		before[i] = w.balance(k.ID())
+	}
+	w.must(w.owner, &Accept{Job: id})
+	j := w.in(id, Settled)
+	if j.Verdict.By != BySample {
+		t.Errorf("got a verdict by %q", j.Verdict.By)
+	}
+	total := crowd.Gas(0)
+	for _, l := range leaves {
+		total += l.Gas
+	}
+	paid := crowd.Credits(0)
+	for i, k := range seated {
+		gas := total
+		if i > 0 {
+			gas = (total*22 + sampleItems - 1) / sampleItems
+		}
+		cost := crowd.ReferencePrice.Cost(gas)
+		if got, want := w.balance(k.ID())-before[i], cost-cost.PPM(DevParams().BurnPPM); got != want {
+			t.Errorf("place %d: got %s want %s", i, got, want)
+		}
+		paid += cost
+	}
+	if got := had - w.balance(w.owner.ID()) - 2*DevParams().TxFee; got != paid {
+		t.Errorf("the owner paid %s, want %s", got, paid)
+	}
+}
+
+func TestSample_ALyingExecutorLosesItsStake(t *testing.T) {
+	w := newWorld(t, 3, 5)
+	had := w.balance(w.owner.ID())
+	id, seated, leaves, tree := w.opened(func(i uint32) bool { return i%5 == 0 }, never, never)
+	r := w.conflict(id, seated[1].ID(), leaves, tree)
+	if r == nil {
+		t.Fatal("22 checks missed a lie in every fifth item: another seed is wanted")
+	}
+	w.must(seated[1], r)
+	w.in(id, Court)
+	want := leafOf(r.Proof.Index, false).Hash()
+	for _, a := range w.authorities {
+		w.must(a, &Vote{Job: id, Question: WhatItem, Leaf: want})
+	}
+	j := w.in(id, Failed)
+	if j.Verdict != nil {
+		t.Error("a lie stands as the verdict")
+	}
+	if w.stake(seated[0].ID()) != 0 {
+		t.Error("the liar kept its stake")
+	}
+	for _, k := range seated[1:] {
+		if w.stake(k.ID()) != 100*crowd.Credit {
+			t.Error("an honest verifier lost stake")
+		}
+	}
+	if got := w.balance(w.owner.ID()); got+DevParams().TxFee != had {
+		t.Errorf("the owner has %s, had %s", got, had)
+	}
+}
+
+func TestSample_AFramingVerifierLosesItsStake(t *testing.T) {
+	w := newWorld(t, 3, 5)
+	id, seated, leaves, tree := w.opened(never, func(uint32) bool { return true }, never)
+	if r := w.conflict(id, seated[2].ID(), leaves, tree); r != nil {
+		t.Fatal("two honest nodes differ")
+	}
+	r := w.conflict(id, seated[1].ID(), leaves, tree)
+	w.must(seated[1], r) // it may even report itself
+	for _, a := range w.authorities {
+		w.must(a, &Vote{Job: id, Question: WhatItem, Leaf: leaves[r.Proof.Index].Hash()})
+	}
+	w.in(id, Delivering)
+	if w.stake(seated[1].ID()) != 0 || w.stake(seated[0].ID()) == 0 || w.stake(seated[2].ID()) == 0 {
+		t.Error("the framer alone should have lost its stake")
+	}
+	w.must(w.owner, &Accept{Job: id})
+	w.in(id, Settled)
+}
+
+func TestReport_OnlyARealConflictIsHeard(t *testing.T) {
+	w := newWorld(t, 1, 6)
+	id, seated, leaves, tree := w.opened(never, never, func(uint32) bool { return true })
+	j := w.job(id)
+	honest, liar := seated[1].ID(), seated[2].ID()
+	lot, err := j.Lot(honest, j.Place(honest).Opening)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sample := Sampled(&j.Spec, lot)
+	good := w.conflict(id, liar, leaves, tree)
+	lie := leafOf(sample[0], true)
+	forged := tree.Prove(sample[0], lie)
+	elsewhere := uint32(slices.IndexFunc(leaves, func(l batch.Leaf) bool { return l.Gas == 1000 }))
+	for name, m := range map[string]struct {
+		r    Report
+		code Code
+	}{
+		"no conflict":         {Report{Job: id, Verifier: honest, Proof: tree.Prove(sample[0], leaves[sample[0]])}, BadProof},
+		"a forged leaf":       {Report{Job: id, Verifier: honest, Proof: forged}, BadProof},
+		"an item not sampled": {Report{Job: id, Verifier: liar, Answer: good.Answer, Proof: tree.Prove(elsewhere, leaves[elsewhere])}, BadProof},
+		"an answer beyond":    {Report{Job: id, Verifier: liar, Answer: 22, Proof: good.Proof}, NotFound},
+		"an executor":         {Report{Job: id, Verifier: seated[0].ID(), Proof: good.Proof}, NotFound},
+		"another job":         {Report{Job: crowd.JobID{1}, Verifier: liar, Proof: good.Proof}, NotFound},
+	} {
+		t.Run(name, func(t *testing.T) { w.refused(m.code, w.providers[5], &m.r) })
+	}
+	w.must(w.providers[5], good)
+}
+
+func TestSample_ImpossibleOpeningsAreFraud(t *testing.T) {
+	_, _, out := sampleWork(t, never)
+	huge := out
+	huge.Gas = 1e6*sampleItems + 1
+	rootless := out
+	rootless.Root = crowd.Hash{}
+	for name, spoil := range map[string]func(place int, o *Opening){
+		"too much gas":      func(place int, o *Opening) { o.Outcome.Gas += huge.Gas },
+		"no root":           func(place int, o *Opening) { o.Outcome.Root = crowd.Hash{} },
+		"few answers":       func(place int, o *Opening) { o.Answers = o.Answers[:max(len(o.Answers)-1, 0)] },
+		"another's sample":  func(place int, o *Opening) { o.Sample = make([]byte, 80) },
+		"no sample":         func(place int, o *Opening) { o.Sample = nil },
+		"an outcome beside": func(place int, o *Opening) { o.Outcome.ExitCode = 7 },
+	} {
+		for place := range 2 {
+			w := newWorld(t, 1, 5)
+			id, seated := w.sampled(sampleSpec())
+			openings := []Opening{{Outcome: out, Salt: crowd.Hash{1}}, w.answers(seated[1], id, never), w.answers(seated[2], id, never)}
+			before := crowd.Encode(openings[place])
+			spoil(place, &openings[place])
+			if string(before) == string(crowd.Encode(openings[place])) {
+				continue // nothing of that kind in this place
+			}
+			for i, k := range seated {
+				w.commitOpening(k, id, openings[i])
+			}
+			w.must(seated[place], &Reveal{Job: id, Opening: openings[place]})
+			if w.stake(seated[place].ID()) != 0 {
+				t.Errorf("%s in place %d passed", name, place)
+			}
+		}
+	}
+}
+
+func TestSample_NothingIsAcceptedWithFewerChecks(t *testing.T) {
+	t.Run("a verifier never commits", func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		id, seated := w.sampled(sampleSpec())
+		_, _, out := sampleWork(t, never)
+		w.commitOpening(seated[0], id, Opening{Outcome: out})
+		w.commitOpening(seated[1], id, w.answers(seated[1], id, never))
+		w.wait(20_000)
+		w.in(id, Failed)
+	})
+	t.Run("a verifier never opens", func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		id, seated := w.sampled(sampleSpec())
+		_, _, out := sampleWork(t, never)
+		w.commitOpening(seated[0], id, Opening{Outcome: out})
+		w.commitOpening(seated[1], id, w.answers(seated[1], id, never))
+		w.commitOpening(seated[2], id, w.answers(seated[2], id, never))
+		w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+		w.must(seated[1], &Reveal{Job: id, Opening: w.answers(seated[1], id, never)})
+		w.wait(3_000)
+		w.in(id, Unsealing)
+		w.wait(61_000)
+		if j := w.in(id, Failed); j.Escrow != 0 {
+			t.Error("escrow is left")
+		}
+	})
+}
+
+func TestSample_WhoHidesItsLeavesGetsNothing(t *testing.T) {
+	w := newWorld(t, 3, 3)
+	had := w.balance(w.owner.ID())
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	vote := &Vote{Job: id, Question: LeavesThere}
+	w.refused(TooEarly, w.authorities[0], vote)
+	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+	w.wait(3_000)
+	w.in(id, Unsealing)
+	for _, a := range w.authorities {
+		w.must(a, vote)
+	}
+	w.in(id, Failed)
+	if got := w.balance(w.owner.ID()); got+DevParams().TxFee != had {
+		t.Errorf("the owner has %s, had %s", got, had)
+	}
+	for i, k := range seated {
+		r := w.s.Reputation(k.ID().Address())
+		if want := uint64(0); i > 0 && r.Faults != want || i == 0 && r.Faults != 1 {
+			t.Errorf("place %d: got %d faults", i, r.Faults)
+		}
+		if w.stake(k.ID()) != 100*crowd.Credit {
+			t.Errorf("place %d lost stake", i)
+		}
+	}
+}
+
+func TestPost_BatchesNameTheirBounds(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	for name, spoil := range map[string]func(s *crowd.JobSpec){
+		"no verifier":     func(s *crowd.JobSpec) { s.Plan.Verifiers = 0 },
+		"no check":        func(s *crowd.JobSpec) { s.Plan.Checks = 0 },
+		"many verifiers":  func(s *crowd.JobSpec) { s.Plan.Verifiers = crowd.MaxVerifiers + 1 },
+		"no items":        func(s *crowd.JobSpec) { s.Items = 0 },
+		"no item file":    func(s *crowd.JobSpec) { s.Task.Stdin = "" },
+		"too many items":  func(s *crowd.JobSpec) { s.Items = crowd.MaxItems + 1 },
+		"endless gas":     func(s *crowd.JobSpec) { s.Task.Limits.Gas = 1 << 60 },
+		"a pair's checks": func(s *crowd.JobSpec) { s.Plan.Method = crowd.PlanPair },
+		"none":            func(s *crowd.JobSpec) { s.Plan.Method = "none" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sampleSpec()
+			spoil(&s)
+			w.refused(BadSpec, w.owner, &Post{Spec: s})
+		})
+	}
+	s := sampleSpec()
+	s.Plan.Verifiers = 5
+	w.refused(NoProvider, w.owner, &Post{Spec: s})
+}

@@ -634,9 +634,11 @@ func TestDraw_WhoNeverDeliversLosesItsShare(t *testing.T) {
 
 func TestReputation_NoRecordPanics(t *testing.T) {
 	p := mainReputation()
-	all := ^uint64(0)
-	for _, r := range []Reputation{{Passed: all, Failed: all, Up: all, Down: all, At: -1}, {Passed: all, Failed: 1, Up: 1, Down: all, At: 1 << 62}} {
-		if h, a := r.Honesty(&p, 1.7e12), r.Availability(&p, 1.7e12); h > 1e6 || a > 1e6 {
+	for _, r := range []Reputation{
+		{Passed: ^uint64(0), Failed: ^uint64(0), Up: ^uint64(0), Down: ^uint64(0), At: -1},
+		{Passed: 1 << 63, Failed: 1<<63 - 4e12 + 1, Up: 1 << 63, Down: 1<<63 - 2e12 + 1}, // whose sum wraps round to 1
+	} {
+		if h, a := r.Honesty(&p, 0), r.Availability(&p, 0); h > 1e6 || a > 1e6 {
 			t.Errorf("got %d and %d", h, a)
 		}
 	}

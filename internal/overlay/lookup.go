@@ -100,7 +100,7 @@ func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 		l.Paths = n.cfg.Paths
 	}
 	l.Paths = min(l.Paths, pathsMost)
-	if why != forUser {
+	if why == forOwn || why == forTable {
 		l.Paths, l.fair = min(l.Paths, 2), n.cfg.Fair/4
 	}
 	l.paths = make([]path, l.Paths)
@@ -427,12 +427,7 @@ func (n *Node) knock(l *lookup) {
 
 // collect takes an ad. Whose tags do not name the topic, and whose own key it is not, has no ad there.
 func (n *Node) collect(l *lookup, r Ref) {
-	rec := n.book.rec(r)
-	ours := n.book.pages[r].key == l.Target
-	for _, t := range rec.Tags {
-		ours = ours || Topic(t) == l.Target
-	}
-	if !ours || !l.Ads {
+	if !l.Ads || !n.book.names(r, &l.Target) {
 		return
 	}
 	for i, have := range l.ads {
@@ -449,7 +444,7 @@ func (n *Node) collect(l *lookup, r Ref) {
 	}
 	l.ads = append(l.ads, n.book.again(r))
 	if l.purpose == forUser {
-		n.emit(Found{ID: l.ID, Record: rec, Ad: true})
+		n.emit(Found{ID: l.ID, Record: n.book.rec(r), Ad: true})
 	}
 }
 
@@ -494,7 +489,7 @@ func (n *Node) finish(l *lookup) {
 		}
 		n.emit(d)
 	case forTopic:
-		n.settled(l.topic, near)
+		n.settled(l.topic, near, l.ads)
 	case forOwn:
 		n.settleIn(len(near) > 0)
 	case forTable:

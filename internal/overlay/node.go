@@ -12,10 +12,11 @@ import (
 // Node is one node's part in the overlay. Not safe for concurrent use.
 type Node struct {
 	// set once
-	cfg  *Config
-	book *Book
-	rng  *rand.Rand
-	key  crowd.Key
+	cfg    *Config
+	book   *Book
+	rng    *rand.Rand
+	key    crowd.Key
+	secret [32]byte
 
 	self     Ref
 	families uint8 // of addresses that we can reach, bits v4 and v6
@@ -142,7 +143,9 @@ func (c Config) withDefaults() Config {
 
 // New is a node whose record is self, knowing nobody. Step's effects share scratch with the other nodes of book.
 func New(cfg Config, self *Record, book *Book, rng *rand.Rand) *Node {
-	n := &Node{book: book, rng: rng, cfg: book.config(cfg.withDefaults())}
+	n := &Node{book: book, rng: rng, secret: cfg.Secret}
+	cfg.Secret = [32]byte{}
+	n.cfg = book.config(cfg.withDefaults())
 	n.self = book.hold(self)
 	n.key = book.pages[n.self].key
 	n.families = familiesOf(book, n.self)
@@ -230,10 +233,8 @@ func (n *Node) Adopt(now Time, rec *Record) {
 		return
 	}
 	if at := n.room(r, false); at == asSibling || at == asBucket {
-		e := n.fresh(r)
-		e.state |= hasUs | trusts
-		n.enter(e, at)
-		n.addTagged(rec)
+		n.enter(n.fresh(r), at)
+		n.tag(r)
 	}
 	if n.own == 0 {
 		n.own = n.now.Add(n.jitter(n.ownEvery()))
@@ -277,8 +278,9 @@ func (n *Node) tick() {
 	if n.sweep != 0 && n.now >= n.sweep {
 		n.upkeep()
 	}
+	ad := n.advertise()
 	n.wake = n.sweep
-	n.wakeAt(n.nextAd())
+	n.wakeAt(ad)
 	b := n.busy
 	if b == nil {
 		return
@@ -325,6 +327,8 @@ func (n *Node) overtaken(p pending) {
 		p.lookup.paths[p.path].missed(n, p.ref)
 	case p.lookup != nil && p.why == whyTarget:
 		p.lookup.hold, p.lookup.knocking = false, false
+	case p.why == whyRegister:
+		n.unanswered(&p)
 	}
 }
 
@@ -451,7 +455,7 @@ func (n *Node) miss(e *entry, p *pending) {
 	}
 	rec, key := n.book.rec(e.ref), n.book.pages[e.ref].key
 	n.emit(Forget{ID: rec.ID})
-	n.dropTagged(rec)
+	n.untag(rec.ID)
 	n.lose(e)
 	at := prefix(n.dist(e.ref))
 	n.drop(&key)
@@ -544,11 +548,10 @@ func (n *Node) update(e *entry, r Ref) {
 }
 
 func (n *Node) replace(e *entry, r Ref) {
-	n.dropTagged(n.book.rec(e.ref))
 	n.book.again(r)
 	n.book.free(e.ref)
 	e.ref = r
-	n.addTagged(n.book.rec(r))
+	n.tag(r)
 	n.emit(Keep{Record: n.book.rec(r)})
 }
 
@@ -589,7 +592,7 @@ func (n *Node) confirm(r Ref, p *pending) {
 		}
 		n.enter(e, at)
 		n.emit(Keep{Record: n.book.rec(r)})
-		n.addTagged(n.book.rec(r))
+		n.tag(r)
 		n.sweepBy(n.now.Add(n.cfg.PingEvery))
 		if at == asSibling && n.ownWait > 0 && n.joined {
 			n.ownWait-- // the neighbourhood moves
@@ -753,6 +756,7 @@ func (n *Node) ownEvery() time.Duration { return n.cfg.RefreshEvery << n.ownWait
 
 // upkeep looks over the table: who is due for a ping, which range for a lookup.
 func (n *Node) upkeep() {
+	n.pruneAds()
 	now := seconds(n.now)
 	next := now + uint32(n.cfg.PingEvery/time.Second)
 	pings := 0

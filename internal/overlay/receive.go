@@ -185,9 +185,11 @@ func (n *Node) asked(ev Received, m FindNode) {
 	if !ok {
 		return
 	}
-	if !v.proven {
-		v.room -= pingBytes // kept for leave
+	kept := 0 // for the ping of leave
+	if !v.proven && v.room >= nodesBytes+pingBytes {
+		kept = pingBytes
 	}
+	v.room -= kept
 	want := min(int(m.Want), n.cfg.Answer)
 	records, ads := n.answer(&m, ev.From, want)
 	if !v.proven && ev.Size < packetMost-1 {
@@ -196,9 +198,7 @@ func (n *Node) asked(ev Received, m FindNode) {
 	if v.room >= nodesBytes {
 		n.tell(ev, m.Req, records, ads, &v.room)
 	}
-	if !v.proven {
-		v.room += pingBytes
-	}
+	v.room += kept
 	n.leave(ev, v)
 }
 

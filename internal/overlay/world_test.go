@@ -28,6 +28,7 @@ type world struct {
 	cut   func(a, b *member) bool
 	sent  int // bytes
 	spy   func(from, to *member, s Send)
+	evil  func(m *member, r Received) bool // an adversary has taken the packet
 }
 
 // member is a node of the world.
@@ -125,6 +126,9 @@ func grown(tb testing.TB, seed uint64, size int, cfg Config) *world {
 
 func (w *world) step(m *member, ev Event) {
 	if m.dead {
+		return
+	}
+	if r, ok := ev.(Received); ok && w.evil != nil && w.evil(m, r) {
 		return
 	}
 	for _, e := range m.Step(w.now, ev) {

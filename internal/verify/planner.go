@@ -247,10 +247,15 @@ func ForBatch(r Request) (BatchPlan, error) {
 	if err := r.Validate(); err != nil {
 		return BatchPlan{}, fmt.Errorf("plan a batch: %w", err)
 	}
+	asked := r.Promise
 	r = r.withDefaults()
 	allowed, _ := Allowed(r.Confidence)
 	pl := planner{Request: r, nodes: r.eligible(0)}
-	pl.goal = pl.goalItems(allowed)
+	larger := pl
+	if asked == ByTasks { // what a single task is told about batches is what they are promised
+		larger.Promise = Detection
+	}
+	pl.goal = larger.goalItems(allowed)
 	free := pl
 	free.Budget, free.nodes, free.ignoreStake = 0, ^uint64(0), true
 	if _, err := free.cheapest(allowed); err != nil {

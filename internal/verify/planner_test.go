@@ -60,6 +60,32 @@ func TestForBatch_TheGoalIsMetFromTheStatedSizeOn(t *testing.T) {
 	}
 }
 
+// The default plan against what it is for: a 10 % cheater by whom one verifier of ten stands.
+func TestForBatch_DetectionAsSimulated(t *testing.T) {
+	p := mustPlan(t, batch(100_000))
+	items, bad := int(p.Items), int(BadItems(p.Items, p.CheatPPM))
+	honest := p.Scheme()
+	honest.ColludingPPM = 0
+	simulate(t, 30_000, p.Undetected.Float(), map[string]float64{"as if nobody colluded": honest.Undetected(uint64(bad)).Float(), "twice as often": 2 * p.Undetected.Float()},
+		func(r *rand.Rand) bool {
+			for range p.Verifiers {
+				if r.IntN(10) == 0 {
+					continue
+				}
+				picked := map[int]bool{}
+				for len(picked) < int(p.Checks) {
+					picked[r.IntN(items)] = true
+				}
+				for i := range picked {
+					if i < bad {
+						return false
+					}
+				}
+			}
+			return true
+		})
+}
+
 func TestForBatch_SmallBatches(t *testing.T) {
 	for _, c := range []struct {
 		tasks      uint64
@@ -78,6 +104,9 @@ func TestForBatch_SmallBatches(t *testing.T) {
 		}
 	}
 	single := mustPlan(t, batch(1))
+	if want := mustPlan(t, batch(2)).GoalItems; single.GoalItems != want {
+		t.Errorf("a single task: the goal is met from %d tasks on want %d, as for batches", single.GoalItems, want)
+	}
 	old, err := For(.99, DefaultColluding)
 	if err != nil || single.Accepted != Certain/100 || math.Abs(single.Accepted.Float()-old.Undetected) > 1e-12 {
 		t.Errorf("a single task: got %v want what For says: %+v, %v", single.Accepted, old, err)

@@ -29,7 +29,9 @@ func TestBatch(t *testing.T) {
 
 func TestCheck_BelievesOnlyWhatCouldBe(t *testing.T) {
 	items := []executor.Item{{Index: 3}, {Index: 5}, {Index: 4}}
-	exited := func(i uint64) itemDone { return itemDone{Index: i, Status: crowd.Exited, Gas: 10, Stdout: make([]byte, 60), Stderr: make([]byte, 40)} }
+	exited := func(i uint64) itemDone {
+		return itemDone{Index: i, Status: crowd.Exited, Gas: 10, Stdout: make([]byte, 60), Stderr: make([]byte, 40)}
+	}
 	fault := func(i uint64) itemDone { return itemDone{Index: i, Fault: executor.NoSpace} }
 	with := func(edit func(*itemDone)) []itemDone {
 		d := exited(5)

@@ -155,7 +155,11 @@ func (p *wasmtimeProgram) run(h *host, gas int64, memory uint64) (int64, error) 
 	r.gasLeft = inst.GetExport(store, instrument.GasGlobal).Global()
 	r.setGas(gas)
 	p.e.now = r
-	defer func() { p.e.now = nil }()
+	refused := inst.GetExport(store, instrument.RefusedGlobal).Global()
+	defer func() {
+		p.e.now = nil
+		h.refused(uint64(refused.Get(store).I64()), memory)
+	}()
 	for _, name := range []string{instrument.StartExport, startExport} {
 		if f := inst.GetFunc(store, name); f != nil {
 			if _, err := f.Call(store); err != nil {

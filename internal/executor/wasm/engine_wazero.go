@@ -127,7 +127,10 @@ func (p *wazeroProgram) run(h *host, gas int64, memory uint64) (int64, error) {
 	r.gasLeft = m.ExportedGlobal(instrument.GasGlobal).(api.MutableGlobal)
 	r.setGas(gas)
 	p.e.now = r
-	defer func() { p.e.now = nil }()
+	defer func() {
+		p.e.now = nil
+		h.refused(m.ExportedGlobal(instrument.RefusedGlobal).Get(), memory)
+	}()
 	for _, name := range []string{instrument.StartExport, startExport} {
 		if f := m.ExportedFunction(name); f != nil {
 			if _, err := f.Call(ctx); err != nil {

@@ -125,6 +125,14 @@ func (h *host) fail(err error) errno {
 	return stopped
 }
 
+// refused looks at the fewest pages that the engine did not grant (instrument.RefusedGlobal). Where the
+// limit, in bytes, allows them, this machine had no memory: whatever the program made of that is no outcome.
+func (h *host) refused(pages, limit uint64) {
+	if pages <= limit>>16 && h.end.fault == nil {
+		h.fail(executor.Faultf(executor.NoSpace, "memory of %d pages, which the limit allows, could not be had", pages))
+	}
+}
+
 // settle turns an errno of the tree and its fault into what a host function returns.
 func (h *host) settle(e errno, fault error) errno {
 	if fault != nil {

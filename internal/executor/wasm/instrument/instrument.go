@@ -54,10 +54,17 @@ const (
 	// DepthGlobal is a mutable i32: call depth left, in units of 64 bytes of frame.
 	// It starts at Options.CallDepth.
 	DepthGlobal = "crowd:depth"
+	// RefusedGlobal is a mutable i64: the fewest pages that a memory.grow asked the memory to have and did not get,
+	// though the module's own maximum allows them; NeverRefused where there was none. Only the host knows
+	// whether it meant to refuse them, or the machine had no memory, which the program must not be seen to see.
+	RefusedGlobal = "crowd:refused"
 	// StartExport is the module's start function, () -> (), if it had one (Info.HasStart).
 	// The host calls it before anything else.
 	StartExport = "crowd:start"
 )
+
+// NeverRefused is the initial value of RefusedGlobal, more than any memory has pages.
+const NeverRefused = 1 << 32
 
 // StackBytes is the stack that an engine needs for the default call depth. It is also the most
 // that wasmtime's Go package can be given (SetMaxWasmStack panics above its async stack, 2 MiB).

@@ -71,6 +71,8 @@ func TestSemantics(t *testing.T) {
 			i32.const 8 i32.const 1 i32.const 2 memory.init $d data.drop $d i32.const 100 i32.const 8 i32.const 2 memory.copy
 			i32.const 102 i32.const 0x64 i32.const 2 memory.fill i32.const 100 i32.load))`, nil, "1684300642 ", ""},
 		{"growth", withF("(result i32)", "i32.const 3 memory.grow drop i32.const 70000 memory.grow memory.size i32.add"), nil, "3 ", ""},
+		{"growth to its own maximum only", `(module (memory (export "memory") 1 3) (func (export "f") (result i32)
+			i32.const 2 memory.grow drop i32.const 1 memory.grow i32.const 70000 memory.grow i32.add memory.size i32.add))`, nil, "1 ", ""},
 	}
 	for _, tt := range table {
 		t.Run(tt.name, func(t *testing.T) {
@@ -89,6 +91,9 @@ func TestSemantics(t *testing.T) {
 				}
 				if got.gas < 0 || got.gas >= plenty {
 					t.Errorf("gas left: got %d", got.gas)
+				}
+				if got.refused != NeverRefused { // what no machine may grant is no failure of this one
+					t.Errorf("refused: got %d pages, want none", got.refused)
 				}
 			}
 		})
@@ -366,6 +371,7 @@ func TestRefused(t *testing.T) {
 		{"version", []byte("\x00asm\x02\x00\x00\x00"), "version"},
 		{"gas exported", wat(t, `(module (func (export "crowd:gas")))`), "reserved"},
 		{"depth exported", wat(t, `(module (func (export "crowd:depth")))`), "reserved"},
+		{"refused exported", wat(t, `(module (func (export "crowd:refused")))`), "reserved"},
 		{"start exported", wat(t, `(module (func (export "crowd:start")))`), "reserved"},
 		{"shared memory", wat(t, `(module (memory 1 1 shared))`), "shared"},
 		{"memory64", wat(t, `(module (memory i64 1))`), "64-bit"},

@@ -68,6 +68,8 @@ type module struct {
 func (m *module) gas() uint32   { return uint32(len(m.globals)) }
 func (m *module) depth() uint32 { return uint32(len(m.globals) + 1) }
 
+func (m *module) refused() uint32 { return uint32(len(m.globals) + 2) }
+
 func (m *module) rewrite() []byte {
 	wasm := m.b
 	if len(wasm) > m.MaxModule {
@@ -408,7 +410,7 @@ func (m *module) readExports() {
 		switch {
 		case m.err != nil:
 			return
-		case e.Name == GasGlobal || e.Name == DepthGlobal || e.Name == StartExport:
+		case slices.Contains([]string{GasGlobal, DepthGlobal, RefusedGlobal, StartExport}, e.Name):
 			m.fail(at, "export %q: the name is reserved", e.Name)
 		case seen[e.Name]:
 			m.fail(at, "export %q twice", e.Name)
@@ -553,24 +555,27 @@ func (m *module) assemble(header string) []byte {
 		m.out[sectionType] = append(b, m.code.types...)
 	}
 
-	b := uleb(nil, uint64(len(m.globals)+2))
+	b := uleb(nil, uint64(len(m.globals)+3))
 	b = append(b, m.out[sectionGlobal]...)
 	b = append(b, i64, 1, opI64Const, 0, opEnd)
 	b = append(b, i32, 1, opI32Const)
 	b = append(sleb(b, int64(m.CallDepth)), opEnd)
+	b = append(b, i64, 1, opI64Const)
+	b = append(sleb(b, NeverRefused), opEnd)
 	m.out[sectionGlobal] = b
 
 	export := func(b []byte, name string, kind byte, index uint32) []byte {
 		b = append(uleb(b, uint64(len(name))), name...)
 		return uleb(append(b, kind), uint64(index))
 	}
-	n := m.exportCount + 2
+	n := m.exportCount + 3
 	if m.start >= 0 {
 		n++
 	}
 	b = append(uleb(nil, uint64(n)), m.out[sectionExport]...)
 	b = export(b, GasGlobal, 3, m.gas())
 	b = export(b, DepthGlobal, 3, m.depth())
+	b = export(b, RefusedGlobal, 3, m.refused())
 	if m.start >= 0 {
 		b = export(b, StartExport, 0, uint32(m.start))
 	}

@@ -389,7 +389,7 @@ func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
 
 // convict takes a place from a cheater and goes on without it.
 func (w *work) convict(j *Job, p *Place, why string) *Refusal {
-	w.fraud(j, p, 0, "%s", why)
+	w.fraud(j, p, "%s", why)
 	return w.compare(j)
 }
 
@@ -533,7 +533,7 @@ func (w *work) expire(id crowd.JobID) {
 		w.progress(&j)
 	case Revealing:
 		for i := range j.Places {
-			if p := &j.Places[i]; p.State == Committed {
+			if p := &j.Places[i]; p.State == Committed && !p.Verifier { // a verifier may wait for the leaves
 				w.there(p.Node, false, 1e6)
 			}
 		}

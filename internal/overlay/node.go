@@ -523,7 +523,6 @@ func (n *Node) rumour(r Ref) {
 		return
 	}
 	if e := n.entry(&n.book.pages[r].key); e != nil {
-		e.state &^= inbound // others know it too
 		if n.book.seq(r) > n.book.seq(e.ref) {
 			n.update(e, r)
 		}
@@ -620,6 +619,7 @@ func (n *Node) renew(rec *Record) {
 	n.self = r
 	n.families = familiesOf(n.book, r)
 	n.each(func(e *entry) { e.state &^= hasUs | trusts })
+	n.sweepBy(n.now.Add(n.jitter(n.cfg.PingEvery)))
 	n.renewAds()
 }
 

@@ -639,3 +639,104 @@ func TestBook_HoldsNothingWhenItsNodesAreGone(t *testing.T) {
 		t.Errorf("%d records held by nobody", got)
 	}
 }
+
+// TestNode_NothingFromOutsidePanics answers a node's requests with all sorts of nonsense, and asks it nonsense.
+func TestNode_NothingFromOutsidePanics(t *testing.T) {
+	w := settledWorld(t, 20, 60, Config{Proofs: 8, Ads: 20})
+	m, rng := w.nodes[0], w.rng
+	w.tagIt(m, "gpu")
+	var asked []Send
+	collect := func(effects []Effect) {
+		for _, e := range effects {
+			if s, ok := e.(Send); ok {
+				asked = append(asked, s)
+			}
+		}
+	}
+	record := func() *Record {
+		switch rng.IntN(6) {
+		case 0:
+			return nil
+		case 1:
+			r := recordOf(rng, publicAddr(rng), w.now)
+			r.Seq = rng.Uint64()
+			return r
+		case 2:
+			r := recordOf(rng, publicAddr(rng), w.now)
+			r.Tags, r.Endpoints = []string{"gpu"}, nil
+			return r
+		case 3:
+			r := *w.nodes[rng.IntN(60)].rec
+			r.Seq += uint64(rng.IntN(3))
+			r.Endpoints = []Endpoint{{Addr: publicAddr(rng), UDP: 4000}}
+			r.Sig[0] = byte(rng.IntN(256))
+			return &r
+		}
+		return w.nodes[rng.IntN(60)].rec
+	}
+	for i := range 40_000 {
+		if i%50 == 0 {
+			collect(m.Step(w.now, Lookup{ID: uint64(i), Target: w.nodes[rng.IntN(60)].Key(), Paths: rng.IntN(40) - 2, Ads: i%100 == 0, Want: rng.IntN(4)}))
+		}
+		switch i % 500 {
+		case 1:
+			collect(m.Step(w.now, Announce{Topic: Topic("gpu")}))
+		case 2:
+			collect(m.Step(w.now, Withdraw{Topic: Topic("gpu")}))
+		}
+		o := w.nodes[rng.IntN(60)]
+		from, addr, req := o.rec.ID, o.addr, rng.Uint64()
+		if len(asked) > 0 && rng.IntN(4) > 0 {
+			s := asked[len(asked)-1-rng.IntN(min(len(asked), 40))]
+			from, addr = s.To, s.Addr
+			switch q := s.Msg.(type) {
+			case Ping:
+				req = q.Req
+			case FindNode:
+				req = q.Req
+			case Register:
+				req = q.Req
+			}
+		}
+		var recs []*Record
+		for range rng.IntN(20) {
+			recs = append(recs, record())
+		}
+		var msg Message
+		switch rng.IntN(8) {
+		case 0:
+			msg = Ping{Req: req, Seq: rng.Uint64(), Record: record()}
+		case 1:
+			msg = Pong{Req: req, Seq: rng.Uint64()}
+		case 2:
+			msg = FindNode{Req: req, Target: w.nodes[rng.IntN(60)].Key(), Want: uint8(rng.IntN(256)), Ads: true, Record: record()}
+		case 3, 4:
+			msg = Nodes{Req: req, Part: uint8(rng.IntN(4)), Parts: uint8(rng.IntN(5)), Ads: uint8(rng.IntN(3)), Records: recs}
+		case 5:
+			msg = Register{Req: req, Topic: Topic("gpu"), Ticket: make([]byte, rng.IntN(50)), Record: record()}
+		case 6:
+			msg = Ticket{Req: req, Kept: rng.IntN(2) == 0, Wait: time.Duration(rng.Int64() - rng.Int64()), Ticket: make([]byte, rng.IntN(50))}
+		case 7:
+			msg = Clock{Req: req, Now: Time(rng.Int64() - rng.Int64())}
+		}
+		collect(m.Step(w.now, Received{From: from, Addr: addr, Size: 100 + rng.IntN(1200), Msg: msg}))
+		if rng.IntN(3) == 0 {
+			w.now = w.now.Add(time.Duration(rng.IntN(1000)) * time.Millisecond)
+		}
+		if len(asked) > 1000 {
+			asked = asked[500:]
+		}
+	}
+	m.check(t)
+	w.now = w.now.Add(time.Minute)
+	for range 100 {
+		m.Step(w.now, Woke{})
+		w.now = w.now.Add(time.Second)
+	}
+	for _, o := range w.nodes {
+		o.Close()
+	}
+	if got := w.book.Len(); got != 0 {
+		t.Errorf("%d records held by nobody", got)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -71,6 +72,7 @@ type Host struct {
 	bitswap *server.Server // for stock IPFS clients; nil without blocks
 	bsnet   network.BitSwapNetwork
 	seeds   []peer.AddrInfo
+	udp     *datagrams
 	ctx     context.Context // of handlers and gossip: ends with Close
 	cancel  context.CancelFunc
 	news    chan struct{} // capacity 1: somebody new to ping
@@ -92,6 +94,7 @@ func New(cfg Config) (_ *Host, err error) {
 	cfg = cfg.withDefaults()
 	h := &Host{
 		cfg:     cfg,
+		udp:     newDatagrams(),
 		news:    make(chan struct{}, 1),
 		offline: map[peer.ID]chan struct{}{},
 		topics:  map[string]*topic{},
@@ -121,8 +124,9 @@ func New(cfg Config) (_ *Host, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.host, err = libp2p.New(append(options(cfg, h.seeds), libp2p.Identity(key), libp2p.ResourceManager(resources), libp2p.ConnectionManager(conns))...); err != nil {
-		return nil, errors.Join(err, resources.Close(), conns.Close()) // a host that came to be closes them itself
+	if h.host, err = libp2p.New(append(options(cfg, h.seeds), libp2p.Identity(key), libp2p.ResourceManager(resources),
+		libp2p.ConnectionManager(conns), libp2p.QUICReuse(h.udp.manager))...); err != nil {
+		return nil, errors.Join(err, resources.Close(), conns.Close(), h.udp.close()) // a host that came to be closes the first two itself
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -147,8 +151,11 @@ func New(cfg Config) (_ *Host, err error) {
 		h.bsnet.Start(bitswapServer{h.bitswap})
 		h.Handle(blocksProtocol, h.serveBlocks)
 	}
-	for _, s := range cfg.Listen {
+	for i, s := range cfg.Listen {
 		a, err := multiaddr.NewMultiaddr(s)
+		if err == nil && slices.Contains(cfg.Listen[:i], s) {
+			err = errors.New("it is named twice") // libp2p panics
+		}
 		if err == nil {
 			err = h.host.Network().Listen(a)
 		}
@@ -156,6 +163,7 @@ func New(cfg Config) (_ *Host, err error) {
 			return nil, fmt.Errorf("listen on %s: %w", s, err)
 		}
 	}
+	h.udp.settle(h.LocalUDP())
 	return h, nil
 }
 
@@ -233,7 +241,7 @@ func (h *Host) Close() error {
 		h.bsnet.Stop()
 		h.bitswap.Close()
 	}
-	err := h.host.Close()
+	err := errors.Join(h.host.Close(), h.udp.close())
 	h.handlers.Wait()
 	return err
 }

@@ -418,6 +418,10 @@ func TestNewThatFails(t *testing.T) {
 		h.Close()
 		t.Error("a port that is taken: got no error")
 	}
+	if h, err := New(Config{PrivateKey: key(t), Listen: []string{loopbacks[0], loopbacks[0]}}); err == nil {
+		h.Close()
+		t.Error("an address named twice: got no error")
+	}
 	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; wait(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b := make([]byte, 1<<20)

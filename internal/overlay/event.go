@@ -23,6 +23,7 @@ type Received struct {
 type Stale struct {
 	From crowd.NodeID
 	Addr netip.AddrPort
+	Size int           // bytes of the packet
 	Req  uint64        // of its message
 	Off  time.Duration // the sender's clock minus ours
 }

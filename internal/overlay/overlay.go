@@ -35,16 +35,18 @@ type Config struct {
 	Siblings     int // s: the nodes that are responsible for a key, S/Kademlia section 4.2; default 16. A node keeps the nearest 5·s
 	Paths        int // d: disjoint paths of a lookup, S/Kademlia section 4.4; default 4
 	Parallel     int // α: requests under way on one path; default 2
+	Width        int // w: a path ends only when the nearest so many of its list have been asked; default 8
+	Fair         int // requests of a path that go to whoever the fewest doubtful words stand behind, not to the nearest; default 16
 	PerSubnet    int // entries of one /24 (IPv6: /48) in a bucket; default 2
 	PerSubnetAll int // entries of one /24 (IPv6: /48) in the whole table; default 10
 	Answer       int // records in an answer at most; default 16
 
-	PingEvery    time.Duration // a peer silent for so long is asked whether it lives; grows with its known age
-	RefreshEvery time.Duration // a bucket in which no lookup ended for so long is looked up
+	PingEvery    time.Duration // a peer silent for so long is asked whether it lives; grows with its known age; default 1 min
+	RefreshEvery time.Duration // of the own key, a quarter to twice of it as the neighbourhood moves; default 15 min
 	ProofFor     time.Duration // how long a proven endpoint counts; default 12 h
 	AdFor        time.Duration // life of an ad; default 15 min, as in DISC-NG
 	Ads          int           // ads that a node keeps for others; default 1000
-	Proofs       int           // proven endpoints remembered of nodes outside the table
+	Proofs       int           // proven endpoints remembered of nodes outside the table; default 256
 
 	Secret  [32]byte // of tickets: unknown to everybody else
 	Private bool     // take addresses that are not of the public internet: a LAN, a test

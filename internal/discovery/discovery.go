@@ -254,7 +254,7 @@ func (d *Discovery) Run(ctx context.Context) (err error) {
 	}
 	defer d.end()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { d.solve(); return nil })
+	group.Go(func() error { d.solve(ctx); return nil })
 	group.Go(func() error { return d.loop(ctx, group) })
 	err = group.Wait()
 	if errors.Is(err, context.Canceled) {

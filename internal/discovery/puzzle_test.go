@@ -159,9 +159,9 @@ func (p puppet) Deadline() overlay.Time { return overlay.At(time.Now().Add(time.
 func TestClockOffIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := puppet{make(chan []overlay.Effect, 1)}
-		boots := 0
+		var boots atomic.Int32
 		m := newEther().start(t, 1, func(c *Config) {
-			c.machine = func(*overlay.Record, *rand.Rand) machine { boots++; return p }
+			c.machine = func(*overlay.Record, *rand.Rand) machine { boots.Add(1); return p }
 		})
 		defer m.stop()
 		for _, c := range []struct {
@@ -175,8 +175,8 @@ func TestClockOffIsBounded(t *testing.T) {
 		} {
 			p.effects <- []overlay.Effect{overlay.ClockOff{By: c.by}}
 			time.Sleep(2 * time.Second)
-			if got := m.ClockOffset(); got != c.want || boots != c.boots {
-				t.Errorf("off by %v: corrected by %v in all, want %v; %d machines, want %d", c.by, got, c.want, boots, c.boots)
+			if got := m.ClockOffset(); got != c.want || int(boots.Load()) != c.boots {
+				t.Errorf("off by %v: corrected by %v in all, want %v; %d machines, want %d", c.by, got, c.want, boots.Load(), c.boots)
 			}
 		}
 		if off := time.Until(time.UnixMilli(int64(m.Record().Seq))); off > -59*time.Minute || off < -61*time.Minute {

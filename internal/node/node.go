@@ -76,10 +76,6 @@ type Node struct {
 	ready     chan struct{}
 }
 
-// connsPerPeer leaves room for several lives: the connections of a killed node
-// stand for half a minute after it, and with none left it could not come back.
-const connsPerPeer = 16
-
 // New opens everything that the node keeps and listens; nothing runs before Run.
 func New(cfg Config) (_ *Node, err error) {
 	if cfg.Log == nil {
@@ -107,7 +103,6 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n.host, err = p2p.New(p2p.Config{
 		PrivateKey: cfg.Key.Bytes(), Listen: cfg.Listen, Seeds: cfg.Seeds, Find: n.meet, Blocks: n.store.Blocks(), Log: cfg.Log,
-		Limits: p2p.Limits{ConnsPerPeer: connsPerPeer},
 	})
 	if err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ import (
 // A zero field takes its default.
 type Limits struct {
 	Conns          int   // in all; default 512. At most three quarters are inbound; above as many, idle ones are closed
-	ConnsPerPeer   int   // default 4
+	ConnsPerPeer   int   // default 4. Above as many, the oldest is closed, which takes a moment; twice as many are refused
 	Streams        int   // in all; default 8192
 	StreamsPerPeer int   // default 512, half of them inbound
 	Memory         int64 // bytes of flow-control windows in all; default 256 MiB
@@ -61,9 +61,9 @@ func (l Limits) managers() (network.ResourceManager, *connmgr.BasicConnMgr, erro
 			FD: n(l.Conns / 4), Memory: rcmgr.LimitVal64(l.Memory / 8),
 		},
 		PeerDefault: rcmgr.ResourceLimits{
-			Conns: n(l.ConnsPerPeer), ConnsInbound: n(l.ConnsPerPeer), ConnsOutbound: n(l.ConnsPerPeer),
+			Conns: n(2 * l.ConnsPerPeer), ConnsInbound: n(2 * l.ConnsPerPeer), ConnsOutbound: n(2 * l.ConnsPerPeer),
 			Streams: n(l.StreamsPerPeer), StreamsInbound: n(l.StreamsPerPeer / 2), StreamsOutbound: n(l.StreamsPerPeer),
-			FD: n(l.ConnsPerPeer), Memory: rcmgr.LimitVal64(l.MemoryPerPeer),
+			FD: n(2 * l.ConnsPerPeer), Memory: rcmgr.LimitVal64(l.MemoryPerPeer),
 		},
 		Conn:   rcmgr.ResourceLimits{Conns: 1, ConnsInbound: 1, ConnsOutbound: 1, FD: 1, Memory: rcmgr.LimitVal64(l.MemoryPerPeer / 2)},
 		Stream: rcmgr.ResourceLimits{Streams: 1, StreamsInbound: 1, StreamsOutbound: 1, Memory: rcmgr.LimitVal64(l.MemoryPerPeer / 2)},

@@ -2,9 +2,11 @@ package p2p
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -12,7 +14,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
 
@@ -24,7 +25,7 @@ type Peer struct {
 	ID    crowd.NodeID
 	Addrs []string      // of its connections
 	RTT   time.Duration // moving average of pings; 0: not measured yet
-	Path  string        // "direct" or "relayed"
+	Path  string        // the best of its connections: "direct", "punched" (direct through NATs, after a relay had helped) or "relayed"
 	Since time.Time     // of its oldest connection
 }
 
@@ -39,8 +40,12 @@ func (h *Host) Peers() []Peer {
 		n := Peer{ID: id, RTT: h.host.Peerstore().LatencyEWMA(p), Path: "relayed"}
 		for _, c := range h.host.Network().ConnsToPeer(p) {
 			n.Addrs = append(n.Addrs, c.RemoteMultiaddr().String())
-			if !relayed(c) {
+			switch {
+			case relayed(c):
+			case !h.wasPunched(c):
 				n.Path = "direct"
+			case n.Path == "relayed":
+				n.Path = "punched"
 			}
 			if at := c.Stat().Opened; n.Since.IsZero() || at.Before(n.Since) {
 				n.Since = at
@@ -52,6 +57,12 @@ func (h *Host) Peers() []Peer {
 	}
 	slices.SortFunc(out, func(a, b Peer) int { return a.Since.Compare(b.Since) })
 	return out
+}
+
+func (h *Host) wasPunched(c network.Conn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.punched[c]
 }
 
 func relayed(c network.Conn) bool {
@@ -85,7 +96,8 @@ func (h *Host) Connect(ctx context.Context, addr string) (crowd.NodeID, error) {
 	return id, h.connect(ctx, *info)
 }
 
-// ConnectID dials a node, under those multiaddrs (with or without /p2p/) and the ones already known, unless it is connected.
+// ConnectID dials a node, under those multiaddrs (with or without /p2p/) and the ones already known, unless it is connected
+// and has answered within the last second or, if one of addrs is new, does so now; a connection without an answer is closed.
 func (h *Host) ConnectID(ctx context.Context, id crowd.NodeID, addrs []string) error {
 	p, err := PeerIDOf(id)
 	if err != nil {
@@ -110,7 +122,9 @@ func (h *Host) connect(ctx context.Context, info peer.AddrInfo) error {
 	if info.ID == h.host.ID() {
 		return fmt.Errorf("connect to %s: that is this node", info.ID)
 	}
-	if h.host.Network().Connectedness(info.ID) == network.Connected {
+	known := h.host.Peerstore().Addrs(info.ID)
+	moved := slices.ContainsFunc(info.Addrs, func(a multiaddr.Multiaddr) bool { return !slices.ContainsFunc(known, a.Equal) })
+	if h.host.Network().Connectedness(info.ID) == network.Connected && h.alive(ctx, info.ID, moved) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -128,10 +142,11 @@ func (h *Host) connect(ctx context.Context, info peer.AddrInfo) error {
 // notifications tell Run of comings and goings.
 type notifications struct{ h *Host }
 
-func (n notifications) Connected(network.Network, network.Conn) { poke(n.h.news) }
-func (n notifications) Disconnected(_ network.Network, c network.Conn) {
-	poke(n.h.offline[c.RemotePeer()]) // nil for all but seeds: no one hears
+func (n notifications) Connected(_ network.Network, c network.Conn) {
+	poke(n.h.news)
+	n.h.arrived(c.RemotePeer())
 }
+func (n notifications) Disconnected(_ network.Network, c network.Conn)   { n.h.left(c) }
 func (n notifications) Listen(network.Network, multiaddr.Multiaddr)      {}
 func (n notifications) ListenClose(network.Network, multiaddr.Multiaddr) {}
 
@@ -148,8 +163,72 @@ const (
 	maxRedial = time.Minute
 )
 
+// AddSeed adds a multiaddr with /p2p/ to the seeds: while Run runs it is kept connected, and it may be asked to relay.
+// A seed that is there already gets a further address, which is tried at once.
+func (h *Host) AddSeed(addr string) error {
+	info, err := peer.AddrInfoFromString(addr)
+	if err != nil {
+		return fmt.Errorf("seed %q: %w", addr, err)
+	}
+	if info.ID == h.host.ID() {
+		return fmt.Errorf("seed %q: that is this node", addr)
+	}
+	h.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.PermanentAddrTTL)
+	if h.plant(*info) {
+		poke(h.planted)
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.handlers.Go(func() {
+			if err := h.connect(h.ctx, *info); err != nil {
+				h.cfg.Log.Debug("further address of a seed", "err", err)
+			}
+		})
+	}
+	return nil
+}
+
+// plant reports whether the seed is new.
+func (h *Host) plant(seed peer.AddrInfo) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if i := slices.IndexFunc(h.seeds, func(s peer.AddrInfo) bool { return s.ID == seed.ID }); i >= 0 {
+		s := &h.seeds[i]
+		for _, a := range seed.Addrs {
+			if !slices.ContainsFunc(s.Addrs, a.Equal) {
+				s.Addrs = append(slices.Clip(s.Addrs), a)
+			}
+		}
+		return false
+	}
+	h.seeds = append(h.seeds, seed)
+	h.offline[seed.ID] = make(chan struct{}, 1) // capacity 1: it was lost since last looked at
+	return true
+}
+
+// tend keeps all seeds, those added later too.
+func (h *Host) tend(ctx context.Context) {
+	var keepers sync.WaitGroup
+	defer keepers.Wait()
+	for kept := 0; ; {
+		h.mu.Lock()
+		for ; kept < len(h.seeds); kept++ {
+			s, lost := h.seeds[kept], h.offline[h.seeds[kept].ID]
+			keepers.Go(func() { h.keep(ctx, s, lost) })
+		}
+		h.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.planted:
+		}
+	}
+}
+
 // keep holds a connection to a seed: it dials when there is none, waiting longer after each failure.
-func (h *Host) keep(ctx context.Context, seed peer.AddrInfo) {
+func (h *Host) keep(ctx context.Context, seed peer.AddrInfo, lost <-chan struct{}) {
 	h.host.ConnManager().Protect(seed.ID, "seed")
 	h.host.Peerstore().AddAddrs(seed.ID, seed.Addrs, peerstore.PermanentAddrTTL)
 	wait := minRedial
@@ -159,7 +238,7 @@ func (h *Host) keep(ctx context.Context, seed peer.AddrInfo) {
 			wait = minRedial
 			select {
 			case <-ctx.Done():
-			case <-h.offline[seed.ID]: // perhaps of an earlier connection: connect looks
+			case <-lost: // perhaps of an earlier connection: connect looks
 			}
 			continue
 		}
@@ -175,7 +254,7 @@ func (h *Host) keep(ctx context.Context, seed peer.AddrInfo) {
 // findOnLAN connects to nodes that announce themselves by multicast DNS.
 func (h *Host) findOnLAN(ctx context.Context) {
 	found := make(chan peer.AddrInfo, 16) // more at a time are dropped: they announce themselves again
-	s := mdns.NewMdnsService(h.host, "_crowd-p2p._udp", notifee(found))
+	s := mdns.NewMdnsService(h.host, serviceName(h.cfg.LANTag), notifee(found))
 	if err := s.Start(); err != nil {
 		h.cfg.Log.Warn("no discovery on the LAN", "err", err)
 		return
@@ -186,14 +265,32 @@ func (h *Host) findOnLAN(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case info := <-found:
-			if info.ID == h.host.ID() {
+			id, err := NodeIDOf(info.ID)
+			if err != nil || info.ID == h.host.ID() {
 				continue
+			}
+			if h.cfg.Found != nil {
+				var addrs []string
+				for _, a := range info.Addrs {
+					addrs = append(addrs, a.String())
+				}
+				h.cfg.Found(id, addrs)
 			}
 			if err := h.connect(ctx, info); err != nil {
 				h.cfg.Log.Debug("found on the LAN", "err", err)
 			}
 		}
 	}
+}
+
+// serviceName is what nodes of one tag announce. A tag may be anything, and the name at
+// most 15 characters (RFC 6763, section 7.2), so it is hashed.
+func serviceName(tag string) string {
+	if tag == "" {
+		return "_crowd-p2p._udp"
+	}
+	sum := sha256.Sum256([]byte(tag))
+	return fmt.Sprintf("_crowd-%x._udp", sum[:4])
 }
 
 type notifee chan<- peer.AddrInfo
@@ -207,7 +304,7 @@ func (n notifee) HandlePeerFound(info peer.AddrInfo) {
 
 const pingEvery = 15 * time.Second
 
-// measure pings new peers at once and all others now and then.
+// measure asks new peers at once and all others now and then for a sign of life.
 func (h *Host) measure(ctx context.Context) {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
@@ -224,12 +321,7 @@ func (h *Host) measure(ctx context.Context) {
 		g.SetLimit(16)
 		for _, p := range h.host.Network().Peers() {
 			if all || h.host.Peerstore().LatencyEWMA(p) == 0 {
-				g.Go(func() error {
-					ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-					defer cancel()
-					<-ping.Ping(network.WithAllowLimitedConn(ctx, "ping"), h.host, p) // keeps the time in the peerstore
-					return nil
-				})
+				g.Go(func() error { h.ask(ctx, p); return nil })
 			}
 		}
 		g.Wait()

@@ -8,9 +8,11 @@ import (
 	"io"
 	"math"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/crowdcompute/crowd"
@@ -71,7 +73,8 @@ func (h *Host) handle(s network.Stream, f func(context.Context, crowd.NodeID, St
 }
 
 // Open opens a stream to a node, connecting to it if an address is known. It may be a
-// relayed one, which carries little. ctx bounds the opening, not the stream.
+// relayed one, which carries little. ctx bounds the opening, not the stream. When the peer has died the stream's
+// reads and writes fail, most often within two or three seconds.
 func (h *Host) Open(ctx context.Context, to crowd.NodeID, proto string) (Stream, error) {
 	s, err := h.open(ctx, to, proto)
 	if err != nil {
@@ -80,18 +83,30 @@ func (h *Host) Open(ctx context.Context, to crowd.NodeID, proto string) (Stream,
 	return s, nil
 }
 
-func (h *Host) open(ctx context.Context, to crowd.NodeID, proto string) (network.Stream, error) {
+func (h *Host) open(ctx context.Context, to crowd.NodeID, proto string) (*watched, error) {
 	p, err := PeerIDOf(to)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(network.WithAllowLimitedConn(ctx, proto), dialTimeout)
 	defer cancel()
-	s, err := h.host.NewStream(ctx, p, protocol.ID(proto))
+	h.settled(ctx, p)
+	before := h.host.Network().ConnsToPeer(p)
+	s, err := h.newStream(ctx, p, proto)
+	if err != nil && len(before) > 0 && !slices.ContainsFunc(before, func(c network.Conn) bool { return !c.IsClosed() }) {
+		s, err = h.newStream(ctx, p, proto) // the connection turned out to be dead: dial
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s to %s: %w", proto, to.Short(), err)
 	}
-	return s, nil
+	return h.watched(s), nil
+}
+
+func (h *Host) newStream(ctx context.Context, p peer.ID, proto string) (network.Stream, error) {
+	w := h.watch(p)
+	w.begin()
+	defer w.end()
+	return h.host.NewStream(ctx, p, protocol.ID(proto))
 }
 
 // ErrMessageTooBig is ReadMessage's answer to a message longer than allowed.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,7 +46,9 @@ func (e *ether) port(addr netip.AddrPort) *pipe {
 func (p *pipe) Datagrams() <-chan p2p.Datagram { return p.queue }
 
 func (p *pipe) SendDatagram(to netip.AddrPort, b []byte) error {
+	p.ether.mu.Lock()
 	g := p2p.Datagram{From: p.addr, Data: bytes.Clone(b)}
+	p.ether.mu.Unlock()
 	time.AfterFunc(10*time.Millisecond, func() { p.ether.deliver(to, g) })
 	return nil
 }
@@ -386,4 +389,83 @@ func TestClockOff(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRelayed: a node behind a NAT, with a relay, finds others and is no entry of anybody's table.
+func TestRelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		fleet := e.fleet(t, 6, nil)
+		hidden := e.start(t, 50, func(c *Config) {
+			c.Self = func([]netip.AddrPort) Self { return Self{Relay: fleet[2].key.ID().Key()} }
+		}, fleet[0].seed())
+		hidden.awaitReady(t, 50)
+		if r := hidden.Record(); r.Relay != fleet[2].id.Key() || len(r.Endpoints) != 0 {
+			t.Errorf("its record: %+v", r)
+		}
+		if _, err := hidden.Confirm(within(t, time.Minute), fleet[4].id); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Minute)
+		for i, m := range fleet {
+			for _, p := range m.Peers() {
+				if p.ID == hidden.id {
+					t.Errorf("node %d has it as a peer", i)
+				}
+			}
+		}
+		stopAll(append(fleet, hidden))
+	})
+}
+
+// TestNobodyThere: seeds that do not answer are said once, and tried on until one does.
+func TestNobodyThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		m := e.start(t, 1, nil, Seed{testKey(t, 2).ID(), testAddr(2)})
+		time.Sleep(10 * time.Minute)
+		if n := strings.Count(m.log.String(), "no peer has answered yet"); n != 1 {
+			t.Errorf("said %d times", n)
+		}
+		select {
+		case <-m.Ready():
+			t.Error("ready, alone")
+		default:
+		}
+		seed := e.start(t, 2, nil)
+		m.awaitReady(t, 1)
+		stopAll([]*member{m, seed})
+	})
+}
+
+// TestMoved: when the node's address changes, so does its record, by itself, and others learn of it.
+func TestMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		fleet := e.fleet(t, 6, nil)
+		var moved atomic.Bool
+		there := testAddr(77)
+		m := e.start(t, 50, func(c *Config) {
+			before := c.Self
+			c.Self = func(seen []netip.AddrPort) Self {
+				if moved.Load() {
+					return Self{Endpoints: []overlay.Endpoint{{Addr: there.Addr(), UDP: there.Port()}}}
+				}
+				return before(seen)
+			}
+		}, fleet[0].seed())
+		m.awaitReady(t, 50)
+		e.mu.Lock() // the same queue, under another address
+		pipe := e.ports[m.addr]
+		delete(e.ports, m.addr)
+		pipe.addr, e.ports[there] = there, pipe
+		e.mu.Unlock()
+		moved.Store(true)
+		time.Sleep(10 * time.Minute)
+		r, err := fleet[3].Confirm(within(t, time.Minute), m.id)
+		if err != nil || r.Endpoints[0].Addr != there.Addr() {
+			t.Errorf("got %+v, %v", r, err)
+		}
+		stopAll(append(fleet, m))
+	})
 }

@@ -66,6 +66,9 @@ func onLoopback(t *testing.T, n int, port Port, addr netip.AddrPort, seeds ...Se
 		c.Self = func([]netip.AddrPort) Self {
 			return Self{Endpoints: []overlay.Endpoint{{Addr: addr.Addr(), UDP: addr.Port()}}}
 		}
+		if h, ok := port.(*p2p.Host); ok {
+			c.Self = SelfOf(h, true, nil)
+		}
 	}, seeds...)
 	m.addr = addr
 	m.run(t)

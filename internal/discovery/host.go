@@ -1,0 +1,84 @@
+package discovery
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/overlay"
+	"github.com/crowdcompute/crowd/internal/p2p"
+)
+
+// SelfOf is a Config.Self that reads where this node can be reached off its host. With private, which is that of
+// overlay.Config, addresses of this machine and its LAN count too. relay names the node through which a host
+// that is behind a NAT can be reached, zero: none; nil: there never is one.
+func SelfOf(h *p2p.Host, private bool, relay func() crowd.Key) func(observed []netip.AddrPort) Self {
+	return func(observed []netip.AddrPort) Self {
+		reach, _ := h.Reachability()
+		if reach == p2p.Private && !private {
+			var s Self
+			if relay != nil {
+				s.Relay = relay()
+			}
+			return s
+		}
+		return Self{Endpoints: endpoints(h.Addrs(), append(h.ExternalUDP(), observed...), private)}
+	}
+}
+
+// endpoints are those of a host's multiaddrs and of where others see it, public addresses first, those of this machine
+// only where there is nothing else.
+func endpoints(addrs []string, seen []netip.AddrPort, private bool) []overlay.Endpoint {
+	var out []overlay.Endpoint
+	at := func(a netip.Addr) *overlay.Endpoint {
+		for i := range out {
+			if out[i].Addr == a {
+				return &out[i]
+			}
+		}
+		out = append(out, overlay.Endpoint{Addr: a})
+		return &out[len(out)-1]
+	}
+	for _, s := range addrs {
+		f := strings.Split(s, "/") // "", ip4, address, udp, port, ...
+		if len(f) < 5 || f[1] != "ip4" && f[1] != "ip6" || slices.Contains(f, "p2p-circuit") {
+			continue
+		}
+		a, err := netip.ParseAddr(f[2])
+		port, bad := strconv.ParseUint(f[4], 10, 16)
+		if err != nil || bad != nil {
+			continue
+		}
+		switch {
+		case f[3] == "tcp" && (len(f) == 5 || f[5] == "p2p"):
+			at(a).TCP = uint16(port)
+		case f[3] == "udp" && len(f) > 5 && f[5] == "quic-v1":
+			at(a).UDP = uint16(port)
+		}
+	}
+	for _, s := range seen {
+		if e := at(s.Addr().Unmap()); e.UDP == 0 {
+			e.UDP = s.Port()
+		}
+	}
+	rank := func(e overlay.Endpoint) int {
+		switch {
+		case e.Addr.IsLoopback():
+			return 2
+		case e.Addr.IsPrivate():
+			return 1
+		}
+		return 0
+	}
+	out = slices.DeleteFunc(out, func(e overlay.Endpoint) bool {
+		return e.UDP == 0 || !e.Addr.IsGlobalUnicast() && !e.Addr.IsLoopback() || rank(e) > 0 && !private
+	})
+	slices.SortStableFunc(out, func(a, b overlay.Endpoint) int { return cmp.Compare(rank(a), rank(b)) })
+	if i := slices.IndexFunc(out, func(e overlay.Endpoint) bool { return e.Addr.IsLoopback() }); i > 0 {
+		out = out[:i]
+	}
+	return out[:min(len(out), overlay.MaxEndpoints)]
+}

@@ -350,6 +350,10 @@ func TestRestart(t *testing.T) {
 			}
 		})
 		defer stopAll(fleet)
+		time.Sleep(2 * time.Minute) // it is written now and then: a node may be killed
+		if d, err := openDatabase(folder, testNetwork, overlay.At(time.Now()), testRand()); err != nil || len(d.order) < 5 {
+			t.Errorf("while it runs: %d remembered, %v", len(d.order), err)
+		}
 		fleet[5].stop()
 		time.Sleep(time.Hour)
 		again := e.make(t, 5, func(c *Config) { c.Folder = folder })

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -27,6 +28,31 @@ func SelfOf(h *p2p.Host, private bool, relay func() crowd.Key) func(observed []n
 		}
 		return Self{Endpoints: endpoints(h.Addrs(), append(h.ExternalUDP(), observed...), private)}
 	}
+}
+
+// Addrs are the multiaddrs under which the node of r is dialled, best first, as p2p.Host.ConnectID wants them.
+func Addrs(r *overlay.Record) []string {
+	var out []string
+	for _, e := range r.Endpoints {
+		family := "/ip6/"
+		if e.Addr.Is4() {
+			family = "/ip4/"
+		}
+		out = append(out, fmt.Sprintf("%s%s/udp/%d/quic-v1", family, e.Addr, e.UDP))
+		if e.TCP != 0 {
+			out = append(out, fmt.Sprintf("%s%s/tcp/%d", family, e.Addr, e.TCP))
+		}
+	}
+	return out
+}
+
+// UDPOf is the UDP address in a multiaddr of QUIC, with or without /p2p/ behind: what Seed and AddPeer take. ok is false
+// for others, for names, and for what goes through a relay.
+func UDPOf(multiaddr string) (addr netip.AddrPort, ok bool) {
+	for _, e := range endpoints([]string{multiaddr}, nil, true) {
+		return netip.AddrPortFrom(e.Addr, e.UDP), true
+	}
+	return netip.AddrPort{}, false
 }
 
 // endpoints are those of a host's multiaddrs and of where others see it, public addresses first, those of this machine

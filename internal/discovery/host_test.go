@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+
+	"github.com/crowdcompute/crowd/internal/overlay"
 )
 
 func TestEndpoints(t *testing.T) {
@@ -32,6 +34,29 @@ func TestEndpoints(t *testing.T) {
 		}
 		if got := fmt.Sprint(endpoints(c.addrs, seen, c.private)); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestAddrs(t *testing.T) {
+	r := &overlay.Record{Endpoints: []overlay.Endpoint{
+		{Addr: netip.MustParseAddr("20.1.1.1"), UDP: 4001, TCP: 4002}, {Addr: netip.MustParseAddr("2600::1"), UDP: 4001},
+	}}
+	want := "[/ip4/20.1.1.1/udp/4001/quic-v1 /ip4/20.1.1.1/tcp/4002 /ip6/2600::1/udp/4001/quic-v1]"
+	if got := fmt.Sprint(Addrs(r)); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	for s, want := range map[string]string{
+		"/ip4/127.0.0.1/udp/4001/quic-v1/p2p/X":                   "127.0.0.1:4001",
+		"/ip6/2600::1/udp/4001/quic-v1":                           "[2600::1]:4001",
+		"/ip4/127.0.0.1/tcp/4001/p2p/X":                           "",
+		"/ip4/127.0.0.1/udp/4001/quic-v1/p2p/R/p2p-circuit/p2p/X": "",
+		"/dns4/example.org/udp/4001/quic-v1":                      "",
+		"nonsense":                                                "",
+	} {
+		got, ok := UDPOf(s)
+		if ok != (want != "") || ok && got.String() != want {
+			t.Errorf("%s: got %s, %v, want %q", s, got, ok, want)
 		}
 	}
 }

@@ -211,3 +211,27 @@ func TestTooManyLookups(t *testing.T) {
 		}
 	})
 }
+
+// TestClockSetBack: when the system's clock goes back, as by NTP, the machine, whose time cannot, starts anew.
+func TestClockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var boots atomic.Int32
+		m := newEther().start(t, 1, func(c *Config) {
+			c.machine = func(*overlay.Record, *rand.Rand) machine { boots.Add(1); return puppet{make(chan []overlay.Effect)} }
+		})
+		defer m.stop()
+		if err := m.call(t.Context(), func() { m.clock.last = m.clock.last.Add(time.Hour) }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if boots.Load() != 2 || strings.Count(m.log.String(), "set back") != 1 {
+			t.Errorf("%d machines, want 2: %s", boots.Load(), m.log)
+		}
+		if err := m.Announce(t.Context(), "gpu"); err != nil {
+			t.Fatal(err)
+		}
+		if off := time.Until(time.UnixMilli(int64(m.Record().Seq))); off.Abs() > time.Minute {
+			t.Errorf("the record is dated %v from now", off)
+		}
+	})
+}

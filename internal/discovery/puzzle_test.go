@@ -235,3 +235,40 @@ func TestClockSetBack(t *testing.T) {
 		}
 	})
 }
+
+// lured is a machine whose lookups end at liars, with the same ads for every topic.
+type lured struct{ ads []*overlay.Record }
+
+func (l lured) Step(_ overlay.Time, ev overlay.Event) []overlay.Effect {
+	ask, ok := ev.(overlay.Lookup)
+	if !ok {
+		return nil
+	}
+	return []overlay.Effect{overlay.Found{ID: ask.ID, Record: l.ads[0], Ad: true}, overlay.Done{ID: ask.ID, Ads: l.ads}}
+}
+
+func (lured) Deadline() overlay.Time { return 0 }
+
+// TestAdsOfOthers: whoever keeps ads can hand out any record, but a record's own node says which tags it has.
+func TestAdsOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ads []*overlay.Record
+		for i, tags := range [][]string{{"docker"}, {"docker", "gpu"}, nil, {"docker", "gpu"}, {"gpu"}} {
+			r := someRecord(i%4, address(i)) // the last is a later record of the first
+			r.Tags = tags
+			ads = append(ads, r)
+		}
+		m := newEther().start(t, 1, func(c *Config) {
+			c.machine = func(*overlay.Record, *rand.Rand) machine { return lured{ads} }
+		})
+		defer m.stop()
+		for want, n := range map[int]int{0: 3, 1: 1, 2: 2} {
+			if got, err := m.FindTag(t.Context(), "gpu", want); err != nil || len(got) != n {
+				t.Errorf("want %d: got %d, %v, want %d", want, len(got), err, n)
+			}
+		}
+		if _, err := m.FindTag(t.Context(), "No Tag", 1); err == nil {
+			t.Error("no error for what is no tag")
+		}
+	})
+}

@@ -283,3 +283,46 @@ func TestLookup_DropsAdsThatDoNotNameTheTopic(t *testing.T) {
 		t.Error("an ad of another tag was believed")
 	}
 }
+
+// Whatever else the wait would be, a ticket opens for its own ID, address, port and topic alone, here alone.
+func TestTicket_OpensForNobodyElse(t *testing.T) {
+	w := settledWorld(t, 27, 20, Config{Secret: [32]byte{1}})
+	m := w.nodes[0].Node
+	m.now = w.now
+	ev := Received{From: w.nodes[1].rec.ID, Addr: w.nodes[1].addr}
+	reg := Register{Topic: Topic("gpu")}
+	reg.Ticket = m.makeTicket(reg.Topic, ev, w.now, 0)
+	if first, ok := m.openTicket(&reg, ev); !ok || first != w.now {
+		t.Fatal("an honest ticket does not open")
+	}
+	id, addr, port, topic := ev, ev, ev, reg
+	id.From = w.nodes[2].rec.ID
+	addr.Addr = netip.AddrPortFrom(w.nodes[2].addr.Addr(), ev.Addr.Port())
+	port.Addr = netip.AddrPortFrom(ev.Addr.Addr(), ev.Addr.Port()+1)
+	topic.Topic = Topic("disk")
+	for name, other := range map[string]Received{"ID": id, "address": addr, "port": port} {
+		if _, ok := m.openTicket(&reg, other); ok {
+			t.Errorf("opens for another %s", name)
+		}
+	}
+	if _, ok := m.openTicket(&topic, ev); ok {
+		t.Error("opens for another topic")
+	}
+	m.secret[5]++
+	if _, ok := m.openTicket(&reg, ev); ok {
+		t.Error("opens under another secret")
+	}
+}
+
+func TestProof_AgesOutsideTheTableToo(t *testing.T) {
+	w := settledWorld(t, 28, 5, Config{})
+	m, id := w.nodes[0].Node, w.nodes[1].rec.ID
+	m.now = w.now
+	m.prove(&id, w.nodes[1].addr)
+	if !m.isProven(&id, w.nodes[1].addr) || m.isProven(&id, w.nodes[2].addr) {
+		t.Error("proven where it is not, or not where it is")
+	}
+	if m.now = w.now.Add(13 * time.Hour); m.isProven(&id, w.nodes[1].addr) {
+		t.Error("proven after 13 hours")
+	}
+}

@@ -104,7 +104,7 @@ func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 		l.Paths, l.fair = min(l.Paths, 2), n.cfg.Fair/4
 	}
 	if why == forTable {
-		l.width = max(n.cfg.Width/2, 1)
+		l.Paths, l.width = 1, max(n.cfg.Width/2, 1)
 	}
 	l.paths = make([]path, l.Paths)
 	near := n.nearest(n.book.near[:0], &ev.Target, max(n.cfg.BucketSize, 4*l.Paths), func(e *entry) bool { return e.state&fails < 2 })

@@ -15,7 +15,9 @@ func TestBatch(t *testing.T) {
 	all := map[string]map[uint64]executortest.Seen{}
 	for _, engine := range Engines() {
 		t.Run(engine, func(t *testing.T) {
-			all[engine] = executortest.RunBatch(t, func(t *testing.T) executortest.Batcher { return newTest(t, engine) })
+			x := newTest(t, engine)
+			all[engine] = executortest.RunBatch(t, func(*testing.T) executortest.Batcher { return x })
+			t.Run("snapshots", func(t *testing.T) { snapshots(t, x) })
 		})
 	}
 	for _, engine := range Engines()[1:] {
@@ -66,5 +68,39 @@ func TestCheck_BelievesOnlyWhatCouldBe(t *testing.T) {
 				t.Errorf("got %d results, %v, want %d", len(got), err, c.want)
 			}
 		})
+	}
+}
+
+// snapshots: only where nothing else could have changed is a reactor restored. That the results are the
+// same either way is the suite's.
+func snapshots(t *testing.T, x *Executor) {
+	for _, c := range []struct {
+		guest, early string
+		warm         bool
+	}{
+		{"reactor.go", "", true},
+		{"reactor.c", "", true},
+		{"reactor.c", "stdin", false},
+		{"reactor.c", "size", false},
+		{"reactor.c", "write", false},
+		{"reactor.c", "close", false},
+		{"reactor.c", "file", false},
+		{"reactor.c", "trap", false},
+		{"item.c", "", false},
+	} {
+		s := executortest.Case{Guest: c.guest, Env: []string{"EARLY=" + c.early}, Limits: crowd.Limits{Gas: 1 << 40, Memory: 64 << 20}}.BatchSpec(t)
+		var items []executor.Item
+		for i := range uint64(20) {
+			items = append(items, executor.Item{Index: i, Stdin: []byte("u")})
+		}
+		warm := 0
+		for _, r := range executortest.Batch(t, x, s, items) {
+			if r.Warm {
+				warm++
+			}
+		}
+		if c.warm && warm < len(items)-x.config.Workers || !c.warm && warm > 0 {
+			t.Errorf("%s %s: got %d of %d items restored, want all but each worker's first: %v", c.guest, c.early, warm, len(items), c.warm)
+		}
 	}
 }

@@ -71,8 +71,7 @@ func BenchmarkSpare(b *testing.B) {
 // benchmarkBatch measures items of a batch, from the call to the last result.
 func benchmarkBatch(b *testing.B, engine, guest, stdin string) {
 	x := newTest(b, engine)
-	s := executortest.Case{Guest: guest}.Spec(b)
-	s.Output = ""
+	s := executortest.Case{Guest: guest, Limits: crowd.Limits{Gas: 1 << 40, Memory: 64 << 20}}.BatchSpec(b)
 	batch := func(n int) {
 		r, err := x.RunBatch(context.Background(), s, func(yield func(executor.Item) bool) {
 			for i := range n {
@@ -99,7 +98,8 @@ func benchmarkBatch(b *testing.B, engine, guest, stdin string) {
 
 func BenchmarkBatch(b *testing.B) {
 	for _, g := range []struct{ name, guest, stdin string }{
-		{"trivialC", "true.c", ""}, {"itemC", "item.c", "u"}, {"Go", "gohello.go", ""},
+		{"trivialC", "true.c", ""}, {"itemC", "item.c", "u"}, {"reactorC", "reactor.c", "u"},
+		{"Go", "gohello.go", ""}, {"reactorGo", "reactor.go", "word1\n"},
 	} {
 		for _, engine := range Engines() {
 			b.Run(g.name+"/"+engine, func(b *testing.B) { benchmarkBatch(b, engine, g.guest, g.stdin) })

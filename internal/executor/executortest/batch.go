@@ -184,7 +184,7 @@ func everyOrder(t *testing.T, x Batcher, want map[uint64]Seen) {
 // reactors: what a reactor does before its item may be done once for all items, and nobody can tell, whatever
 // it did.
 func reactors(t *testing.T, x Batcher) {
-	for _, early := range []string{"", "stdin", "size", "write", "close", "file", "exit", "trap", "loop"} {
+	for _, early := range []string{"", "stdin", "size", "write", "poll", "close", "flags", "file", "exit", "trap", "loop"} {
 		t.Run("c "+early, func(t *testing.T) {
 			s := Case{Guest: "reactor.c", Limits: crowd.Limits{Gas: 5_000_000}}.BatchSpec(t)
 			if early != "" {

@@ -80,8 +80,10 @@ func snapshots(t *testing.T, x *Executor) {
 	}{
 		{"reactor.go", "", true},
 		{"reactor.c", "", true},
+		{"reactor.c", "flags", true},
 		{"reactor.c", "stdin", false},
 		{"reactor.c", "size", false},
+		{"reactor.c", "poll", false},
 		{"reactor.c", "write", false},
 		{"reactor.c", "close", false},
 		{"reactor.c", "file", false},

@@ -5,6 +5,7 @@ package wasm
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor"
@@ -68,7 +69,8 @@ func BenchmarkSpare(b *testing.B) {
 	}
 }
 
-// benchmarkBatch measures items of a batch, from the call to the last result.
+// benchmarkBatch measures items of a batch, from the call to the last result, on all workers; and how
+// many times faster that is than one run after the other, with a warm worker.
 func benchmarkBatch(b *testing.B, engine, guest, stdin string) {
 	x := newTest(b, engine)
 	s := executortest.Case{Guest: guest, Limits: crowd.Limits{Gas: 1 << 40, Memory: 64 << 20}}.BatchSpec(b)
@@ -90,10 +92,18 @@ func benchmarkBatch(b *testing.B, engine, guest, stdin string) {
 		}
 	}
 	batch(10)
+	alone := s
+	const runs = 20
+	began := time.Now()
+	for range runs {
+		executortest.Alone(b, x, alone, executor.Item{Stdin: []byte(stdin)})
+	}
+	single := time.Since(began) / runs
 	b.ReportAllocs()
 	b.ResetTimer()
 	batch(b.N)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
+	b.ReportMetric(single.Seconds()*float64(b.N)/b.Elapsed().Seconds(), "x-single-runs")
 }
 
 func BenchmarkBatch(b *testing.B) {

@@ -6,8 +6,18 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <wasi/api.h>
 
 int getentropy(void *, size_t);
+
+// A mutable global of WebAssembly, which lies in no memory.
+__asm__(".globaltype counter, i32\ncounter:\n");
+
+static int count(void) {
+	int n;
+	__asm__ volatile("global.get counter\ni32.const 1\ni32.add\nglobal.set counter\nglobal.get counter\nlocal.set %0" : "=r"(n));
+	return n;
+}
 
 static uint32_t table[1 << 14];
 static char seen[100];
@@ -15,11 +25,13 @@ static unsigned char early[8];
 static int runs;
 static char *heap;
 static volatile int sink;
+static char *volatile big;
 
 __attribute__((constructor)) static void start(void) {
 	struct timespec now;
 	uint32_t x = 1;
 	for (int i = 0; i < 1 << 14; i++) table[i] = x = x * 1664525 + 1013904223;
+	for (int i = 0; i < 5; i++) count();
 	heap = calloc(1, 200000); // grows the memory
 	getentropy(early, sizeof early);
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -29,6 +41,13 @@ __attribute__((constructor)) static void start(void) {
 	if (!strcmp(how, "size")) snprintf(seen, sizeof seen, "%ld", (long)lseek(0, 0, SEEK_END));
 	if (!strcmp(how, "write")) write(1, "early\n", 6);
 	if (!strcmp(how, "close")) close(2);
+	if (!strcmp(how, "poll")) { // tells how many bytes there are to read
+		__wasi_subscription_t s = {.u.tag = __WASI_EVENTTYPE_FD_READ};
+		__wasi_event_t e;
+		__wasi_size_t n;
+		if (!__wasi_poll_oneoff(&s, &e, 1, &n)) snprintf(seen, sizeof seen, "%d", (int)e.fd_readwrite.nbytes);
+	}
+	if (!strcmp(how, "flags")) fcntl(0, F_SETFL, O_NONBLOCK);
 	if (!strcmp(how, "file")) close(open("/tmp/early", O_CREAT | O_WRONLY, 0644));
 	if (!strcmp(how, "exit")) exit(9);
 	if (!strcmp(how, "trap")) __builtin_trap();
@@ -47,7 +66,7 @@ __attribute__((export_name("crowd_item"))) void crowd_item(void) {
 	uint32_t sum = 0;
 	for (int i = 0; i < 1 << 14; i++) sum += table[i]++;
 	for (int i = 0; i < 200000; i += 499) sum += heap[i]++;
-	printf("run %d, %d, early ", ++runs, access("/tmp/early", F_OK));
+	printf("run %d, %d, %d pages, flags %d, %d, early ", ++runs, count(), (int)__builtin_wasm_memory_size(0), fcntl(0, F_GETFL), access("/tmp/early", F_OK));
 	show(early);
 	printf(" own ");
 	show(own);
@@ -58,7 +77,7 @@ __attribute__((export_name("crowd_item"))) void crowd_item(void) {
 	case 'x': _Exit(5);
 	case 't': __builtin_trap();
 	case 'l': for (;;) sink++;
-	case 'g': memset(malloc(1 << 19), 0x77, 1 << 19); break; // the memory grows
+	case 'g': memset(big = malloc(1 << 19), 0x77, 1 << 19); break; // the memory grows
 	case 'o': close(open("/out/trace", O_CREAT | O_WRONLY, 0644)); break;
 	case 'c': close(0); break;
 	}

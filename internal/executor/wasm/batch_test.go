@@ -3,6 +3,9 @@
 package wasm
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/crowdcompute/crowd"
@@ -71,7 +74,7 @@ func TestCheck_BelievesOnlyWhatCouldBe(t *testing.T) {
 	}
 }
 
-// snapshots: only where nothing else could have changed is a reactor restored. That the results are the
+// snapshots: only where nothing else could have changed is a module restored. That the results are the
 // same either way is the suite's.
 func snapshots(t *testing.T, x *Executor) {
 	for _, c := range []struct {
@@ -88,7 +91,7 @@ func snapshots(t *testing.T, x *Executor) {
 		{"reactor.c", "close", false},
 		{"reactor.c", "file", false},
 		{"reactor.c", "trap", false},
-		{"item.c", "", false},
+		{"true.c", "", true},
 	} {
 		s := executortest.Case{Guest: c.guest, Env: []string{"EARLY=" + c.early}, Limits: crowd.Limits{Gas: 1 << 40, Memory: 64 << 20}}.BatchSpec(t)
 		var items []executor.Item
@@ -103,6 +106,29 @@ func snapshots(t *testing.T, x *Executor) {
 		}
 		if c.warm && warm < len(items)-x.config.Workers || !c.warm && warm > 0 {
 			t.Errorf("%s %s: got %d of %d items restored, want all but each worker's first: %v", c.guest, c.early, warm, len(items), c.warm)
+		}
+	}
+}
+
+// What a start function of WebAssembly does in a command, nobody takes note of: there is no snapshot behind it.
+func TestSnapshot_NoneOfACommandThatHasStartedAlready(t *testing.T) {
+	body := strings.TrimSuffix(looks, "\x41\x03\x10\x03") // without the exit
+	module := guest(body)
+	code := strings.Index(module, body) - 5                 // its section's number, size, one body, the body's size, no locals
+	module = module[:code] + "\x08\x01\x04" + module[code:] // start: the same function as _start
+	for _, engine := range Engines() {
+		x := newTest(t, engine)
+		s := executortest.Case{Guest: "true.c"}.BatchSpec(t)
+		s.Program = filepath.Join(t.TempDir(), "program.wasm")
+		if err := os.WriteFile(s.Program, []byte(module), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		items := []executor.Item{{Index: 0}, {Index: 1}, {Index: 2}, {Index: 3}, {Index: 4}, {Index: 5}}
+		for i, r := range executortest.Batch(t, x, s, items) {
+			want := executortest.Alone(t, x, s, items[i])
+			if r.Status != crowd.Exited || r.Warm || len(r.Stdout) != 64 || string(r.Stdout) != want.Files["stdout"] || r.Gas != want.Gas {
+				t.Errorf("%s, item %d: got %v (%s), %x, warm: %v, want as alone %v, %x", engine, i, r.Status, r.Reason, r.Stdout, r.Warm, want.Status, want.Files["stdout"])
+			}
 		}
 	}
 }

@@ -74,7 +74,7 @@ func BenchmarkSpare(b *testing.B) {
 func benchmarkBatch(b *testing.B, engine, guest, stdin string) {
 	x := newTest(b, engine)
 	s := executortest.Case{Guest: guest, Limits: crowd.Limits{Gas: 1 << 40, Memory: 64 << 20}}.BatchSpec(b)
-	batch := func(n int) {
+	batch := func(n int) time.Duration {
 		r, err := x.RunBatch(context.Background(), s, func(yield func(executor.Item) bool) {
 			for i := range n {
 				if !yield(executor.Item{Index: uint64(i), Stdin: []byte(stdin)}) {
@@ -90,6 +90,7 @@ func benchmarkBatch(b *testing.B, engine, guest, stdin string) {
 		if err != nil || r.Items != uint64(n) {
 			b.Fatal(r, err)
 		}
+		return r.CPU
 	}
 	batch(10)
 	alone := s
@@ -101,8 +102,9 @@ func benchmarkBatch(b *testing.B, engine, guest, stdin string) {
 	single := time.Since(began) / runs
 	b.ReportAllocs()
 	b.ResetTimer()
-	batch(b.N)
+	cpu := batch(b.N)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
+	b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "worker-us/item")
 	b.ReportMetric(single.Seconds()*float64(b.N)/b.Elapsed().Seconds(), "x-single-runs")
 }
 

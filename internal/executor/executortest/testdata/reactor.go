@@ -17,10 +17,10 @@ var (
 )
 
 func init() {
-	for i := range 20000 {
+	for i := range 2000 {
 		table[fmt.Sprint("word", i)] = i
 	}
-	room = make([]byte, 4<<20) // an item that finds room need not grow the memory: it can be restored in place
+	room = make([]byte, 1<<20) // an item that finds room need not grow the memory: it can be restored in place
 	room = nil
 	runtime.GC()
 }

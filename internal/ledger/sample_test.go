@@ -161,7 +161,7 @@ func TestSample_ALyingExecutorLosesItsStake(t *testing.T) {
 	w.in(id, Court)
 	want := leafOf(r.Proof.Index, false).Hash()
 	for _, a := range w.authorities {
-		w.must(a, &Vote{Job: id, Question: WhatItem, Leaf: want})
+		w.must(a, &Vote{Job: id, Question: WhatItem, Item: r.Proof.Index, Leaf: want})
 	}
 	j := w.in(id, Failed)
 	if j.Verdict != nil {
@@ -189,7 +189,7 @@ func TestSample_AFramingVerifierLosesItsStake(t *testing.T) {
 	r := w.conflict(id, seated[1].ID(), leaves, tree)
 	w.must(seated[1], r) // it may even report itself
 	for _, a := range w.authorities {
-		w.must(a, &Vote{Job: id, Question: WhatItem, Leaf: leaves[r.Proof.Index].Hash()})
+		w.must(a, &Vote{Job: id, Question: WhatItem, Item: r.Proof.Index, Leaf: leaves[r.Proof.Index].Hash()})
 	}
 	w.in(id, Delivering)
 	if w.stake(seated[1].ID()) != 0 || w.stake(seated[0].ID()) == 0 || w.stake(seated[2].ID()) == 0 {
@@ -345,4 +345,31 @@ func TestPost_BatchesNameTheirBounds(t *testing.T) {
 	s := sampleSpec()
 	s.Plan.Verifiers = 5
 	w.refused(NoProvider, w.owner, &Post{Spec: s})
+}
+
+// A vote about one item that comes when the court is asked about the next is none about that.
+func TestVote_IsAboutOneItem(t *testing.T) {
+	w := newWorld(t, 4, 5)
+	id, seated, leaves, tree := w.opened(never, func(uint32) bool { return true }, func(uint32) bool { return true })
+	first, second := w.conflict(id, seated[1].ID(), leaves, tree), w.conflict(id, seated[2].ID(), leaves, tree)
+	if first.Proof.Index == second.Proof.Index {
+		t.Fatal("both samples begin alike: another seed is wanted")
+	}
+	vote := func(r *Report) *Vote {
+		return &Vote{Job: id, Question: WhatItem, Item: r.Proof.Index, Leaf: leaves[r.Proof.Index].Hash()}
+	}
+	w.must(seated[1], first)
+	w.refused(TooLate, w.authorities[0], vote(second))
+	for _, a := range w.authorities[:3] {
+		w.must(a, vote(first))
+	}
+	w.must(seated[2], second)
+	w.refused(TooLate, w.authorities[3], vote(first))
+	for _, a := range w.authorities[1:] {
+		w.must(a, vote(second))
+	}
+	w.in(id, Failed)
+	if w.stake(seated[0].ID()) == 0 || w.stake(seated[1].ID())+w.stake(seated[2].ID()) != 0 {
+		t.Error("the two framers alone should have lost their stake")
+	}
 }

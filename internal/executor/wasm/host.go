@@ -112,6 +112,20 @@ func (h *host) call(f *function, in instance, a []uint64) (errno, bool) {
 	return e, e != stopped
 }
 
+// note holds what a reactor asks for before its item against what a snapshot restores: memory, globals, gas,
+// the clock and the flags of descriptors. These calls change nothing else and tell nothing that another item would be told differently, but
+// for the arguments; the rest makes the run one that has no snapshot. poll_oneoff looks after itself.
+func (h *host) note(function string) {
+	switch function {
+	case "args_get", "args_sizes_get":
+		h.sawArgs = true
+	case "environ_get", "environ_sizes_get", "clock_res_get", "clock_time_get", "random_get", "sched_yield",
+		"fd_fdstat_get", "fd_fdstat_set_flags", "fd_prestat_get", "fd_prestat_dir_name", "poll_oneoff":
+	default:
+		h.touched = true
+	}
+}
+
 // pay takes gas; false means that there is none left and nothing may happen.
 func (h *host) pay(gas uint64) bool {
 	if gas > uint64(max(h.left, 0)) {

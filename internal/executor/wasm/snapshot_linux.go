@@ -15,20 +15,6 @@ import (
 	"github.com/crowdcompute/crowd/internal/executor/wasm/instrument"
 )
 
-// note holds what a reactor asks for before its item against what a snapshot restores: memory, globals, gas,
-// the clock and the flags of descriptors. These calls change nothing else and tell nothing that another item would be told differently, but
-// for the arguments; the rest makes the run one that has no snapshot. poll_oneoff looks after itself.
-func (h *host) note(function string) {
-	switch function {
-	case "args_get", "args_sizes_get":
-		h.sawArgs = true
-	case "environ_get", "environ_sizes_get", "clock_res_get", "clock_time_get", "random_get", "sched_yield",
-		"fd_fdstat_get", "fd_fdstat_set_flags", "fd_prestat_get", "fd_prestat_dir_name", "poll_oneoff":
-	default:
-		h.touched = true
-	}
-}
-
 // snapshot is a module before its item: a command before _start, a reactor between _initialize and crowd_item. What an
 // item changes after it is memory and globals, since modules in which more could change have none; its files
 // and descriptors have not been touched yet.

@@ -205,8 +205,8 @@ func within(t testing.TB, d time.Duration) context.Context {
 func TestJoinBySeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()
-		fleet := e.fleet(t, 30, func(i int, c *Config) {
-			if i%7 == 3 {
+		fleet := e.fleet(t, 24, func(i int, c *Config) {
+			if i%6 == 3 {
 				c.Tags = []string{"gpu"}
 			}
 		})
@@ -218,8 +218,8 @@ func TestJoinBySeed(t *testing.T) {
 			if err != nil || r.ID != want.id || r.Endpoints[0].Addr != want.addr.Addr() {
 				t.Errorf("node %d finds %+v, %v", i, r, err)
 			}
-			if len(m.Peers()) < 20 {
-				t.Errorf("node %d knows %d of 29", i, len(m.Peers()))
+			if len(m.Peers()) < 16 {
+				t.Errorf("node %d knows %d of 23", i, len(m.Peers()))
 			}
 		}
 		if r, err := fleet[4].Confirm(within(t, time.Minute), fleet[9].id); err != nil || r.ID != fleet[9].id {
@@ -244,8 +244,14 @@ func TestJoinBySeed(t *testing.T) {
 			t.Errorf("round trip of %v, want 20 ms", p.RTT)
 		}
 
-		time.Sleep(10 * time.Minute) // ads are registered by waiting
-		got, err := fleet[8].FindTag(within(t, time.Minute), "gpu", 0)
+		// Ads are registered by waiting, and one may be between two lives.
+		var got []*overlay.Record
+		for range 12 {
+			time.Sleep(2 * time.Minute)
+			if got, err = fleet[8].FindTag(within(t, time.Minute), "gpu", 0); err != nil || len(got) == 4 {
+				break
+			}
+		}
 		if err != nil || len(got) != 4 {
 			t.Errorf("tag: got %d, %v, want 4", len(got), err)
 		}
@@ -260,8 +266,13 @@ func TestJoinBySeed(t *testing.T) {
 		if err := fleet[1].Announce(within(t, time.Minute), "docker"); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(10 * time.Minute)
-		if got, err := fleet[20].FindTag(within(t, time.Minute), "docker", 0); err != nil || len(got) != 1 || got[0].ID != fleet[1].id {
+		for range 12 {
+			time.Sleep(2 * time.Minute)
+			if got, err = fleet[20].FindTag(within(t, time.Minute), "docker", 0); err != nil || len(got) == 1 {
+				break
+			}
+		}
+		if err != nil || len(got) != 1 || got[0].ID != fleet[1].id {
 			t.Errorf("announced later: got %d, %v, want 1", len(got), err)
 		}
 		for i, m := range fleet {
@@ -427,7 +438,7 @@ func TestNobodyThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()
 		m := e.start(t, 1, nil, Seed{testKey(t, 2).ID(), testAddr(2)})
-		time.Sleep(10 * time.Minute)
+		time.Sleep(8 * time.Minute)
 		if n := strings.Count(m.log.String(), "no peer has answered yet"); n != 1 {
 			t.Errorf("said %d times", n)
 		}
@@ -465,7 +476,7 @@ func TestMoved(t *testing.T) {
 		pipe.addr, e.ports[there] = there, pipe
 		e.mu.Unlock()
 		moved.Store(true)
-		time.Sleep(10 * time.Minute)
+		time.Sleep(8 * time.Minute)
 		r, err := fleet[3].Confirm(within(t, time.Minute), m.id)
 		if err != nil || r.Endpoints[0].Addr != there.Addr() {
 			t.Errorf("got %+v, %v", r, err)

@@ -185,20 +185,20 @@ func (n *Node) asked(ev Received, m FindNode) {
 	if !ok {
 		return
 	}
-	if !v.proven {
-		v.room -= pingBytes // kept for leave
-	}
+	kept := 0
 	want := min(int(m.Want), n.cfg.Answer)
 	records, ads := n.answer(&m, ev.From, want)
-	if !v.proven && ev.Size < packetMost-1 {
-		records, ads = records[:0], 0 // to nobody in particular: it shall ask again, padded
+	switch {
+	case !v.proven && ev.Size < packetMost-1:
+		records, ads = records[:0], 0 // to nobody in particular: it shall ask again, padded, and hear so at once
+	case !v.proven:
+		kept = pingBytes // for leave
 	}
+	v.room -= kept
 	if v.room >= nodesBytes {
 		n.tell(ev, m.Req, records, ads, &v.room)
 	}
-	if !v.proven {
-		v.room += pingBytes
-	}
+	v.room += kept
 	n.leave(ev, v)
 }
 

@@ -242,14 +242,10 @@ func (n *Node) Adopt(now Time, rec *Record) {
 	}
 }
 
-// Vouch notes that the node of rec has proven its endpoint, as whoever has us in its table has: the other half of Adopt.
-func (n *Node) Vouch(now Time, rec *Record) {
+// Vouch notes that id has proven to be at addr, as whoever has us in its table has: the other half of Adopt.
+func (n *Node) Vouch(now Time, id crowd.NodeID, addr netip.AddrPort) {
 	n.now = max(n.now, now)
-	r := n.book.hold(rec)
-	defer n.book.free(r)
-	if n.entry(&n.book.pages[r].key) == nil {
-		n.prove(&rec.ID, n.addrOf(r))
-	}
+	n.note(n.marks().mark(&id, addr))
 }
 
 // fresh is the entry of a peer that has just answered.

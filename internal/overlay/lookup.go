@@ -103,6 +103,10 @@ func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 	if why != forUser {
 		l.Paths, l.fair = min(l.Paths, 2), n.cfg.Fair/4
 	}
+	if why != forUser && n.joined {
+		// Who is new has told its neighbours itself: this only looks for what was lost.
+		l.width, l.fair = (n.cfg.Width+3)/4, n.cfg.Fair/8
+	}
 	l.paths = make([]path, l.Paths)
 	near := n.nearest(n.book.near[:0], &ev.Target, max(n.cfg.BucketSize, 4*l.Paths), func(e *entry) bool { return e.state&fails < 2 })
 	n.book.near = near
@@ -249,6 +253,9 @@ func (n *Node) send(l *lookup, i int, c *candidate, pad bool) {
 	e := n.entry(&n.book.pages[c.ref].key)
 	q := pending{req: n.rng.Uint64(), id: n.book.rec(c.ref).ID, addr: addr, ref: c.ref, why: whyPath, path: i, lookup: l, pad: pad}
 	msg := FindNode{Req: q.req, Target: l.Target, Want: uint8(min(n.cfg.Answer, 255)), Ads: l.Ads}
+	if l.purpose == forOwn || l.purpose == forTable {
+		msg.Want = (msg.Want + 1) / 2 // most of upkeep's bytes are these answers
+	}
 	if e == nil || e.state&trusts == 0 {
 		q.pad = true
 	}

@@ -133,8 +133,8 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	span(&c.PingEvery, time.Minute)
-	span(&c.RefreshEvery, 15*time.Minute)
+	span(&c.PingEvery, 2*time.Minute)
+	span(&c.RefreshEvery, 2*time.Hour)
 	span(&c.ProofFor, 12*time.Hour)
 	span(&c.AdFor, 15*time.Minute)
 	return c
@@ -221,7 +221,10 @@ func (n *Node) Step(now Time, ev Event) []Effect {
 }
 
 // Adopt puts rec into the table as if its node had just answered, and we it: for a simulated world that begins settled.
-func (n *Node) Adopt(now Time, rec *Record) {
+func (n *Node) Adopt(now Time, rec *Record) { n.AdoptOld(now, rec, 0) }
+
+// AdoptOld is Adopt of a peer that was known to live for so long.
+func (n *Node) AdoptOld(now Time, rec *Record, known time.Duration) {
 	n.now = max(n.now, now)
 	n.joined = true
 	r := n.book.hold(rec)
@@ -232,6 +235,8 @@ func (n *Node) Adopt(now Time, rec *Record) {
 	if at := n.room(r, false); at == asSibling || at == asBucket {
 		e := n.fresh(r)
 		e.state |= hasUs | trusts
+		e.since = uint16(seconds(n.now.Add(-known)) / sinceUnit)
+		e.hear(e.heard)
 		n.enter(e, at)
 		n.addTagged(rec)
 	}

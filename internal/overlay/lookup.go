@@ -253,7 +253,7 @@ func (n *Node) send(l *lookup, i int, c *candidate, pad bool) {
 	e := n.entry(&n.book.pages[c.ref].key)
 	q := pending{req: n.rng.Uint64(), id: n.book.rec(c.ref).ID, addr: addr, ref: c.ref, why: whyPath, path: i, lookup: l, pad: pad}
 	msg := FindNode{Req: q.req, Target: l.Target, Want: uint8(min(n.cfg.Answer, 255)), Ads: l.Ads}
-	if l.purpose == forOwn || l.purpose == forTable {
+	if l.purpose == forTable {
 		msg.Want = (msg.Want + 1) / 2 // most of upkeep's bytes are these answers
 	}
 	if e == nil || e.state&trusts == 0 {

@@ -134,7 +134,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	span(&c.PingEvery, 2*time.Minute)
-	span(&c.RefreshEvery, 2*time.Hour)
+	span(&c.RefreshEvery, time.Hour)
 	span(&c.ProofFor, 12*time.Hour)
 	span(&c.AdFor, 15*time.Minute)
 	return c

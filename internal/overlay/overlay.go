@@ -42,7 +42,7 @@ type Config struct {
 	Answer       int // records in an answer at most; default 16
 
 	PingEvery    time.Duration // a peer silent for so long is asked whether it lives; grows to half its known age; default 2 min
-	RefreshEvery time.Duration // of the own key, a quarter to twice of it as the neighbourhood moves; default 2 h
+	RefreshEvery time.Duration // of the own key, a quarter to twice of it as the neighbourhood moves; default 1 h
 	ProofFor     time.Duration // how long a proven endpoint counts; default 12 h
 	AdFor        time.Duration // life of an ad; default 15 min, as in DISC-NG
 	Ads          int           // ads that a node keeps for others; default 1000

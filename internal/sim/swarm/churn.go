@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"math"
 	"time"
 
 	"github.com/crowdcompute/crowd/internal/overlay"
@@ -13,20 +14,32 @@ func (w *World) begin(i uint32) {
 	w.up[i], w.sched[i], w.since[i] = true, 0, w.queue.Now()
 }
 
-// Churn lets honest nodes come and go from now on: whoever leaves makes place for somebody new, who joins through
-// nodes that are there. The adversary's stay: that is the worst case, since old peers are kept.
-func (w *World) Churn() {
-	if w.cfg.Churn.Up == 0 {
+// age plans when each honest node leaves, and says since when it is there: a world that has been going on for ever.
+func (w *World) age() {
+	c := sim.Churn{Up: w.cfg.Churn.Up, Shape: w.cfg.Churn.Shape}
+	if c.Up == 0 {
 		return
 	}
+	if c.Shape == 0 {
+		c.Shape = 0.5
+	}
+	// A life that covers a moment has hazard (left/scale)^k left; what it had before is distributed as what a life that has
+	// lasted so long has before it (Cox, Renewal theory, 1962: the two are exchangeable).
+	scale := float64(c.Up) / math.Gamma(1+1/c.Shape)
 	for i := range uint32(w.honest) {
-		if !w.up[i] {
-			continue
-		}
-		_, left := sim.Churn{Up: w.cfg.Churn.Up, Shape: w.cfg.Churn.Shape}.Start(&w.rands[i])
+		r := &w.rands[i]
+		_, left := c.Start(r)
+		h := math.Pow(float64(left)/scale, c.Shape) + r.ExpFloat64()
+		w.since[i] = w.queue.Now() - sim.Time(min(scale*math.Pow(h, 1/c.Shape)-float64(left), float64(oldest)))
 		w.push(w.queue.Now().After(left), i, leaves, 0)
 	}
+	for i := w.honest; i < len(w.since); i++ {
+		w.since[i] = w.queue.Now() - sim.Time(oldest)
+	}
 }
+
+// oldest: nobody at the beginning has been there for longer.
+const oldest = 30 * 24 * time.Hour
 
 func (w *World) leave(i uint32) {
 	w.note(w.queue.Now(), "%d leaves", i)
@@ -48,7 +61,7 @@ func (w *World) come(i uint32) {
 }
 
 // seedsEach: predefined seeds and what a user gives, of which some are the adversary's.
-const seedsEach = 4
+const seedsEach = 8
 
 // join gives a node a few of those who are there to begin with.
 func (w *World) join(i uint32) {

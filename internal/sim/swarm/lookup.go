@@ -20,7 +20,7 @@ type ask struct {
 	hops     uint8
 	asked    uint16
 	at       sim.Time
-	took     time.Duration
+	took     time.Duration // until the target had answered, or nobody was left to ask
 	seen     time.Duration // until the record came
 }
 
@@ -32,8 +32,10 @@ const (
 	void // one of the two left
 )
 
-// Lookups plans so many lookups from random honest nodes for random honest ones, evenly over the time from now on.
+// Lookups forgets those before and plans so many lookups from random honest nodes for random honest ones, evenly over the time from now on.
 func (w *World) Lookups(count, paths int, over time.Duration) {
+	w.asks, w.open = w.asks[:0], 0
+	w.cell++
 	for i := range count {
 		w.asks = append(w.asks, ask{paths: uint8(paths)})
 		w.push(w.queue.Now().After(over*time.Duration(i)/time.Duration(count)), 0, asks, uint32(len(w.asks)-1))
@@ -48,7 +50,7 @@ func (w *World) Open() int { return w.open }
 func (w *World) choose(open bool) (uint32, bool) {
 	for range 1000 {
 		i := uint32(w.rng.IntN(w.honest))
-		if w.up[i] && (!open || !w.client(i)) && (w.since[i] == 0 || w.queue.Now()-w.since[i] >= settling) {
+		if w.up[i] && (!open || !w.client(i)) && (w.cfg.Churn.Up == 0 || w.queue.Now()-w.since[i] >= settling) {
 			return i, true
 		}
 	}
@@ -68,19 +70,25 @@ func (w *World) look(n uint32) {
 		return
 	}
 	a.from, a.to, a.fromLife, a.toLife, a.at, a.state = from, to, w.life[from], w.life[to], w.queue.Now(), running
-	w.tell(from, overlay.Lookup{ID: uint64(n), Target: w.recs[to].ID.Key(), Paths: int(a.paths)})
+	w.tell(from, overlay.Lookup{ID: w.cell<<32 | uint64(n), Target: w.recs[to].ID.Key(), Paths: int(a.paths)})
 }
 
 // found notes when a record of the target came that is true.
 func (w *World) found(e *overlay.Found) {
-	a := &w.asks[e.ID]
+	if e.ID>>32 != w.cell {
+		return
+	}
+	a := &w.asks[uint32(e.ID)]
 	if a.state == running && a.seen == 0 && !e.Ad && e.Record == w.recs[a.to] {
 		a.seen = time.Duration(w.queue.Now() - a.at)
 	}
 }
 
 func (w *World) done(e *overlay.Done) {
-	a := &w.asks[e.ID]
+	if e.ID>>32 != w.cell {
+		return
+	}
+	a := &w.asks[uint32(e.ID)]
 	if a.state != running {
 		return
 	}
@@ -124,7 +132,7 @@ func Quantile(times []time.Duration, q float64) time.Duration {
 	return times[min(int(q*float64(len(times))), len(times)-1)]
 }
 
-// Result is of all lookups so far.
+// Result is of the lookups planned last.
 func (w *World) Result() *Result {
 	r := &Result{}
 	for i := range w.asks {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 )
@@ -75,7 +76,9 @@ func (d *directory) nearest(out []int, key uint64, want int) []int {
 }
 
 // Settle begins the world with all nodes there and every table as full as it can be: siblings are those that
-// are nearest, buckets a random choice, in which the adversary has its share.
+// are nearest, buckets a random choice, in which the adversary has its share. With churn, honest nodes come and go from then on:
+// whoever leaves makes place for somebody new, who joins through nodes that are there. The adversary's stay,
+// which is the worst case, since old peers are kept.
 func (w *World) Settle() {
 	all := make([]uint32, 0, len(w.recs))
 	for i := range uint32(len(w.recs)) {
@@ -87,6 +90,7 @@ func (w *World) Settle() {
 	for i := range uint32(w.honest) {
 		w.begin(i)
 	}
+	w.age()
 	for i := range uint32(w.honest) {
 		w.fill(d, i)
 		w.schedule(i)
@@ -107,7 +111,7 @@ func (w *World) fill(d *directory, i uint32) {
 	near := d.nearest(nil, own, 5*cfg.Siblings+1)
 	for _, at := range near {
 		if d.node[at] != i {
-			n.Adopt(now, w.recs[d.node[at]])
+			n.AdoptOld(now, w.recs[d.node[at]], w.acquainted(i, d.node[at]))
 		}
 	}
 	farthest := d.keys[near[len(near)-1]] ^ own
@@ -118,12 +122,17 @@ func (w *World) fill(d *directory, i uint32) {
 			if d.keys[at]^own <= farthest || peer == i {
 				return
 			}
-			n.Adopt(now, w.recs[peer])
+			n.AdoptOld(now, w.recs[peer], w.acquainted(i, peer))
 			if !w.client(i) && !w.foes(peer) { // the peer has been pinged by whoever has it
 				w.nodes[peer].Vouch(now, w.recs[i].ID, addrOf(w.recs[i].Endpoints[0]))
 			}
 		})
 	}
+}
+
+// acquainted is for how long two nodes may know each other at most.
+func (w *World) acquainted(a, b uint32) time.Duration {
+	return max(0, w.Now()-time.Duration(max(w.since[a], w.since[b])))
 }
 
 // pick calls do with count different numbers of lo to hi-1, or with all.

@@ -108,13 +108,15 @@ type World struct {
 	letters []letter
 	spare   []uint32 // of letters
 	asks    []ask
-	open    int // of asks
+	open    int    // of asks
+	cell    uint64 // numbers the Lookups: an answer to an earlier plan is no answer
 	line    []byte
 
 	// Sent counts what honest nodes have sent, with all headers, Heard what reached them.
 	Sent, Heard Traffic
-	Foe         Traffic // what the adversary has sent
-	Stray       Traffic // what honest nodes have sent and nobody at that address was meant by
+	Foe         Traffic        // what the adversary has sent
+	Stray       Traffic        // what honest nodes have sent and nobody at that address was meant by
+	By          [kinds]Traffic // Sent, by what was said: see KindOf
 	Events      int64
 	Refused     int64 // packets that a driver would not let in
 	Blames      int64
@@ -236,7 +238,7 @@ func (w *World) simTime(t overlay.Time) sim.Time { return sim.Time(t-w.base) * 1
 // Now is the virtual time since the world began.
 func (w *World) Now() time.Duration { return time.Duration(w.queue.Now()) }
 
-// Run plays d, or as long as on, asked now and then, is true.
+// Run plays d, or as long as on, asked now and then, is true. With nil it always is.
 func (w *World) Run(d time.Duration, on func() bool) {
 	until := w.queue.Now().After(d)
 	for {
@@ -324,6 +326,7 @@ func (w *World) send(i uint32, s *overlay.Send) {
 	}
 	size := w.wire.size(s.Msg, s.Pad)
 	w.Sent.add(size + headers)
+	w.By[kindOf(s.Msg, s.Pad)].add(size + headers)
 	w.post(w.nats.Out(w.queue.Now(), i, dst), dst, letter{msg: s.Msg, to: s.To, id: w.recs[i].ID, from: i, size: size})
 }
 

@@ -71,3 +71,41 @@ func (w *wire) size(m overlay.Message, pad bool) int {
 	}
 	return overlay.MaxPacket
 }
+
+// Kinds of packets, for World.By.
+const (
+	Pings = iota
+	PingsPadded
+	Pongs
+	Finds
+	FindsPadded
+	Answers
+	AdsTraffic
+	Clocks
+	kinds
+)
+
+// KindNames are for people.
+func KindNames() [kinds]string {
+	return [kinds]string{"ping", "ping padded", "pong", "find", "find padded", "nodes", "ads", "clock"}
+}
+
+func kindOf(m overlay.Message, pad bool) int {
+	k := Clocks
+	switch m.(type) {
+	case overlay.Ping:
+		k = Pings
+	case overlay.Pong:
+		return Pongs
+	case overlay.FindNode:
+		k = Finds
+	case overlay.Nodes:
+		return Answers
+	case overlay.Register, overlay.Ticket:
+		return AdsTraffic
+	}
+	if pad && k != Clocks {
+		k++
+	}
+	return k
+}

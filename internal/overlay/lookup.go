@@ -121,26 +121,37 @@ func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 	return l
 }
 
-// lookOwn looks up the own key; guide, if not 0, is asked on a path of its own, however far it is.
+// lookOwn looks up the own key; guide, if not 0, is asked on a path of its own, however far it is. One such
+// lookup is under way at a time: who begins with many seeds does not begin as many.
 func (n *Node) lookOwn(guide Ref) {
 	n.own = n.now.Add(n.jitter(n.ownEvery()))
 	for _, l := range n.active().lookups {
-		if l.purpose == forOwn && guide == 0 {
-			return
+		if l.purpose != forOwn {
+			continue
 		}
+		if guide != 0 && len(l.paths) < pathsMost {
+			l.guide(n, guide)
+			n.advance(l)
+		}
+		return
 	}
 	l := n.prepare(Lookup{Target: n.key}, forOwn)
 	if !n.joined {
-		l.width = 2 * n.cfg.Siblings
+		l.width = max(l.width, 2*n.cfg.Siblings/(len(l.paths)+1))
 	}
 	if guide != 0 {
-		d := distance(&n.book.pages[guide].key, &n.key)
-		l.paths = append(l.paths, path{list: []candidate{{ranked: ranked{d, n.book.again(guide)}}}})
+		l.guide(n, guide)
 	}
 	if n.ownWait < 3 {
 		n.ownWait++ // less often, unless somebody new is found
 	}
 	n.advance(l)
+}
+
+// guide adds a path that begins at r.
+func (l *lookup) guide(n *Node, r Ref) {
+	d := distance(&n.book.pages[r].key, &l.Target)
+	l.paths = append(l.paths, path{list: []candidate{{ranked: ranked{d, n.book.again(r)}}}})
 }
 
 // advance sends what the lookup may send now, and ends it when nothing is left.

@@ -22,6 +22,7 @@ type lookup struct {
 	knocking bool
 	knocks   int // how often it was asked
 	alive    bool
+	renewed  bool // the target was asked for a later record that it says it has
 	asked    int
 	longest  int
 	ads      []Ref
@@ -423,7 +424,7 @@ func (n *Node) sight(l *lookup, r Ref, hop int) {
 		n.emit(Found{ID: l.ID, Record: n.book.rec(r)})
 	}
 	if moved {
-		l.knocks, l.knocking, l.hold = 0, false, false
+		l.knocks, l.knocking, l.hold, l.alive = 0, false, false, false
 	}
 }
 

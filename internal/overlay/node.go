@@ -334,7 +334,7 @@ func (n *Node) overtaken(p pending) {
 	switch {
 	case p.lookup != nil && p.why == whyPath:
 		p.lookup.paths[p.path].missed(n, p.ref)
-	case p.lookup != nil && p.why == whyTarget:
+	case p.lookup != nil && (p.why == whyTarget || p.why == whyRecord):
 		p.lookup.hold, p.lookup.knocking = false, false
 	}
 }
@@ -435,6 +435,8 @@ func (n *Node) timeout(i int) {
 		q.lookup.hold = false
 		q.lookup.knocking = false
 		n.advance(q.lookup)
+	case q.lookup != nil && q.why == whyRecord:
+		n.fetched(q.lookup)
 	case q.why == whyRegister:
 		n.unanswered(&q)
 	}
@@ -734,12 +736,12 @@ func (n *Node) contact(s *seed, key crowd.Key) {
 		n.ping(s.ref, pending{why: whyAlive})
 		return
 	}
-	n.fetch(s.id, s.addr, s.ref, key)
+	n.fetch(pending{id: s.id, addr: s.addr, ref: s.ref}, key)
 }
 
-// fetch asks a node for its own record.
-func (n *Node) fetch(id crowd.NodeID, addr netip.AddrPort, r Ref, key crowd.Key) {
-	p := pending{req: n.rng.Uint64(), id: id, addr: addr, ref: r, why: whyRecord, pad: true, with: true}
+// fetch asks the node that p names for its own record.
+func (n *Node) fetch(p pending, key crowd.Key) {
+	p.req, p.why, p.pad, p.with = n.rng.Uint64(), whyRecord, true, true
 	n.request(p, FindNode{Req: p.req, Target: key, Want: uint8(n.cfg.Answer), Record: n.book.rec(n.self)}, timeoutFirst)
 }
 

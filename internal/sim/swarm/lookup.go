@@ -75,7 +75,7 @@ func (w *World) look(n uint32) {
 
 // found notes when a record of the target came that is true.
 func (w *World) found(e *overlay.Found) {
-	if e.ID>>32 != w.cell {
+	if e.ID>>32 != w.cell || w.watch != nil {
 		return
 	}
 	a := &w.asks[uint32(e.ID)]
@@ -86,6 +86,10 @@ func (w *World) found(e *overlay.Found) {
 
 func (w *World) done(e *overlay.Done) {
 	if e.ID>>32 != w.cell {
+		return
+	}
+	if w.watch != nil {
+		w.watch(e)
 		return
 	}
 	a := &w.asks[uint32(e.ID)]

@@ -111,6 +111,7 @@ type World struct {
 	open    int    // of asks
 	cell    uint64 // numbers the Lookups: an answer to an earlier plan is no answer
 	line    []byte
+	watch   func(*overlay.Done) // in place of asks
 
 	// Sent counts what honest nodes have sent, with all headers, Heard what reached them.
 	Sent, Heard Traffic

@@ -101,12 +101,11 @@ func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 		l.Paths = n.cfg.Paths
 	}
 	l.Paths = min(l.Paths, pathsMost)
-	if why != forUser {
+	if why == forOwn || why == forTable {
 		l.Paths, l.fair = min(l.Paths, 2), n.cfg.Fair/4
 	}
-	if why != forUser && n.joined {
-		// Who is new has told its neighbours itself: this only looks for what was lost.
-		l.width, l.fair = (n.cfg.Width+3)/4, n.cfg.Fair/8
+	if why == forTable {
+		l.Paths, l.width = 1, max(n.cfg.Width/2, 1)
 	}
 	l.paths = make([]path, l.Paths)
 	near := n.nearest(n.book.near[:0], &ev.Target, max(n.cfg.BucketSize, 4*l.Paths), func(e *entry) bool { return e.state&fails < 2 })
@@ -144,7 +143,7 @@ func (n *Node) lookOwn(guide Ref) {
 		l.guide(n, guide)
 	}
 	if n.ownWait < 3 {
-		n.ownWait++ // less often, unless somebody new is found
+		n.ownWait++ // less and less often: whoever comes new tells its neighbours by itself
 	}
 	n.advance(l)
 }
@@ -446,12 +445,7 @@ func (n *Node) knock(l *lookup) {
 
 // collect takes an ad. Whose tags do not name the topic, and whose own key it is not, has no ad there.
 func (n *Node) collect(l *lookup, r Ref) {
-	rec := n.book.rec(r)
-	ours := n.book.pages[r].key == l.Target
-	for _, t := range rec.Tags {
-		ours = ours || Topic(t) == l.Target
-	}
-	if !ours || !l.Ads {
+	if !l.Ads || !n.book.names(r, &l.Target) {
 		return
 	}
 	for i, have := range l.ads {
@@ -468,7 +462,7 @@ func (n *Node) collect(l *lookup, r Ref) {
 	}
 	l.ads = append(l.ads, n.book.again(r))
 	if l.purpose == forUser {
-		n.emit(Found{ID: l.ID, Record: rec, Ad: true})
+		n.emit(Found{ID: l.ID, Record: n.book.rec(r), Ad: true})
 	}
 }
 
@@ -513,7 +507,7 @@ func (n *Node) finish(l *lookup) {
 		}
 		n.emit(d)
 	case forTopic:
-		n.settled(l.topic, near)
+		n.settled(l.topic, near, l.ads)
 	case forOwn:
 		n.settleIn(len(near) > 0)
 	case forTable:

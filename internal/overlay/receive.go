@@ -185,16 +185,16 @@ func (n *Node) asked(ev Received, m FindNode) {
 	if !ok {
 		return
 	}
-	kept := 0
-	want := min(int(m.Want), n.cfg.Answer)
-	records, ads := n.answer(&m, ev.From, want)
-	switch {
-	case !v.proven && ev.Size < packetMost-1:
-		records, ads = records[:0], 0 // to nobody in particular: it shall ask again, padded, and hear so at once
-	case !v.proven:
-		kept = pingBytes // for leave
+	kept := 0 // for the ping of leave
+	if !v.proven && v.room >= nodesBytes+pingBytes {
+		kept = pingBytes
 	}
 	v.room -= kept
+	want := min(int(m.Want), n.cfg.Answer)
+	records, ads := n.answer(&m, ev.From, want)
+	if !v.proven && ev.Size < packetMost-1 {
+		records, ads = records[:0], 0 // to nobody in particular: it shall ask again, padded
+	}
 	if v.room >= nodesBytes {
 		n.tell(ev, m.Req, records, ads, &v.room)
 	}

@@ -274,6 +274,9 @@ func (n *Node) ponged(i int, m Pong) {
 	}
 	if l := q.lookup; q.why == whyTarget && l != nil && !l.over() {
 		if n.book.pages[q.ref].key == l.Target && n.addrOf(l.target) == q.addr {
+			if l.renewed && l.hold {
+				return // the answer to an earlier ping: its record is on its way
+			}
 			l.alive, l.hold, l.knocking = true, false, false
 			l.hop++
 			if m.Seq > n.book.seq(l.target) && !l.renewed {

@@ -165,7 +165,7 @@ func (w *work) payCourt(j *Job, right crowd.Outcome) {
 func (w *work) judge(j *Job, right crowd.Outcome, votes int) {
 	for i := range j.Places {
 		if p := &j.Places[i]; p.State == Revealed && p.Opening.Outcome != right {
-			w.fraud(j, p, p.Price.Cost(right.Gas), "its outcome is not the one that the court computed")
+			w.fraud(j, p, "its outcome is not the one that the court computed")
 		}
 	}
 	if j.Slashed == 0 {

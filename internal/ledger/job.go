@@ -393,7 +393,7 @@ func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
 
 // convict takes a place from a cheater and goes on without it.
 func (w *work) convict(j *Job, p *Place, why string) *Refusal {
-	w.fraud(j, p, 0, "%s", why)
+	w.fraud(j, p, "%s", why)
 	return w.compare(j)
 }
 

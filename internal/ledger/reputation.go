@@ -215,8 +215,12 @@ func (w *work) reputation(a crowd.Address, f func(*Reputation)) {
 
 // evidence writes down what a check of a drawn job found about a node. f is true
 // only where everything checked of the job was right. Only the protocol's own
-// checks come here: a pair's agreement, the court's verdict. What owners say does not.
+// checks come here: a pair's agreement, verifiers' samples, the court's verdict. What
+// owners say does not. A success that weighs nothing is no evidence.
 func (w *work) evidence(node crowd.NodeID, job crowd.JobID, f bool, d uint32) {
+	if f && d == 0 {
+		return
+	}
 	a := node.Address()
 	w.reputation(a, func(r *Reputation) { r.evidence(&w.params.Reputation, f, d, w.now()) })
 	all, _ := load[[]Evidence](w.get, string(EvidenceKey(a)))

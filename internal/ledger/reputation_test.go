@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 )
@@ -289,7 +290,7 @@ func TestEvidence_FromAgreementAndCourt(t *testing.T) {
 	w.must(w.authorities[0], &Vote{Job: id, Question: WhatOutcome, Outcome: right})
 	w.must(w.owner, &Accept{Job: id})
 	st := w.s.Standing(liar.ID().Address(), w.now)
-	if n := len(st.Evidence); n != 2 || st.Evidence[1].Passed || st.Evidence[1].Job != id || st.Evidence[1].Difficulty != d {
+	if n := len(st.Evidence); n != 2 || st.Evidence[1].Passed || st.Evidence[1].Job != id || st.Evidence[1].Difficulty != 200_000 { // by the limit, 1 credit
 		t.Errorf("liar: got evidence %+v want the fraud last", st.Evidence)
 	}
 	if st.Honesty >= 100_000 || !st.Tombstoned || st.Reputation.Caught != 1 {
@@ -301,6 +302,57 @@ func TestEvidence_FromAgreementAndCourt(t *testing.T) {
 	raw, proof := w.s.Prove(EvidenceKey(honest.ID().Address()))
 	if err := VerifyProof(w.s.Root(), EvidenceKey(honest.ID().Address()), raw, proof); err != nil || raw == nil {
 		t.Errorf("proof of the evidence: %v", err)
+	}
+}
+
+// All that a verifier's sample checks must be right, for the executor as for the verifiers.
+func TestEvidence_FromSamples(t *testing.T) {
+	dear := func(g *Genesis) { g.Params.Reputation.FullBurn = 30 } // what the executor's 1.5 mega-gas burn
+	always := func(uint32) bool { return true }
+	w := newWorld(t, 1, 5, dear)
+	id, seated, _, _ := w.opened(never, never, never)
+	w.must(w.owner, &Accept{Job: id})
+	if e := w.s.Evidence(seated[0].ID().Address()); len(e) != 1 || !e[0].Passed || e[0].Difficulty != 1e6 {
+		t.Errorf("executor: got %+v want a success", e)
+	}
+	if e := w.s.Evidence(seated[1].ID().Address()); len(e) != 0 { // 33 micro-credits, of which nothing is burned
+		t.Errorf("verifier: got %+v want none of a job too small to weigh", e)
+	}
+
+	w = newWorld(t, 1, 5, dear)
+	id, seated, leaves, tree := w.opened(always, never, never)
+	w.must(w.owner, w.conflict(id, seated[1].ID(), leaves, tree))
+	d := w.job(id).Dispute
+	w.must(w.authorities[0], &Vote{Job: id, Question: WhatItem, Item: d.Item, Leaf: leafOf(d.Item, false).Hash()})
+	w.in(id, Failed)
+	if e := w.s.Evidence(seated[0].ID().Address()); len(e) != 1 || e[0].Passed {
+		t.Errorf("liar: got %+v want a failure", e)
+	}
+	if h := w.s.Standing(seated[1].ID().Address(), w.now).Honesty; h != 250_000 {
+		t.Errorf("verifier: got honesty %d want a newcomer's", h)
+	}
+}
+
+// A verifier may wait for the executor's leaves; an executor has nothing to wait for.
+func TestAvailability_AVerifierThatWaitsIsThere(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	openings := []Opening{{Outcome: out}}
+	for _, k := range seated[1:] {
+		openings = append(openings, w.answers(k, id, never))
+	}
+	for i, k := range seated {
+		w.commitOpening(k, id, openings[i])
+	}
+	before := w.s.Standing(seated[1].ID().Address(), w.now).Availability
+	w.wait(w.s.Params().RevealWindow)
+	w.in(id, Unsealing)
+	if got := w.s.Standing(seated[1].ID().Address(), w.now).Availability; got != before {
+		t.Errorf("verifier: got %d want still %d", got, before)
+	}
+	if got := w.s.Standing(seated[0].ID().Address(), w.now).Availability; got >= before {
+		t.Errorf("executor: got %d want less than %d", got, before)
 	}
 }
 
@@ -480,7 +532,7 @@ func TestDraw_ByReputation(t *testing.T) {
 	w.set(good.ID(), func(r *Reputation) { veteran(500e12, 0, 0)(r); r.Up = 500e12 })
 	w.set(bad.ID(), veteran(0, 500e12, 500e12))
 	spec := testSpec()
-	spec.Task.Limits.Gas = 2e9 // no small job
+	spec.Task.Limits.Wall, spec.Task.Limits.Gas = time.Minute, 2e9 // no small job
 	j := w.job(w.drawn(spec))
 	m := w.claimMsg(good, j.ID)
 	w.must(m.k, m.m)
@@ -583,9 +635,11 @@ func TestDraw_WhoNeverDeliversLosesItsShare(t *testing.T) {
 
 func TestReputation_NoRecordPanics(t *testing.T) {
 	p := mainReputation()
-	all := ^uint64(0)
-	for _, r := range []Reputation{{Passed: all, Failed: all, Up: all, Down: all, At: -1}, {Passed: all, Failed: 1, Up: 1, Down: all, At: 1 << 62}} {
-		if h, a := r.Honesty(&p, 1.7e12), r.Availability(&p, 1.7e12); h > 1e6 || a > 1e6 {
+	for _, r := range []Reputation{
+		{Passed: ^uint64(0), Failed: ^uint64(0), Up: ^uint64(0), Down: ^uint64(0), At: -1},
+		{Passed: 1 << 63, Failed: 1<<63 - 4e12 + 1, Up: 1 << 63, Down: 1<<63 - 2e12 + 1}, // whose sum wraps round to 1
+	} {
+		if h, a := r.Honesty(&p, 0), r.Availability(&p, 0); h > 1e6 || a > 1e6 {
 			t.Errorf("got %d and %d", h, a)
 		}
 	}

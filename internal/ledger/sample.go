@@ -168,8 +168,7 @@ func (w *work) judgeItem(j *Job, right crowd.Hash, votes int) {
 	d := j.Dispute
 	d.Right = right
 	if d.Executor != right {
-		e := j.Executor()
-		w.fraud(j, e, e.Price.Cost(j.claimedGas()), "item %d is not what the court computed", d.Item)
+		w.fraud(j, j.Executor(), "item %d is not what the court computed", d.Item)
 	}
 	for i := range j.Places {
 		p := &j.Places[i]
@@ -182,7 +181,7 @@ func (w *work) judgeItem(j *Job, right crowd.Hash, votes int) {
 		}
 		for k, item := range Sampled(&j.Spec, lot) {
 			if item == d.Item && p.Opening.Answers[k] != right {
-				w.fraud(j, p, p.Price.Cost(p.gas(&j.Spec, j.claimedGas())), "its answer for item %d is not what the court computed", d.Item)
+				w.fraud(j, p, "its answer for item %d is not what the court computed", d.Item)
 			}
 		}
 	}

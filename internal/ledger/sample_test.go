@@ -423,3 +423,76 @@ func TestSample_NobodyOpensWhileSomebodyWorks(t *testing.T) {
 	w.refused(TooLate, seated[2], &Commit{Job: id, Commitment: Commitment(id, seated[2].ID(), late), Sealed: [][]byte{{1}}})
 	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
 }
+
+// An executor sees the job, the draw, its items and what every earlier sample was. It learns from
+// those which kinds of items are picked, by index, by remainder, by gas, by what the same
+// verifier picked last, and guesses. Its hits may exceed those of blind guessing by 2 points at most.
+func TestSample_AnExecutorCannotGuessIt(t *testing.T) {
+	const items, checks, jobs = 400, 40, 600
+	spec := sampleSpec()
+	spec.Items, spec.Plan.Checks = items, checks
+	verifiers := []*identity.Key{key(t, 1), key(t, 2), key(t, 3)}
+	var last [3]map[uint32]bool
+	features := func(v int, i uint32) [6]uint32 {
+		f := [6]uint32{i, i % 7, i % 16, uint32(leafOf(i, false).Gas) % 11, 0, i * 8 / items}
+		if last[v][i] || last[v][i+1] {
+			f[4] = 1
+		}
+		return f
+	}
+	var seen, picked [6]map[uint32]float64
+	for k := range seen {
+		seen[k], picked[k] = map[uint32]float64{}, map[uint32]float64{}
+	}
+	beacon, hits, guesses := crowd.Keccak256([]byte("beacon")), 0, 0
+	for n := range jobs {
+		v := n % len(verifiers)
+		job := crowd.JobID(crowd.Keccak256(fmt.Appendf(nil, "job %d", n)))
+		beacon = crowd.Keccak256(beacon[:])
+		_, lot := verifiers[v].VRF().Prove(SampleInput(job, verifiers[v].ID(), beacon))
+		sample := map[uint32]bool{}
+		for _, i := range Sampled(&spec, lot) {
+			sample[i] = true
+		}
+		type guess struct {
+			item  uint32
+			score float64
+		}
+		guessed := make([]guess, items)
+		for i := range uint32(items) {
+			guessed[i] = guess{item: i}
+			for k, f := range features(v, i) {
+				guessed[i].score += (picked[k][f] + 1) / (seen[k][f] + float64(items)/checks)
+			}
+		}
+		slices.SortStableFunc(guessed, func(a, b guess) int {
+			switch {
+			case a.score > b.score:
+				return -1
+			case a.score < b.score:
+				return 1
+			}
+			return 0
+		})
+		if n >= jobs/2 { // it has learnt enough
+			for _, g := range guessed[:checks] {
+				guesses++
+				if sample[g.item] {
+					hits++
+				}
+			}
+		}
+		for i := range uint32(items) {
+			for k, f := range features(v, i) {
+				seen[k][f]++
+				if sample[i] {
+					picked[k][f]++
+				}
+			}
+		}
+		last[v] = sample
+	}
+	if got, blind := float64(hits)/float64(guesses), float64(checks)/items; got-blind > 0.02 {
+		t.Errorf("guessed %.3f of the sampled items, blind guessing gives %.3f", got, blind)
+	}
+}

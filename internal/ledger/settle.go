@@ -83,10 +83,10 @@ func (w *work) release(id crowd.NodeID) {
 }
 
 // fraud takes the stake of a proven cheater into the job and buries its identity.
-// pay is what the right outcome would have brought it, 0 where that is not known.
-func (w *work) fraud(j *Job, place *Place, pay crowd.Credits, why string, a ...any) {
+// What it was worth is taken from the limit, which the cheater did not choose.
+func (w *work) fraud(j *Job, place *Place, why string, a ...any) {
 	place.State, place.Why, place.Sealed = Fraud, fmt.Sprintf(why, a...), nil
-	w.evidence(place.Node, j.ID, false, w.difficulty(j, pay))
+	w.evidence(place.Node, j.ID, false, w.difficulty(j, place.Price.Cost(place.gas(&j.Spec, j.Spec.Limits().Gas))))
 	w.release(place.Node)
 	p, _ := w.provider(place.Node)
 	amount := p.Stake.PPM(w.params.SlashPPM)

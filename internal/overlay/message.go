@@ -59,7 +59,7 @@ type Register struct {
 type Ticket struct {
 	Req    uint64
 	Kept   bool
-	Wait   time.Duration // milliseconds on the wire
+	Wait   time.Duration // if Kept, what is left of the ad's life; milliseconds on the wire
 	Ticket []byte
 }
 

@@ -12,14 +12,15 @@ import (
 // Node is one node's part in the overlay. Not safe for concurrent use.
 type Node struct {
 	// set once
-	cfg  *Config
-	book *Book
-	rng  *rand.Rand
-	key  crowd.Key
+	cfg    *Config
+	book   *Book
+	rng    *rand.Rand
+	key    crowd.Key
+	secret [32]byte
 
 	self     Ref
 	families uint8 // of addresses that we can reach, bits v4 and v6
-	ownWait  uint8 // own lookups come every RefreshEvery<<ownWait>>2
+	ownWait  uint8 // own lookups come every RefreshEvery<<ownWait>>2: seldom once all is settled
 	joined   bool  // an own lookup has ended
 	table
 
@@ -133,7 +134,7 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	span(&c.PingEvery, time.Minute)
+	span(&c.PingEvery, 2*time.Minute)
 	span(&c.RefreshEvery, 15*time.Minute)
 	span(&c.ProofFor, 12*time.Hour)
 	span(&c.AdFor, 15*time.Minute)
@@ -142,7 +143,9 @@ func (c Config) withDefaults() Config {
 
 // New is a node whose record is self, knowing nobody. Step's effects share scratch with the other nodes of book.
 func New(cfg Config, self *Record, book *Book, rng *rand.Rand) *Node {
-	n := &Node{book: book, rng: rng, cfg: book.config(cfg.withDefaults())}
+	n := &Node{book: book, rng: rng, secret: cfg.Secret}
+	cfg.Secret = [32]byte{}
+	n.cfg = book.config(cfg.withDefaults())
 	n.self = book.hold(self)
 	n.key = book.pages[n.self].key
 	n.families = familiesOf(book, n.self)
@@ -221,9 +224,17 @@ func (n *Node) Step(now Time, ev Event) []Effect {
 }
 
 // Adopt puts rec into the table as if its node had just answered, and we it: for a simulated world that begins settled.
-func (n *Node) Adopt(now Time, rec *Record) {
+func (n *Node) Adopt(now Time, rec *Record) { n.adopt(now, rec, 0, 0) }
+
+// AdoptOld is Adopt of a peer that was known to live for so long, and to which we have proven our endpoint: see Vouch.
+func (n *Node) AdoptOld(now Time, rec *Record, known time.Duration) {
+	n.adopt(now, rec, known, hasUs|trusts)
+}
+
+func (n *Node) adopt(now Time, rec *Record, known time.Duration, state uint8) {
 	n.now = max(n.now, now)
 	n.joined = true
+	n.book.effects = n.book.effects[:0]
 	r := n.book.hold(rec)
 	defer n.book.free(r)
 	if n.entry(&n.book.pages[r].key) != nil || !n.fit(r) {
@@ -231,15 +242,23 @@ func (n *Node) Adopt(now Time, rec *Record) {
 	}
 	if at := n.room(r, false); at == asSibling || at == asBucket {
 		e := n.fresh(r)
-		e.state |= hasUs | trusts
+		e.state |= state
+		e.since = uint16(seconds(n.now.Add(-known)) / sinceUnit)
+		e.hear(e.heard)
 		n.enter(e, at)
-		n.addTagged(rec)
+		n.tag(r)
 	}
 	if n.own == 0 {
 		n.own = n.now.Add(n.jitter(n.ownEvery()))
 		n.sweep = n.now.Add(n.jitter(n.cfg.PingEvery))
 		n.wake = n.sweep
 	}
+}
+
+// Vouch notes that id has proven to be at addr, as whoever has us in its table has: the other half of Adopt.
+func (n *Node) Vouch(now Time, id crowd.NodeID, addr netip.AddrPort) {
+	n.now = max(n.now, now)
+	n.note(n.marks().mark(&id, addr))
 }
 
 // fresh is the entry of a peer that has just answered.
@@ -277,8 +296,9 @@ func (n *Node) tick() {
 	if n.sweep != 0 && n.now >= n.sweep {
 		n.upkeep()
 	}
+	ad := n.advertise()
 	n.wake = n.sweep
-	n.wakeAt(n.nextAd())
+	n.wakeAt(ad)
 	b := n.busy
 	if b == nil {
 		return
@@ -323,8 +343,10 @@ func (n *Node) overtaken(p pending) {
 	switch {
 	case p.lookup != nil && p.why == whyPath:
 		p.lookup.paths[p.path].missed(n, p.ref)
-	case p.lookup != nil && p.why == whyTarget:
+	case p.lookup != nil && (p.why == whyTarget || p.why == whyRecord):
 		p.lookup.hold, p.lookup.knocking = false, false
+	case p.why == whyRegister:
+		n.unanswered(&p)
 	}
 }
 
@@ -424,6 +446,8 @@ func (n *Node) timeout(i int) {
 		q.lookup.hold = false
 		q.lookup.knocking = false
 		n.advance(q.lookup)
+	case q.lookup != nil && q.why == whyRecord:
+		n.fetched(q.lookup)
 	case q.why == whyRegister:
 		n.unanswered(&q)
 	}
@@ -451,7 +475,7 @@ func (n *Node) miss(e *entry, p *pending) {
 	}
 	rec, key := n.book.rec(e.ref), n.book.pages[e.ref].key
 	n.emit(Forget{ID: rec.ID})
-	n.dropTagged(rec)
+	n.untag(rec.ID)
 	n.lose(e)
 	at := prefix(n.dist(e.ref))
 	n.drop(&key)
@@ -519,7 +543,6 @@ func (n *Node) rumour(r Ref) {
 		return
 	}
 	if e := n.entry(&n.book.pages[r].key); e != nil {
-		e.state &^= inbound // others know it too
 		if n.book.seq(r) > n.book.seq(e.ref) {
 			n.update(e, r)
 		}
@@ -544,11 +567,10 @@ func (n *Node) update(e *entry, r Ref) {
 }
 
 func (n *Node) replace(e *entry, r Ref) {
-	n.dropTagged(n.book.rec(e.ref))
 	n.book.again(r)
 	n.book.free(e.ref)
 	e.ref = r
-	n.addTagged(n.book.rec(r))
+	n.tag(r)
 	n.emit(Keep{Record: n.book.rec(r)})
 }
 
@@ -589,11 +611,8 @@ func (n *Node) confirm(r Ref, p *pending) {
 		}
 		n.enter(e, at)
 		n.emit(Keep{Record: n.book.rec(r)})
-		n.addTagged(n.book.rec(r))
+		n.tag(r)
 		n.sweepBy(n.now.Add(n.cfg.PingEvery))
-		if at == asSibling && n.ownWait > 0 && n.joined {
-			n.ownWait-- // the neighbourhood moves
-		}
 		if first {
 			n.own = n.now // alone no longer
 			n.sweepBy(n.now)
@@ -617,6 +636,7 @@ func (n *Node) renew(rec *Record) {
 	n.self = r
 	n.families = familiesOf(n.book, r)
 	n.each(func(e *entry) { e.state &^= hasUs | trusts })
+	n.sweepBy(n.now.Add(n.jitter(n.cfg.PingEvery)))
 	n.renewAds()
 }
 
@@ -723,12 +743,12 @@ func (n *Node) contact(s *seed, key crowd.Key) {
 		n.ping(s.ref, pending{why: whyAlive})
 		return
 	}
-	n.fetch(s.id, s.addr, s.ref, key)
+	n.fetch(pending{id: s.id, addr: s.addr, ref: s.ref}, key)
 }
 
-// fetch asks a node for its own record.
-func (n *Node) fetch(id crowd.NodeID, addr netip.AddrPort, r Ref, key crowd.Key) {
-	p := pending{req: n.rng.Uint64(), id: id, addr: addr, ref: r, why: whyRecord, pad: true, with: true}
+// fetch asks the node that p names for its own record.
+func (n *Node) fetch(p pending, key crowd.Key) {
+	p.req, p.why, p.pad, p.with = n.rng.Uint64(), whyRecord, true, true
 	n.request(p, FindNode{Req: p.req, Target: key, Want: uint8(n.cfg.Answer), Record: n.book.rec(n.self)}, timeoutFirst)
 }
 
@@ -753,6 +773,7 @@ func (n *Node) ownEvery() time.Duration { return n.cfg.RefreshEvery << n.ownWait
 
 // upkeep looks over the table: who is due for a ping, which range for a lookup.
 func (n *Node) upkeep() {
+	n.pruneAds()
 	now := seconds(n.now)
 	next := now + uint32(n.cfg.PingEvery/time.Second)
 	pings := 0

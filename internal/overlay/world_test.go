@@ -28,6 +28,7 @@ type world struct {
 	cut   func(a, b *member) bool
 	sent  int // bytes
 	spy   func(from, to *member, s Send)
+	evil  func(m *member, r Received) bool // an adversary has taken the packet
 }
 
 // member is a node of the world.
@@ -73,6 +74,7 @@ func newWorld(tb testing.TB, seed uint64, cfg Config) *world {
 // recordOf is a record that nobody has signed.
 func recordOf(rng *rand.Rand, addr netip.Addr, now Time) *Record {
 	r := &Record{Seq: uint64(now / 1000), Endpoints: []Endpoint{{Addr: addr, UDP: 4000, TCP: 4000}}}
+	r.Nonce, r.Epoch = rng.Uint64(), rng.Uint32()
 	for i := 0; i < len(r.ID); i += 8 {
 		binary.BigEndian.PutUint64(r.ID[i:], rng.Uint64())
 	}
@@ -125,6 +127,9 @@ func grown(tb testing.TB, seed uint64, size int, cfg Config) *world {
 
 func (w *world) step(m *member, ev Event) {
 	if m.dead {
+		return
+	}
+	if r, ok := ev.(Received); ok && w.evil != nil && w.evil(m, r) {
 		return
 	}
 	for _, e := range m.Step(w.now, ev) {

@@ -60,6 +60,49 @@ func TestForBatch_TheGoalIsMetFromTheStatedSizeOn(t *testing.T) {
 	}
 }
 
+// All of a million tasks right with 99 %: more checks, and still within the goal.
+func TestForBatch_WholeBatches(t *testing.T) {
+	for _, n := range []uint64{1000, 100_000, 1e6, 1e8} {
+		r := batch(n)
+		r.Promise = Whole
+		p := mustPlan(t, r)
+		if p.Any > Certain/100 || !p.Meets() {
+			t.Errorf("%d tasks: got %v, overhead of %d ppm", n, p.Any, p.OverheadPPM)
+		}
+		if n <= 1e6 && p.Shards != n/p.GoalItems { // there are nodes enough for all
+			t.Errorf("%d tasks: got %d shards, though %d items are enough for one", n, p.Shards, p.GoalItems)
+		}
+	}
+}
+
+// The default plan against what it is for: a 10 % cheater by whom one verifier of ten stands.
+func TestForBatch_DetectionAsSimulated(t *testing.T) {
+	p := mustPlan(t, batch(100_000))
+	items, bad := int(p.Items), int(BadItems(p.Items, p.CheatPPM))
+	honest := p.Scheme()
+	honest.ColludingPPM = 0
+	simulate(t, 20_000, p.Undetected.Float(), map[string]float64{"as if nobody colluded": honest.Undetected(uint64(bad)).Float(), "twice as often": 2 * p.Undetected.Float()},
+		func(r *rand.Rand) bool {
+			for range p.Verifiers {
+				if r.IntN(10) == 0 {
+					continue
+				}
+				var picked []int
+				for len(picked) < int(p.Checks) {
+					i := r.IntN(items)
+					switch {
+					case slices.Contains(picked, i):
+					case i < bad:
+						return false
+					default:
+						picked = append(picked, i)
+					}
+				}
+			}
+			return true
+		})
+}
+
 func TestForBatch_SmallBatches(t *testing.T) {
 	for _, c := range []struct {
 		tasks      uint64
@@ -78,6 +121,9 @@ func TestForBatch_SmallBatches(t *testing.T) {
 		}
 	}
 	single := mustPlan(t, batch(1))
+	if want := mustPlan(t, batch(2)).GoalItems; single.GoalItems != want {
+		t.Errorf("a single task: the goal is met from %d tasks on want %d, as for batches", single.GoalItems, want)
+	}
 	old, err := For(.99, DefaultColluding)
 	if err != nil || single.Accepted != Certain/100 || math.Abs(single.Accepted.Float()-old.Undetected) > 1e-12 {
 		t.Errorf("a single task: got %v want what For says: %+v, %v", single.Accepted, old, err)
@@ -88,10 +134,10 @@ func TestForBatch_SmallBatches(t *testing.T) {
 func TestForBatch_PlansHoldWhatTheySay(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
 	methods := map[string]int{}
-	for range 1500 {
+	for range 800 {
 		q := Request{
 			Tasks: 1 + r.Uint64N(1<<r.IntN(14)), Gas: crowd.Gas(1 + r.Uint64N(1e9)), Price: crowd.Price(r.Uint64N(3000)), BurnPPM: 20_000,
-			Confidence: 1 - math.Pow(10, -6*r.Float64()*r.Float64()), Promise: Promise(r.IntN(3)), ColludingPPM: r.Uint32N(300_000), CheatPPM: 1000 + r.Uint32N(500_000),
+			Confidence: 1 - math.Pow(10, -6*r.Float64()*r.Float64()), Promise: Promise(r.IntN(4)), ColludingPPM: r.Uint32N(300_000), CheatPPM: 1000 + r.Uint32N(500_000),
 			Candidates: []Candidates{{Count: r.Uint64N(60), Stake: crowd.Credit}, {Count: r.Uint64N(60), Stake: 1e12, Record: Record{HonestyPPM: 990_000, Good: 400}}, {Count: 9, Record: Record{Caught: 1}, Stake: 1e12}},
 		}
 		q.MaxGas = q.Gas + crowd.Gas(r.Uint64N(1e9))
@@ -166,7 +212,7 @@ func holds(t *testing.T, q Request, p BatchPlan, promised bool) {
 		if escapes > p.Undetected {
 			bad("a shard of %d lets a cheater escape with %v", items, escapes)
 		}
-		if promised && p.Promise == Detection && escapes > allowed || promised && escapes.And(FromPPM(p.ColludingPPM)) > allowed {
+		if promised && p.Promise == Detection && escapes > allowed || promised && escapes.And(FromPPM(p.ColludingPPM)) > allowed || promised && p.Promise == Whole && p.Any > allowed {
 			bad("a shard of %d: %v", items, escapes)
 		}
 		covered := float64(p.CheckPPM) / Million * (1 - math.Pow(1-float64(min(p.Checks, items))/float64(items), float64(p.Verifiers)))

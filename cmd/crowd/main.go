@@ -165,8 +165,8 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 			root.AddCommand(c)
 		}
 	}
-	add("work", a.runCommand(), a.jobCommand(), a.receiptCommand())
-	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.peersCommand(), a.doctorCommand())
+	add("work", a.runCommand(), a.mapCommand(), a.planCommand(), a.jobCommand(), a.receiptCommand())
+	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.reputationCommand(), a.peersCommand(), a.doctorCommand())
 	add("net", a.upCommand(), a.demoCommand())
 	root.AddCommand(a.versionCommand(), a.workerCommand())
 	return root

@@ -112,6 +112,8 @@ func TestScripts(t *testing.T) {
 				defer cancel()
 				ts.Check(net(ts).backend.AwaitWatchers(ctx, n))
 			},
+			// release ends the programs that are too late to cancel.
+			"release": func(ts *testscript.TestScript, _ bool, _ []string) { net(ts).backend.Release() },
 			// stop-node ends the script's node.
 			"stop-node": func(ts *testscript.TestScript, _ bool, _ []string) { net(ts).Close() },
 			// code N COMMAND…: wants that exit code.

@@ -256,4 +256,3 @@ func benchmarkMap(b *testing.B, shard, side int) {
 func BenchmarkMap_FNV_2kItems(b *testing.B)    { benchmarkMap(b, 2000, 1) }
 func BenchmarkMap_FNV_10kItems(b *testing.B)   { benchmarkMap(b, 10_000, 1) }
 func BenchmarkMap_FNV_10kItemsx2(b *testing.B) { benchmarkMap(b, 10_000, 2) }
-

@@ -25,12 +25,20 @@ budget or the nodes at hand is answered with the nearest plans that can.
 Without --gas a limit of 100 Mgas for each item is assumed.`,
 		Example: "  crowd plan ./count.wasm 'texts/*.txt' --by lines --gas 20M --confidence 0.999",
 		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 && (filepath.Ext(args[0]) == ".yaml" || filepath.Ext(args[0]) == ".yml") {
+				return nil // said below
+			}
 			if len(args) < 2 {
 				return misuse("for example: crowd plan count.wasm 'texts/*.txt'", "plan: want a program and inputs")
 			}
 			return nil
 		},
-		RunE: a.until(func(_ *cobra.Command, ctx context.Context, args []string) error { return a.plan(ctx, &f, args) }),
+		RunE: a.until(func(_ *cobra.Command, ctx context.Context, args []string) error {
+			if len(args) == 1 {
+				return notBuilt("plan of a job file")
+			}
+			return a.plan(ctx, &f, args)
+		}),
 	}
 	f.register(c)
 	return c

@@ -39,6 +39,7 @@ const layers = `
 	110  internal/executor/wasm
 	120  internal/store
 	130  internal/p2p
+	135  internal/discovery
 	140  internal/chain
 	150  internal/runner
 	160  internal/rpc

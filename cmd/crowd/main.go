@@ -32,6 +32,7 @@ type env struct {
 
 	// What other rooms supply; nil means that this binary is built without it.
 	startNetwork  func(context.Context, upConfig) (network, error)
+	joinNetwork   func(context.Context, joinConfig) (joined, error)
 	verifyReceipt func(receipt, genesis []byte) ([]Check, error)
 	demo          func() (demoAssets, error)
 	wasmWorker    func() int
@@ -46,7 +47,8 @@ const (
 
 func main() {
 	e := process()
-	e.startNetwork, e.verifyReceipt, e.demo, e.wasmWorker = startNetwork(e.getenv), verifyReceipt(e.getenv), builtAssets, wasmWorker
+	e.startNetwork, e.joinNetwork = startNetwork(e.getenv), joinNetwork(e.getenv)
+	e.verifyReceipt, e.demo, e.wasmWorker = verifyReceipt(e.getenv), builtAssets, wasmWorker
 	os.Exit(run(context.Background(), e))
 }
 
@@ -145,6 +147,7 @@ a receipt that says how sure you can be.
 Results go to stdout, all talk to stderr; --json makes results machine-readable.
 Exit codes: 0 done, 1 failed, 2 misused.`,
 		Example: `  crowd up                                   a network on this machine
+  crowd node run --network network.json      a node of somebody's network
   crowd run blur.wasm --in photo.png --out out.png -- --radius 8
   crowd job list
   crowd receipt verify receipt.json`,
@@ -166,8 +169,8 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 		}
 	}
 	add("work", a.runCommand(), a.jobCommand(), a.receiptCommand())
-	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.peersCommand(), a.doctorCommand())
-	add("net", a.upCommand(), a.demoCommand())
+	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.peersCommand(), a.findCommand(), a.doctorCommand())
+	add("net", a.upCommand(), a.nodeCommand(), a.networkCommand(), a.sendCommand(), a.demoCommand())
 	root.AddCommand(a.versionCommand(), a.workerCommand())
 	return root
 }

@@ -289,6 +289,15 @@ func (l *Local) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// OpenKey reads the key of a node's folder, or makes both.
+func OpenKey(dir string) (*identity.Key, error) {
+	k, err := nodeKey(dir, true)
+	if err != nil {
+		return nil, fmt.Errorf("open key: %w", err)
+	}
+	return k, nil
+}
+
 // nodeKey reads the key of a node's folder; with make it makes one that is not there.
 func nodeKey(dir string, make bool) (*identity.Key, error) {
 	path := filepath.Join(dir, "key")

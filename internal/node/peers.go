@@ -41,6 +41,7 @@ func (n *Node) openDiscovery() (err error) {
 	if n.authority {
 		tags = []string{tagAuthority, tagChain}
 	}
+	n.host.Datagrams() // from here on they are kept: the first answers come at once
 	n.disc, err = discovery.New(discovery.Config{
 		Key: n.cfg.Key, Network: overlay.NetworkOf(n.chainID), Port: n.host, Self: n.self, Tags: tags, Seeds: seeds,
 		Folder: n.cfg.Dir, Overlay: overlay.Config{Private: n.private}, Log: n.log,

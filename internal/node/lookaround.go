@@ -233,7 +233,15 @@ func (b backend) Send(ctx context.Context, to crowd.Address, amount crowd.Credit
 	if to == b.id.Address() {
 		return 0, rpc.Errorf(rpc.BadRequest, "%s is this node's own account", to)
 	}
-	return b.do(ctx, &ledger.Transfer{To: to, Amount: amount})
+	h, err := b.do(ctx, &ledger.Transfer{To: to, Amount: amount})
+	return h, tooMuch(err)
+}
+
+func tooMuch(err error) error {
+	if e := (*rpc.Error)(nil); errors.As(err, &e) && e.Kind == rpc.InsufficientFunds {
+		e.Hint = "fund the account, or send less"
+	}
+	return err
 }
 
 // do sends a message of this node's and waits for its block.
@@ -254,7 +262,7 @@ func (b backend) Leave(ctx context.Context) (string, error) {
 		return "", rpc.Errorf(rpc.NotFound, "this node is no provider")
 	}
 	b.mu.Lock()
-	b.left = true
+	b.left = true // and is not registered again
 	b.mu.Unlock()
 	if _, err := b.do(ctx, &ledger.Leave{}); err != nil {
 		return "", err

@@ -102,7 +102,7 @@ func testAssets() (demoAssets, error) {
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+		Dir: "testdata", UpdateScripts: os.Getenv("UPDATE_SPEC") != "",
 		Setup: func(e *testscript.Env) error {
 			dir := filepath.Join(e.WorkDir, "node")
 			n, err := serve(dir, "")

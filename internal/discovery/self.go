@@ -23,7 +23,7 @@ type own struct {
 	epoch     uint32
 	nonce     uint64
 	solving   bool
-	relayed   bool // there is an ad under the own key
+	relayed   bool          // there is an ad under the own key
 	solutions chan solution // capacity 1: one puzzle is solved at a time
 	signed    time.Time
 }

@@ -142,7 +142,7 @@ func (c *MarketConfig) spec() crowd.JobSpec {
 	return crowd.JobSpec{
 		Task: crowd.Task{
 			Program: "program", Stdin: "items",
-			Limits: crowd.Limits{Gas: itemLimit, Memory: 64 << 20, Output: 1 << 10, Wall: time.Minute},
+			Limits: crowd.Limits{Gas: itemLimit, Memory: 64 << 20, Output: 1 << 10, Wall: time.Hour},
 		},
 		Items: c.Items, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: ^crowd.Credits(0),
 		Plan: crowd.Plan{Method: crowd.PlanSample, Verifiers: c.Verifiers, Checks: c.Checks},

@@ -22,6 +22,7 @@ var docs = []struct{ method, summary, params string }{
 	{"AbortUpload", "Forgets an upload.", "upload"},
 	{"Quote", "What a job would cost at most, who could run it, how it would be checked.", "request"},
 	{"Post", "Posts a job and returns its ID.", "request"},
+	{"PlanBatch", "How many items would be cut into jobs and checked, what that costs and how sure it is; where that cannot be had, the nearest that can.", "request"},
 	{"Cancel", "Takes a job back, while that is possible.", "job"},
 	{"Jobs", "The jobs that this node knows, newest first.", "limit"},
 	{"ResolveJob", "The one job whose ID begins with the given hex digits.", "prefix"},
@@ -34,7 +35,14 @@ var docs = []struct{ method, summary, params string }{
 	{"Accounts", "The accounts of this node.", ""},
 	{"Account", "What an address owns.", "address"},
 	{"Providers", "The providers that this node knows.", ""},
-	{"Peers", "The nodes that this one is connected to.", ""},
+	{"Reputation", "What the chain knows of a node, with the evidence.", "address"},
+	{"Peers", "The nodes that this one is connected to, then those that the overlay knows besides.", ""},
+	{"Status", "How the node stands in its network.", ""},
+	{"Network", "What somebody needs to join the network: its genesis, and seeds.", ""},
+	{"Find", "Where a node is, by its own record. node is an ID, a key, or the first digits of the ID of a known node.", "node"},
+	{"FindTag", "Nodes that announce a tag; it takes seconds where few do.", "tag want"},
+	{"Send", "Moves credits of this node's account to another, once. Returns the block.", "to amount"},
+	{"Leave", "Ends that this node is drawn as a provider; called again when its stake is free, it brings the stake back.", ""},
 }
 
 var streamDocs = []struct{ name, summary, params string }{

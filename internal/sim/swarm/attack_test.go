@@ -36,3 +36,12 @@ func TestLiarCell(t *testing.T) {
 	r, err = Replay(Config{Nodes: 1000, Adversaries: 0, Seed: 1}, time.Minute, 200, 8)
 	t.Logf("0 1 min %d of %d %v", r.Found, r.Lookups, err)
 }
+
+func TestSpamCell(t *testing.T) {
+	for _, h := range []int{0, 2} {
+		for _, n := range []int{0, 100, 400} {
+			s, err := SpamAds(Config{Nodes: 500, Seed: 1}, 10, n, h, 20, 10*time.Minute)
+			t.Logf("%+v %v", s, err)
+		}
+	}
+}

@@ -49,7 +49,7 @@ func (a *app) simOverlayCommand() *cobra.Command {
 		Use: "overlay", Short: "Look nodes up among attackers: success, time and traffic", Args: cobra.NoArgs,
 		Long: `Play an overlay of many nodes, a share of them an attacker's, and let honest nodes
 look honest nodes up. A lookup succeeds if it brings the record that its target
-itself has now. The tables are settled when the world begins; with --churn nodes
+itself has now, and the target has answered it. The tables are settled when the world begins; with --churn nodes
 then come and go, the attacker's stay. Shares have 95 % intervals (Wilson).
 
 Times are of the lookups that succeeded: "record" until the true record had come,

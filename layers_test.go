@@ -40,17 +40,21 @@ const layers = `
 	110  internal/executor/wasm
 	120  internal/store
 	130  internal/p2p
+	135  internal/discovery
 	140  internal/chain
 	150  internal/runner
 	160  internal/rpc
 	165  internal/rpc/rpctest
 	167  internal/lab
 	170  internal/node
+	175  sdk
 	180  programs
 	190  cmd/crowd
 	200  programs/blur
 	210  programs/hello
 	220  programs/wordcount
+	230  programs/count
+	240  programs/sum
 `
 
 // doors says which packages, with all below them, may import a heavy dependency.

@@ -215,8 +215,8 @@ func (a *app) admit(hash crowd.Hash, raw []byte, fresh bool) (err error) {
 	if tx.Nonce() < acc.Nonce || tx.Nonce()-acc.Nonce >= maxAhead {
 		return &ledger.Refusal{Code: ledger.BadNonce, Reason: fmt.Sprintf("got %d, the account's next is %d", tx.Nonce(), acc.Nonce)}
 	}
-	if acc.Balance < a.params.TxFee && !a.free(tx) {
-		return &ledger.Refusal{Code: ledger.NoFunds, Reason: fmt.Sprintf("the fee is %s, the balance %s", a.params.TxFee, acc.Balance)}
+	if fee := a.params.Fee(tx); acc.Balance < fee && !a.free(tx) {
+		return &ledger.Refusal{Code: ledger.NoFunds, Reason: fmt.Sprintf("the fee is %s, the balance %s", fee, acc.Balance)}
 	}
 	f := a.flight[hash]
 	if f == nil {
@@ -323,7 +323,7 @@ func (a *app) PrepareProposal(_ context.Context, r *abci.RequestPrepareProposal)
 		var no *ledger.Refusal
 		if errors.As(err, &no) {
 			// A refusal that costs its sender the fee belongs on chain, where the sender sees it.
-			broke := no.Code == ledger.NoFunds && head.State.Account(tx.Sender().Address()).Balance < a.params.TxFee
+			broke := no.Code == ledger.NoFunds && head.State.Account(tx.Sender().Address()).Balance < a.params.Fee(tx)
 			if no.Code == ledger.BadTx && tx.Message() == nil || no.Code == ledger.BadNonce || broke {
 				continue
 			}

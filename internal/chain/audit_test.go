@@ -238,7 +238,8 @@ func TestLight_TakesNoPushOlderThanTheLast(t *testing.T) {
 }
 
 func TestApp_AdmitsNobodyWhoCannotPay(t *testing.T) {
-	w := newWorld(t, 1, 0, 1)
+	w := newWorld(t, 1, 0, 2)
+	w.genesis.Grants[1].Balance = w.genesis.Params.TxFee // not what the size costs
 	f := still(t, w, 0)
 	k, err := identity.Generate(rand.Reader)
 	if err != nil {
@@ -250,6 +251,7 @@ func TestApp_AdmitsNobodyWhoCannotPay(t *testing.T) {
 		want ledger.Code
 	}{
 		{"a stranger", ledger.Sign(k, f.ChainID(), 0, &ledger.Tick{}), ledger.NoFunds},
+		{"who has the flat fee alone", ledger.Sign(w.people[1], f.ChainID(), 0, &ledger.Tick{}), ledger.NoFunds},
 		{"an account", ledger.Sign(w.people[0], f.ChainID(), 0, &ledger.Tick{}), ledger.OK},
 	} {
 		res, err := f.app.CheckTx(t.Context(), &abci.RequestCheckTx{Tx: c.raw})

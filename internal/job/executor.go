@@ -68,7 +68,7 @@ func (e *Executor) claim(now time.Time) {
 		proof, out := e.Key.VRF().Prove(ledger.DrawInput(j.ID, e.self, j.Beacon))
 		e.proof, e.output = &proof, out
 	}
-	won, priority := ledger.Won(e.output, e.Params.Tickets(e.asks.Stake), j.Tickets, e.Params.CommitteeUnits)
+	won, priority := ledger.Won(e.output, e.Params.Tickets(e.asks, j.Favoured), j.Tickets, e.Params.CommitteeUnits)
 	if won == 0 {
 		return
 	}
@@ -91,7 +91,7 @@ func eligible(p *ledger.Provider, j *ledger.Job, params *ledger.Params) bool {
 	}
 	return !p.Tombstoned && p.Leaving == 0 &&
 		(p.Since == 0 || p.Since+params.Lookback <= j.DrawAt) &&
-		p.Stake >= max(params.MinStake, f.MaxPrice.Cost(j.Spec.Task.Limits.Gas)) &&
+		p.Stake >= max(params.MinStake, f.MaxPrice.Cost(j.Spec.Limits().Gas)) &&
 		p.Offer.Price <= f.MaxPrice &&
 		(len(f.Countries) == 0 || slices.Contains(f.Countries, p.Offer.Country)) &&
 		(len(f.Providers) == 0 || slices.Contains(f.Providers, p.ID))

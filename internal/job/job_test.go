@@ -279,7 +279,7 @@ func TestExecutor_AlternateStartsWhenSeated(t *testing.T) {
 func TestExecutor_ClaimsWhatItWon(t *testing.T) {
 	w := newWorld(t)
 	w.enter(ledger.Claiming, 500)
-	p := &ledger.Provider{ID: w.one.ID(), VRF: w.one.VRF().Public(), Stake: 100 * crowd.Credit, Offer: ledger.Offer{Price: 1000}}
+	p := &ledger.Provider{ID: w.one.ID(), VRF: w.one.VRF().Public(), Stake: 100 * crowd.Credit, Weight: 1e6, Offer: ledger.Offer{Price: 1000}}
 	step := func() []Effect {
 		e := w.machine(t, w.one, AsExecutor, nil)
 		ch := w.record(t)

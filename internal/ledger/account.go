@@ -51,12 +51,6 @@ func (w *work) transfer(from crowd.Address, m *Transfer) *Refusal {
 	return nil
 }
 
-func (w *work) reputation(a crowd.Address, f func(*Reputation)) {
-	v, _ := load[Reputation](w.get, string(ReputationKey(a)))
-	f(&v)
-	w.put(string(ReputationKey(a)), &v)
-}
-
 // CheckInvariants reports what must never be: credits that came from nowhere or
 // went nowhere, and an open job that no deadline ends. Tests call it after every block.
 func CheckInvariants(s State) error {

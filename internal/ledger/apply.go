@@ -236,12 +236,13 @@ func (w *work) tx(tx Tx) *Refusal {
 		return refuse(BadNonce, "got %d, the account's next is %d", tx.nonce, acc.Nonce)
 	}
 	if !w.free(tx) {
-		left, ok := acc.Balance.Sub(w.params.TxFee)
+		fee := w.params.Fee(tx)
+		left, ok := acc.Balance.Sub(fee)
 		if !ok {
-			return refuse(NoFunds, "the fee is %s, %s has %s", w.params.TxFee, addr, acc.Balance)
+			return refuse(NoFunds, "the fee is %s, %s has %s", fee, addr, acc.Balance)
 		}
 		acc.Balance = left
-		w.burn(w.params.TxFee)
+		w.burn(fee)
 	}
 	acc.Nonce++
 	w.putAccount(addr, acc)

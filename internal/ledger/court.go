@@ -71,7 +71,10 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		if j.Dispute == nil {
 			return refuse(NotFound, "no item of job %s is disputed", j.ID.Short())
 		}
-		b.Item, b.Leaf = j.Dispute.Item, m.Leaf
+		if m.Item != j.Dispute.Item {
+			return refuse(TooLate, "job %s is asked about item %d, not %d", j.ID.Short(), j.Dispute.Item, m.Item)
+		}
+		b.Item, b.Leaf = m.Item, m.Leaf
 	case WhatOutcome:
 		if j.Dispute != nil {
 			return refuse(BadTx, "the court of job %s is asked about one item", j.ID.Short())
@@ -125,16 +128,37 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 	case b.Question == BadSeal: // the seal is good, so that an authority can open it
 		w.putJob(&j)
 	case b.Yes:
+		if j.History[len(j.History)-1].Why == whyComplained {
+			w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Unfounded++ })
+		}
 		w.settle(&j, "%d authorities fetched the result", same)
 	default:
 		for i := range j.Places {
 			if p := &j.Places[i]; p.State == Revealed && !p.Verifier {
-				w.reputation(p.Node.Address(), func(r *Reputation) { r.Faults++ })
+				w.fault(p.Node)
 			}
 		}
 		w.end(&j, Failed, "%d authorities could not fetch the result", same)
 	}
 	return nil
+}
+
+// payCourt pays the authorities on the verdict out of the escrow, where no cheater's
+// stake will. The court did the work of the executor that fell silent, so together
+// they get what that one would have been paid at most, now: a result that turns out
+// to be lost does not make it free. Else two nodes of one hand, one of them silent,
+// would have everything executed for nothing. The owner pays no more than it agreed to.
+func (w *work) payCourt(j *Job, right crowd.Outcome) {
+	most := j.Spec.Filters.MaxPrice.Cost(right.Gas)
+	var on []crowd.Address
+	for i := range j.Ballots {
+		if b := &j.Ballots[i]; b.Question == WhatOutcome && b.Outcome == right {
+			on = append(on, b.Authority.Address())
+		}
+	}
+	for _, a := range on {
+		w.pay(j, a, most/crowd.Credits(len(on)), WhyCourt)
+	}
 }
 
 // judge convicts everybody whose outcome is not the court's.
@@ -143,6 +167,9 @@ func (w *work) judge(j *Job, right crowd.Outcome, votes int) {
 		if p := &j.Places[i]; p.State == Revealed && p.Opening.Outcome != right {
 			w.fraud(j, p, "its outcome is not the one that the court computed")
 		}
+	}
+	if j.Slashed == 0 {
+		w.payCourt(j, right)
 	}
 	w.decide(j, Verdict{Outcome: right, By: ByCourt}, "%d authorities re-executed the task", votes)
 }

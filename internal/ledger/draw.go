@@ -20,9 +20,14 @@ func DrawInput(job crowd.JobID, node crowd.NodeID, r crowd.Hash) []byte {
 	return h[:]
 }
 
-// Tickets is how often a stake takes part in a draw.
-func (p Params) Tickets(stake crowd.Credits) uint32 {
-	return uint32(min(uint64(stake/p.StakeUnit), uint64(p.MaxTickets)))
+// Tickets is how often a provider takes part in a draw: by its stake, which is
+// capped first, and its record, in a draw that favours newcomers or not. Rounded up.
+func (p Params) Tickets(pr *Provider, favoured bool) uint32 {
+	weight := uint64(pr.Weight)
+	if favoured && pr.Newcomer {
+		weight = 1e6
+	}
+	return uint32((min(uint64(pr.Stake/p.StakeUnit), uint64(p.MaxTickets))*weight + 1e6 - 1) / 1e6)
 }
 
 // Won counts the winning ones among tickets, and gives the best of them: the
@@ -80,6 +85,9 @@ func (d *Drawn) Check(job crowd.JobID, r crowd.Hash, total, units uint64) error 
 func (w *work) draw(id crowd.JobID) {
 	j := w.mustJob(id)
 	j.Beacon = w.beacon.R
+	if w.params.Favours(&j, j.Beacon) {
+		j.Tickets, j.Favoured = j.IfFavoured, true
+	}
 	w.move(&j, Claiming, w.in(w.params.ClaimWindow), "the beacon of block %d decides", w.height())
 }
 
@@ -109,7 +117,7 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 	if err != nil {
 		return refuse(BadProof, "%v", err)
 	}
-	d := Drawn{Node: from, VRF: p.VRF, Proof: m.Proof, Tickets: w.params.Tickets(p.Stake), Price: p.Offer.Price}
+	d := Drawn{Node: from, VRF: p.VRF, Proof: m.Proof, Tickets: w.params.Tickets(&p, j.Favoured), Price: p.Offer.Price}
 	if d.Won, d.Priority = Won(out, d.Tickets, j.Tickets, w.params.CommitteeUnits); d.Won == 0 {
 		return refuse(BadProof, "none of %d tickets won", d.Tickets)
 	}
@@ -123,7 +131,11 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 	if uint32(len(j.Drawn)) > w.params.MaxClaims {
 		j.Drawn = j.Drawn[:w.params.MaxClaims]
 	}
-	w.reputation(from.Address(), func(r *Reputation) { r.Missed = 0 })
+	w.reputation(from.Address(), func(r *Reputation) {
+		if r.Missed = 0; w.certain(&j) {
+			r.availability(&w.params.Reputation, true, w.params.Reputation.ProbePPM, w.now())
+		}
+	})
 	if w.certain(&j) && uint32(len(j.Drawn)) == j.Eligible {
 		w.dispatch(&j)
 	} else {
@@ -137,7 +149,10 @@ func (w *work) dispatch(j *Job) {
 	if w.certain(j) && uint32(len(j.Drawn)) < w.params.MaxClaims { // a full list says nothing about who is not in it
 		w.eachEligible(j.Owner, &j.Spec, j.DrawAt, func(p Provider) {
 			if !slices.ContainsFunc(j.Drawn, func(d Drawn) bool { return d.Node == p.ID }) {
-				w.reputation(p.ID.Address(), func(r *Reputation) { r.Missed++ })
+				w.reputation(p.ID.Address(), func(r *Reputation) {
+					r.Missed++
+					r.availability(&w.params.Reputation, false, w.params.Reputation.ProbePPM, w.now())
+				})
 			}
 		})
 	}

@@ -129,27 +129,30 @@ const (
 
 // Job is all that the chain knows of a job.
 type Job struct {
-	_        struct{} `cbor:",toarray"`
-	ID       crowd.JobID
-	Owner    crowd.NodeID
-	Nonce    uint64 // of the post; with Owner and Spec it makes ID
-	Spec     crowd.JobSpec
-	State    JobState
-	Due      crowd.Time    // when the state ends by itself; 0: waits for a beacon
-	Escrow   crowd.Credits // still locked
-	Slashed  crowd.Credits // stakes of cheaters, handed out when the job ends
-	DrawAt   crowd.Height  // block whose beacon decides
-	Eligible uint32        // providers at the post
-	Tickets  uint64        // of them together
-	Beacon   crowd.Hash    // R of block DrawAt
-	Drawn    []Drawn       // by priority; the first get places, the rest are alternates
-	Next     uint32        // index in Drawn of the next alternate
-	Places   []Place
-	Ballots  []Ballot
-	Dispute  *Dispute // the newest conflict about an item of a batch
-	Verdict  *Verdict
-	Payments []Payment
-	History  []Step
+	_          struct{} `cbor:",toarray"`
+	ID         crowd.JobID
+	Owner      crowd.NodeID
+	Nonce      uint64 // of the post; with Owner and Spec it makes ID
+	Spec       crowd.JobSpec
+	State      JobState
+	Due        crowd.Time    // when the state ends by itself; 0: waits for a beacon
+	Escrow     crowd.Credits // still locked
+	Slashed    crowd.Credits // stakes of cheaters, handed out when the job ends
+	DrawAt     crowd.Height  // block whose beacon decides
+	Eligible   uint32        // providers at the post
+	Tickets    uint64        // of them together
+	Open       uint32        // ppm of all tickets, at the post, that the job's own demands leave in the draw
+	IfFavoured uint64        // Tickets, should the beacon favour newcomers
+	Favoured   bool          // it does
+	Beacon     crowd.Hash    // R of block DrawAt
+	Drawn      []Drawn       // by priority; the first get places, the rest are alternates
+	Next       uint32        // index in Drawn of the next alternate
+	Places     []Place
+	Ballots    []Ballot
+	Dispute    *Dispute // the newest conflict about an item of a batch
+	Verdict    *Verdict
+	Payments   []Payment
+	History    []Step
 }
 
 // Place of node, or nil.
@@ -216,7 +219,7 @@ func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
 		}
 	}
 	add(executors, limit)
-	add(verifiers, checkGas(spec, limit))
+	add(verifiers, CheckGas(spec, limit))
 	if !ok {
 		return ^crowd.Credits(0)
 	}
@@ -289,7 +292,7 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	if r := w.debit(from.Address(), need, "the escrow"); r != nil {
 		return r
 	}
-	j.Eligible, j.Tickets = e.Count, e.Tickets
+	j.Eligible, j.Tickets, j.IfFavoured, j.Open = e.Count, e.Tickets, e.Favoured, e.open()
 	w.put(drawKey(j.DrawAt, j.ID), uint8(1))
 	w.move(&j, Posted, 0, "escrow of %s locked", need)
 	return nil
@@ -362,7 +365,11 @@ func (w *work) unseal(from crowd.NodeID, m *Unseal) *Refusal {
 	if r != nil {
 		return r
 	}
-	return w.openPlace(&j, m.Executor, m.Opening)
+	r = w.openPlace(&j, m.Executor, m.Opening)
+	if p := j.Place(m.Executor); r == nil && p.Verifier { // the authority had the leaves that it could have waited for
+		w.there(p.Node, false, 1e6)
+	}
+	return r
 }
 
 func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
@@ -450,8 +457,8 @@ func (w *work) giveUp(from crowd.NodeID, m *GiveUp) *Refusal {
 func (w *work) drop(j *Job, p *Place, why string) {
 	seat := p.State == Working
 	p.State, p.Why, p.Sealed = Dropped, why, nil
+	w.fault(p.Node)
 	w.release(p.Node)
-	w.reputation(p.Node.Address(), func(r *Reputation) { r.Faults++ })
 	if seat {
 		w.seat(j, p.Verifier)
 	}
@@ -471,11 +478,14 @@ func (w *work) complain(from crowd.NodeID, m *Complain) *Refusal {
 	j, r := w.jobIn(m.Job, Delivering)
 	if r == nil {
 		if r = ownedBy(&j, from); r == nil {
-			w.move(&j, Inspecting, w.in(w.params.CourtWindow), "the owner cannot get the result")
+			w.move(&j, Inspecting, w.in(w.params.CourtWindow), whyComplained)
 		}
 	}
 	return r
 }
+
+// whyComplained is why a job is Inspecting if its owner wanted that.
+const whyComplained = "the owner cannot get the result"
 
 func ownedBy(j *Job, id crowd.NodeID) *Refusal {
 	if j.Owner != id {
@@ -503,6 +513,9 @@ func (w *work) cancel(from crowd.NodeID, m *Cancel) *Refusal {
 			w.pay(&j, p.Node.Address(), p.Price.Cost(p.gas(&j.Spec, j.Spec.Limits().Gas)).PPM(w.params.CancelPPM), "work on a job that its owner cancelled")
 		}
 	}
+	if j.State == Running {
+		w.reputation(from.Address(), func(r *Reputation) { r.Consumer.Cancelled++ })
+	}
 	w.end(&j, Cancelled, "by its owner")
 	return nil
 }
@@ -523,6 +536,11 @@ func (w *work) expire(id crowd.JobID) {
 		}
 		w.progress(&j)
 	case Revealing:
+		for i := range j.Places {
+			if p := &j.Places[i]; p.State == Committed && !p.Verifier { // a verifier may wait for leaves that an executor hides
+				w.there(p.Node, false, 1e6)
+			}
+		}
 		w.move(&j, Unsealing, w.in(w.params.CourtWindow), "%d did not reveal in time", j.count(Committed))
 	case Unsealing:
 		for i := range j.Places {
@@ -534,6 +552,7 @@ func (w *work) expire(id crowd.JobID) {
 	case Court:
 		w.end(&j, Failed, "the court came to no verdict") // of a batch too: what is disputed is not accepted
 	case Delivering:
+		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Silent++ })
 		w.move(&j, Inspecting, w.in(w.params.CourtWindow), "the owner is silent")
 	case Inspecting:
 		w.end(&j, Failed, "nobody could show that the result can be fetched")

@@ -17,10 +17,12 @@ type Params struct {
 	_ struct{} `cbor:",toarray"`
 
 	TxFee    crowd.Credits // burned for each account transaction
+	SizeFee  crowd.Credits // burned besides for each KiB of it
+	KeepFee  crowd.Credits // burned besides for each KiB and day of Retention, where a record keeps what it says
 	MinStake crowd.Credits // of a provider that may be drawn
 
 	Lookback       crowd.Height  // blocks a registration must be old before a draw, DESIGN section 3 (64)
-	StakeUnit      crowd.Credits // stake that gives one ticket in a draw
+	StakeUnit      crowd.Credits // stake that gives one ticket in a draw, with a perfect record
 	MaxTickets     uint32        // cap on the tickets of one node
 	CommitteeUnits uint64        // expected winning tickets of a draw
 	MaxClaims      uint32        // best claims kept for a job
@@ -38,17 +40,20 @@ type Params struct {
 	SlashPPM  uint32 // of the stake of a proven cheater
 	BountyPPM uint32 // of what was slashed, to the executor whose right answer exposed it
 	CancelPPM uint32 // of the most an executor could earn, paid when a running job is cancelled
+
+	Reputation ReputationParams
 }
 
 // MainParams are the figures for a network of strangers.
 func MainParams() Params {
 	const second = 1000
 	return Params{
-		TxFee: 100, MinStake: 100 * crowd.Credit,
-		Lookback: 64, StakeUnit: 10 * crowd.Credit, MaxTickets: 100, CommitteeUnits: 60, MaxClaims: 32, MaxMissed: 3,
+		TxFee: 100, SizeFee: 100, KeepFee: 20, MinStake: 100 * crowd.Credit,
+		Lookback: 64, StakeUnit: crowd.Credit, MaxTickets: 1000, CommitteeUnits: 60, MaxClaims: 32, MaxMissed: 3,
 		ClaimWindow: 5 * second, DispatchGrace: 60 * second, RevealWindow: 30 * second, CourtWindow: 3600 * second,
 		DeliveryWindow: 600 * second, Unbonding: 7 * 86400 * second, Retention: 30 * 86400 * second,
 		BurnPPM: 20_000, SlashPPM: 1_000_000, BountyPPM: 100_000, CancelPPM: 100_000,
+		Reputation: mainReputation(),
 	}
 }
 
@@ -57,7 +62,7 @@ func DevParams() Params {
 	const second = 1000
 	p := MainParams()
 	p.Lookback = 2
-	p.CommitteeUnits = 1000 // in a small network everybody claims, so that two are always there
+	p.CommitteeUnits = 100_000 // in a small network everybody claims, so that two are always there
 	p.ClaimWindow = 500
 	p.DispatchGrace = 5 * second
 	p.RevealWindow = 2 * second
@@ -74,6 +79,9 @@ func (p Params) Validate() error {
 	if p.BurnPPM > 1e6 || p.SlashPPM > 1e6 || p.BountyPPM > 1e6 || p.CancelPPM > 1e6 {
 		errs = append(errs, errors.New("params: a share of more than 1e6 ppm"))
 	}
+	if p.SizeFee > crowd.Credit || p.KeepFee > crowd.Credit {
+		errs = append(errs, errors.New("params: a fee of more than a credit for a KiB"))
+	}
 	if p.StakeUnit == 0 || p.MaxTickets == 0 || p.CommitteeUnits == 0 || p.MaxClaims < pairSize || p.MinStake < p.StakeUnit {
 		errs = append(errs, errors.New("params: stake unit, tickets, committee, claims and least stake must allow a draw"))
 	}
@@ -81,6 +89,7 @@ func (p Params) Validate() error {
 		p.DeliveryWindow <= 0 || p.Unbonding <= 0 || p.Retention <= 0 {
 		errs = append(errs, errors.New("params: every window must be longer than nothing"))
 	}
+	errs = append(errs, p.Reputation.validate())
 	return errors.Join(errs...)
 }
 
@@ -136,6 +145,7 @@ func New(g *Genesis) (State, error) {
 		return State{}, fmt.Errorf("genesis: a name of %d bytes, want 1 to %d", len(g.Name), maxName)
 	}
 	w := begin(State{}, Block{Time: g.Time})
+	w.params = g.Params
 	w.put(keyParams, &g.Params)
 	w.put(keyAuthorities, &g.Authorities)
 	w.put(keyBeacon, &Beacon{R: crowd.Digest("beacon", g)})

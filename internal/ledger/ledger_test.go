@@ -53,6 +53,7 @@ func newWorld(t testing.TB, authorities, providers int, change ...func(*Genesis)
 		})
 	}
 	g.Grants = append(g.Grants, Grant{ID: w.owner.ID(), Balance: 1000 * crowd.Credit})
+	g.Params.SizeFee, g.Params.KeepFee = 0, 0 // so that sums are easy to follow; fees by size have tests of their own
 	for _, f := range change {
 		f(g)
 	}
@@ -610,6 +611,7 @@ func TestPost_RefusalsNameTheCause(t *testing.T) {
 		says   string
 	}{
 		{"no program", func(s *crowd.JobSpec) { s.Task.Program = "" }, BadSpec, "program"},
+		{"a wall that a slow machine meets first", func(s *crowd.JobSpec) { s.Task.Limits.Wall = 4999 * time.Millisecond }, BadSpec, "5s"},
 		{"no check", func(s *crowd.JobSpec) { s.Plan.Method = "none" }, BadSpec, "plan"},
 		{"price above budget", func(s *crowd.JobSpec) { s.Budget = 1 }, OverBudget, "budget"},
 		{"too cheap", func(s *crowd.JobSpec) { s.Filters.MaxPrice = 1 }, NoProvider, "price at most 1"},
@@ -622,6 +624,7 @@ func TestPost_RefusalsNameTheCause(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, 1, 3, func(g *Genesis) { g.Grants[len(g.Grants)-1].Balance = 50 * crowd.Credit })
 			spec := testSpec()
+			spec.Task.Limits.Wall = 2 * time.Hour
 			c.change(&spec)
 			err := w.block(signed{w.owner, &Post{Spec: spec}})[0]
 			var r *Refusal

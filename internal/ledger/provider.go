@@ -19,13 +19,21 @@ type Provider struct {
 	Leaving    crowd.Time   // when the stake may be withdrawn; 0: stays
 	Active     uint32       // jobs in which it holds a place
 	Tombstoned bool         // proven fraud: never drawn again
+	Weight     uint32       // of the stake's tickets, ppm: Reputation.Weight when this record was last written
+	Newcomer   bool         // at that time
 }
 
 func (w *work) provider(id crowd.NodeID) (Provider, bool) {
 	return load[Provider](w.get, string(ProviderKey(id.Address())))
 }
 
-func (w *work) putProvider(p Provider) { w.put(string(ProviderKey(p.ID.Address())), &p) }
+// putProvider stores p and what its reputation is worth in a draw now, which is
+// therefore as fresh as the last place that it got or left.
+func (w *work) putProvider(p Provider) {
+	r, _ := load[Reputation](w.get, string(ReputationKey(p.ID.Address())))
+	p.Weight, p.Newcomer = r.Weight(&w.params.Reputation, w.now()), r.Newcomer(&w.params.Reputation)
+	w.put(string(ProviderKey(p.ID.Address())), &p)
+}
 
 const maxTags = 32
 
@@ -106,11 +114,16 @@ type Requirement struct {
 
 // Eligibility says who may be drawn for a job, and where the others fell out.
 type Eligibility struct {
-	Count   uint32
-	Need    uint32 // places of the plan
-	Tickets uint64 // of all eligible providers together
-	Steps   []Requirement
+	Count    uint32
+	Need     uint32 // places of the plan
+	Tickets  uint64 // of all eligible providers together
+	Favoured uint64 // the same, were newcomers favoured
+	Standing uint64 // tickets of all who could be drawn but for what this job asks
+	Steps    []Requirement
 }
+
+// open is the share of the tickets that the job's own demands leave in the draw, in ppm.
+func (e *Eligibility) open() uint32 { return share(e.Tickets, e.Standing-e.Tickets) }
 
 // Why names the requirement after which too few are left.
 func (e Eligibility) Why() string {
@@ -130,6 +143,9 @@ type condition struct {
 	name string
 	ok   func(p *Provider) bool
 }
+
+// general is how many of the conditions are the same for every job.
+const general = 6
 
 func (w *work) conditions(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.Height) []condition {
 	most := spec.Filters.MaxPrice.Cost(spec.Limits().Gas)
@@ -177,14 +193,18 @@ func (w *work) eachEligible(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.
 		if !ok {
 			return true
 		}
+		tickets := uint64(w.params.Tickets(&p, false))
 		for i, c := range cs {
 			if !c.ok(&p) {
 				return true
 			}
-			e.Steps[i].Left++
+			if e.Steps[i].Left++; i == general-1 {
+				e.Standing += tickets
+			}
 		}
 		e.Count++
-		e.Tickets += uint64(w.params.Tickets(p.Stake))
+		e.Tickets += tickets
+		e.Favoured += uint64(w.params.Tickets(&p, true))
 		f(p)
 		return true
 	})
@@ -193,6 +213,11 @@ func (w *work) eachEligible(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.
 
 // Eligible says who could be drawn for spec were owner to post it in the block after height h.
 func (s State) Eligible(owner crowd.NodeID, spec *crowd.JobSpec, h crowd.Height) Eligibility {
+	return s.EachEligible(owner, spec, h, func(Provider) {})
+}
+
+// EachEligible is Eligible, and calls f for each of those that could be drawn.
+func (s State) EachEligible(owner crowd.NodeID, spec *crowd.JobSpec, h crowd.Height, f func(Provider)) Eligibility {
 	w := begin(s, Block{Height: h + 1})
-	return w.eachEligible(owner, spec, h+1+drawDelay, func(Provider) {})
+	return w.eachEligible(owner, spec, h+1+drawDelay, f)
 }

@@ -35,6 +35,7 @@ const (
 	WhyWork     = "work done"
 	WhyBurned   = "burned share of the pay"
 	WhyReturned = "escrow returned"
+	WhyCourt    = "re-execution in court"
 )
 
 // settle pays who gave the right outcome, by gas used, and ends the job.
@@ -50,8 +51,10 @@ func (w *work) settle(j *Job, why string, a ...any) {
 		w.pay(j, p.Node.Address(), cost-burn, WhyWork)
 		w.pay(j, crowd.Address{}, burn, WhyBurned)
 		w.reputation(p.Node.Address(), func(r *Reputation) { r.Done++; r.Work += gas })
+		w.there(p.Node, true, 1e6)
+		w.evidence(p.Node, j.ID, true, w.difficulty(j, cost))
 	}
-	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += j.Verdict.Outcome.Gas })
+	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += j.Verdict.Outcome.Gas; r.Consumer.Paid++ })
 	w.end(j, Settled, why, a...)
 }
 
@@ -80,8 +83,10 @@ func (w *work) release(id crowd.NodeID) {
 }
 
 // fraud takes the stake of a proven cheater into the job and buries its identity.
+// What it was worth is taken from the limit, which the cheater did not choose.
 func (w *work) fraud(j *Job, place *Place, why string, a ...any) {
 	place.State, place.Why, place.Sealed = Fraud, fmt.Sprintf(why, a...), nil
+	w.evidence(place.Node, j.ID, false, w.difficulty(j, place.Price.Cost(place.gas(&j.Spec, j.Spec.Limits().Gas))))
 	w.release(place.Node)
 	p, _ := w.provider(place.Node)
 	amount := p.Stake.PPM(w.params.SlashPPM)
@@ -113,7 +118,7 @@ func (w *work) makeWhole(j *Job, spent crowd.Credits) {
 	court := func(gas crowd.Gas, right func(b *Ballot) bool) {
 		for i := range j.Ballots {
 			if b := &j.Ballots[i]; right(b) {
-				give(b.Authority.Address(), j.Spec.Filters.MaxPrice.Cost(gas), "re-execution in court")
+				give(b.Authority.Address(), j.Spec.Filters.MaxPrice.Cost(gas), WhyCourt)
 			}
 		}
 	}

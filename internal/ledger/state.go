@@ -78,19 +78,6 @@ type Beacon struct {
 	R crowd.Hash
 }
 
-// Reputation is the raw counters of one node. No score is on chain yet.
-type Reputation struct {
-	_        struct{}  `cbor:",toarray"`
-	Done     uint64    // jobs executed and found right
-	Work     crowd.Gas // in those
-	Received crowd.Gas // as a consumer
-	Caught   uint64    // proven frauds
-	Faults   uint64    // places given up, deadlines missed
-	Reported uint64    // frauds that this node's right answer exposed
-	Support  uint64    // votes in the court that agreed with the verdict
-	Missed   uint32    // certain draws missed in a row
-}
-
 const (
 	keyParams        = "sys/params"
 	keyAuthorities   = "sys/authorities"
@@ -99,15 +86,17 @@ const (
 	prefixAccount    = "account/"
 	PrefixProvider   = "provider/"
 	PrefixReputation = "reputation/"
+	prefixEvidence   = "evidence/"
 	PrefixJob        = "job/"
 	prefixDraw       = "draw/" // height, job: waits for the beacon of that height
 	prefixDue        = "due/"  // time, job: wants attention then
 )
 
-// AccountKey, ProviderKey, ReputationKey and JobKey are where records stand in the state.
+// AccountKey, ProviderKey, ReputationKey, EvidenceKey and JobKey are where records stand in the state.
 func AccountKey(a crowd.Address) []byte    { return []byte(prefixAccount + string(a[:])) }
 func ProviderKey(a crowd.Address) []byte   { return []byte(PrefixProvider + string(a[:])) }
 func ReputationKey(a crowd.Address) []byte { return []byte(PrefixReputation + string(a[:])) }
+func EvidenceKey(a crowd.Address) []byte   { return []byte(prefixEvidence + string(a[:])) }
 func JobKey(id crowd.JobID) []byte         { return []byte(PrefixJob + string(id[:])) }
 
 // AuthoritiesKey and ParamsKey are where the authorities and the rules stand in the state.

@@ -109,6 +109,7 @@ type Vote struct {
 	Question Question
 	Executor crowd.NodeID  // of BadSeal
 	Outcome  crowd.Outcome // of WhatOutcome
+	Item     uint32        // of WhatItem: which one. A vote that comes late is not taken for one about another item
 	Leaf     crowd.Hash    // of WhatItem: batch.Leaf.Hash
 	Yes      bool          // of the others
 }
@@ -195,6 +196,7 @@ type Tx struct {
 	sender crowd.NodeID
 	nonce  uint64
 	msg    Message
+	size   int // encoded, bytes
 }
 
 // Sender is who signed.
@@ -242,7 +244,32 @@ func Open(chain string, raw []byte) (Tx, error) {
 	if err != nil {
 		return Tx{}, refuse(BadTx, "signature: %v", err)
 	}
-	return Tx{sender: id, nonce: b.Nonce, msg: m}, nil
+	return Tx{sender: id, nonce: b.Nonce, msg: m, size: len(raw)}, nil
+}
+
+// kept reports whether what m says stays in a record.
+func kept(m Message) bool {
+	switch m.(type) {
+	case *Register, *Post, *Claim, *Commit, *Reveal, *GiveUp, *Unseal, *Vote:
+		return true
+	}
+	return false
+}
+
+// Fee is what tx costs its sender, by its size and by how long the state holds
+// it: else 64 KiB of junk would stay there for the price of a transfer. An
+// authority's duties are free, which the ledger knows and Fee does not.
+func (p Params) Fee(tx Tx) crowd.Credits {
+	const day, century = 86_400_000, 36_525
+	per := p.SizeFee
+	if kept(tx.msg) {
+		per += p.KeepFee * crowd.Credits(min((p.Retention-1)/day+1, century))
+	}
+	fee, ok := p.TxFee.Add((per*crowd.Credits(tx.size) + 1023) / 1024) // per is at most a credit for each day of a century, size 64 KiB
+	if !ok {
+		return ^crowd.Credits(0)
+	}
+	return fee
 }
 
 // Commitment hides an outcome until its reveal and names who made it, so that a copy is worth nothing.

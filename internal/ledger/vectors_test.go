@@ -252,6 +252,7 @@ func TestVectors_State(t *testing.T) {
 		"account of address":     hex.EncodeToString(AccountKey(address)),
 		"provider of address":    hex.EncodeToString(ProviderKey(address)),
 		"reputation of address":  hex.EncodeToString(ReputationKey(address)),
+		"evidence of address":    hex.EncodeToString(EvidenceKey(address)),
 		"job":                    hex.EncodeToString(JobKey(job)),
 		"draw at height 7":       hex.EncodeToString([]byte(drawKey(7, job))),
 		"due at 1767225600000ms": hex.EncodeToString([]byte(dueKey(1_767_225_600_000, job))),
@@ -283,6 +284,48 @@ func TestVectors_State(t *testing.T) {
 	golden(t, "state.json", v)
 }
 
+// TestVectors_Reputation: a history, and the record and the scores after each step.
+func TestVectors_Reputation(t *testing.T) {
+	type step struct {
+		Time         crowd.Time `json:"time"`
+		What         string     `json:"what"` // "honesty" or "availability"
+		Good         bool       `json:"good"`
+		PPM          uint32     `json:"ppm"` // d, or the weight
+		Record       string     `json:"record"`
+		Honesty      uint32     `json:"honesty"`
+		Availability uint32     `json:"availability"`
+		Weight       uint32     `json:"weight"`
+	}
+	type fading struct {
+		X      uint32 `json:"x"`
+		Halved uint64 `json:"halved"`
+	}
+	v := struct {
+		Params ReputationParams `json:"params"`
+		Halved []fading         `json:"halved"`
+		Steps  []step           `json:"steps"`
+	}{Params: mainReputation()}
+	for _, x := range []uint32{0, 1, 1 << 23, 0xabcdef, 1<<24 - 1} {
+		v.Halved = append(v.Halved, fading{x, halved(x)})
+	}
+	var r Reputation
+	for i, s := range []step{
+		{What: "honesty", Good: true, PPM: 1e6}, {What: "availability", Good: true, PPM: 1e6}, {What: "honesty", Good: true, PPM: 1e6},
+		{What: "availability", PPM: 100_000}, {What: "honesty", PPM: 123_456}, {What: "honesty", Good: true, PPM: 500_000},
+	} {
+		s.Time = 1_767_225_600_000 + crowd.Time(i*i)*100_000_000
+		if s.What == "honesty" {
+			r.evidence(&v.Params, s.Good, s.PPM, s.Time)
+		} else {
+			r.availability(&v.Params, s.Good, s.PPM, s.Time)
+		}
+		s.Record, s.Honesty, s.Availability, s.Weight =
+			hex.EncodeToString(crowd.Encode(&r)), r.Honesty(&v.Params, s.Time), r.Availability(&v.Params, s.Time), r.Weight(&v.Params, s.Time)
+		v.Steps = append(v.Steps, s)
+	}
+	golden(t, "reputation.json", v)
+}
+
 // FuzzMessage: the body of a transaction of each kind.
 func FuzzMessage(f *testing.F) {
 	for _, m := range everyMessage(f) {
@@ -310,8 +353,9 @@ func FuzzRecord(f *testing.F) {
 	f.Add(crowd.Encode(Job{Spec: testSpec(), Drawn: []Drawn{{}}, Places: []Place{{Opening: &Opening{}}}, Ballots: []Ballot{{}},
 		Verdict: &Verdict{Outcome: outcome}, Payments: []Payment{{}}, History: []Step{{}}}))
 	f.Add(crowd.Encode(Reputation{Missed: 1}))
+	f.Add(crowd.Encode([]Evidence{{Passed: true}}))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, v := range []any{&Params{}, &[]Authority{}, &Beacon{}, &Supply{}, &Account{}, &Provider{}, &Reputation{}, &Job{}} {
+		for _, v := range []any{&Params{}, &[]Authority{}, &Beacon{}, &Supply{}, &Account{}, &Provider{}, &Reputation{}, &[]Evidence{}, &Job{}} {
 			if crowd.Decode(raw, v) == nil && !bytes.Equal(crowd.Encode(v), raw) {
 				t.Errorf("%T: got %x, want %x", v, crowd.Encode(v), raw)
 			}

@@ -47,7 +47,7 @@ func fleetParams() ledger.Params {
 	return p
 }
 
-// The victim's 5000 tickets against 5 and 5: it has no place in one of 500,000 jobs.
+// As newcomers they draw with 500 tickets against 1 and 1: the victim has no place in one of 125,000 jobs.
 var fleetStakes = map[int]crowd.Credits{0: 5000 * crowd.Credit, 1: 5 * crowd.Credit, 2: 5 * crowd.Credit}
 
 // victim is the provider that is drawn, and killed.
@@ -490,7 +490,7 @@ func (f *fleet) task(rounds uint64) task {
 	}
 	return task{rpc.PostRequest{
 		Program: f.program, Stdin: f.upload(stdin), Args: []string{fmt.Sprint(rounds)},
-		Limits: rpc.Limits{Gas: 5e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 2000},
+		Limits: rpc.Limits{Gas: 4e8, Memory: 16 << 20, Output: 1 << 20, WallMillis: 2000},
 	}, fmt.Sprintf("working\n%d\n", x)}
 }
 

@@ -201,6 +201,17 @@ func (b jobBlocks) Export(ctx context.Context, c crowd.CID, path string, max uin
 func (b jobBlocks) AddDir(ctx context.Context, dir string) (crowd.CID, error) {
 	return b.store.AddDir(ctx, dir)
 }
+
+// AddFile implements runner.Blocks.
+func (b jobBlocks) AddFile(ctx context.Context, path string) (crowd.CID, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return b.store.AddFile(ctx, f)
+}
+
 func (b jobBlocks) Pin(c crowd.CID, by string) error   { return b.store.Pin(c, by) }
 func (b jobBlocks) Unpin(c crowd.CID, by string) error { return b.store.Unpin(c, by) }
 

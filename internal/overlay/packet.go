@@ -44,6 +44,7 @@ type Packet struct {
 	Req     uint64 // of its message
 	Expires Time   // on the sender's clock
 	Size    int    // bytes
+	Records int    // in its message: so many calls of recover Message makes at most
 
 	network Network
 	digest  crowd.Hash
@@ -131,7 +132,7 @@ func Read(network Network, self crowd.Key, b []byte) (*Packet, error) {
 		}
 	}
 	p.digest = packetDigest(network, self, p.Type, payload)
-	p.Req, p.Expires, p.message = requestOf(m), expires, m
+	p.Req, p.Expires, p.Records, p.message = requestOf(m), expires, recordsIn(m), m
 	return p, nil
 }
 
@@ -153,6 +154,24 @@ func requestOf(m Message) uint64 {
 		return m.Req
 	}
 	return 0
+}
+
+func recordsIn(m Message) int {
+	var own *Record
+	switch m := m.(type) {
+	case Nodes:
+		return len(m.Records)
+	case Ping:
+		own = m.Record
+	case FindNode:
+		own = m.Record
+	case Register:
+		own = m.Record
+	}
+	if own == nil {
+		return 0
+	}
+	return 1
 }
 
 // IsAnswer reports whether only somebody who was asked under Req sends such a packet.

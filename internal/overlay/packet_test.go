@@ -95,7 +95,14 @@ func TestSealOpen(t *testing.T) {
 			}
 			p, err := Read(testNetwork, to.ID().Key(), b)
 			if err != nil || p.Req != requestOf(m) {
-				t.Errorf("%s: request %d, %v, want %d", name, p.Req, err, requestOf(m))
+				t.Fatalf("%s: request %d, %v, want %d", name, p.Req, err, requestOf(m))
+			}
+			calls := 0
+			if _, err := p.Message(from.ID(), func(h crowd.Hash, sig identity.Signature) (crowd.NodeID, error) {
+				calls++
+				return identity.Recover(h, sig)
+			}); err != nil || calls != p.Records {
+				t.Errorf("%s: %v; %d records recovered, want %d", name, err, calls, p.Records)
 			}
 		}
 	}

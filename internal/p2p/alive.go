@@ -3,9 +3,7 @@ package p2p
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"io"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,16 +135,15 @@ func (h *Host) askConn(c network.Conn) {
 
 // pong pings over one connection. Any answer is a sign of life, a refusal too; the time is 0 if it was no pong.
 func pong(ctx context.Context, c network.Conn, patience time.Duration) (time.Duration, bool) {
-	ctx, cancel := context.WithTimeout(network.WithAllowLimitedConn(ctx, "ping"), patience)
+	ctx, cancel := awake(network.WithAllowLimitedConn(ctx, "ping"), patience)
 	defer cancel()
-	deadline, _ := ctx.Deadline()
 	s, err := c.NewStream(ctx)
 	if err != nil {
 		return 0, ctx.Err() == nil && !c.IsClosed() // alive: it was a limit of ours
 	}
 	defer s.Reset()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
-	if err := errors.Join(s.SetProtocol(ping.ID), s.SetDeadline(deadline)); err != nil {
+	if err := s.SetProtocol(ping.ID); err != nil {
 		return 0, !c.IsClosed()
 	}
 	question, answer := make([]byte, ping.PingSize), make([]byte, ping.PingSize)
@@ -160,10 +157,30 @@ func pong(ctx context.Context, c network.Conn, patience time.Duration) (time.Dur
 	switch {
 	case err == nil && string(question) == string(answer):
 		return max(took, 1), true
-	case errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil:
+	case ctx.Err() != nil:
 		return 0, false
 	}
 	return 0, !c.IsClosed()
+}
+
+// awake ends a context after so much time in which this process ran. That it stood still, on a machine that slept or was
+// starved, is no silence of the peer's.
+func awake(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	const slice = 50 * time.Millisecond // a pause counts as one
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer cancel()
+		tick := time.NewTicker(slice) // it drops ticks that nobody was there for
+		defer tick.Stop()
+		for range (d + slice - 1) / slice {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 // settled waits for a question that is under way, so that no stream is opened on a connection that is about to be closed.
@@ -228,6 +245,8 @@ func (h *Host) left(c network.Conn) {
 	p := c.RemotePeer()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	delete(h.sightings, c)
+	delete(h.punched, c)
 	poke(h.offline[p]) // nil for all but seeds: no one hears
 	if own := h.pulses[p]; own != nil && own.asking == nil && len(h.host.Network().ConnsToPeer(p)) == 0 {
 		delete(h.pulses, p)

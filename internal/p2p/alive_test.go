@@ -26,6 +26,12 @@ func TestVictim(t *testing.T) {
 	}
 	h := start(t, Config{PrivateKey: k, Listen: loopbacks[:1]})
 	h.Answer("/echo", 100, func(_ context.Context, _ crowd.NodeID, req []byte) ([]byte, error) { return req, nil })
+	h.Answer("/peers", 0, func(context.Context, crowd.NodeID, []byte) (out []byte, _ error) {
+		for _, p := range h.Peers() {
+			out = fmt.Append(out, p.ID.Short(), " since ", p.Since, "; ")
+		}
+		return out, nil
+	})
 	h.Handle("/hang", func(ctx context.Context, _ crowd.NodeID, s Stream) error {
 		<-ctx.Done()
 		return nil
@@ -36,14 +42,26 @@ func TestVictim(t *testing.T) {
 		}
 	}
 	fmt.Println("listens on", h.Addrs()[0])
+	for os.Getenv("P2P_ASK") != "" { // there is a question under way whenever it is stopped
+		for _, p := range h.host.Network().Peers() {
+			h.ask(t.Context(), p)
+		}
+	}
 	<-t.Context().Done()
 }
 
 // victim starts a process with a host, which connects to call if that is not empty, and returns its address.
 func victim(t *testing.T, key []byte, call string) (addr string, kill func()) {
 	t.Helper()
+	addr, process := launch(t, key, call)
+	return addr, func() { process.Kill(); process.Wait() }
+}
+
+func launch(t *testing.T, key []byte, call string, env ...string) (addr string, _ *os.Process) {
+	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestVictim$")
 	cmd.Env = append(os.Environ(), "P2P_VICTIM="+hex.EncodeToString(key), "P2P_CALL="+call)
+	cmd.Env = append(cmd.Env, env...)
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -51,14 +69,13 @@ func victim(t *testing.T, key []byte, call string) (addr string, kill func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kill = sync.OnceFunc(func() {
-		cmd.Process.Kill()
+	t.Cleanup(func() {
+		cmd.Process.Kill() // both fail if a test has done so
 		cmd.Wait()
 	})
-	t.Cleanup(kill)
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		if a, ok := strings.CutPrefix(lines.Text(), "listens on "); ok {
-			return a, kill
+			return a, cmd.Process
 		}
 	}
 	t.Fatal("the process did not come up")

@@ -399,7 +399,7 @@ func BenchmarkQUIC64MiB(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		h, err := libp2p.New(append(options(cfg.withDefaults(), nil), libp2p.Identity(k), libp2p.ResourceManager(resources),
+		h, err := libp2p.New(append((&Host{cfg: cfg.withDefaults()}).options(), libp2p.Identity(k), libp2p.ResourceManager(resources),
 			libp2p.ConnectionManager(conns), libp2p.ListenAddrStrings(loopbacks[0]))...)
 		if err != nil {
 			b.Fatal(err)

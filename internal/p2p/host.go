@@ -1,10 +1,11 @@
 // Package p2p is a node's one libp2p host: connections under the node's own
-// key, streams, gossip, and the fetching and serving of blocks. It does not
-// know what the streams and messages mean, and it discovers nobody but its
-// seeds and the peers on its LAN.
+// key, streams, gossip, the fetching and serving of blocks, and datagrams on
+// the UDP sockets of its QUIC. It does not know what the streams, messages and
+// datagrams mean, and it discovers nobody but its seeds and the peers on its LAN.
 package p2p
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	libnet "github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
@@ -39,8 +41,17 @@ type Config struct {
 	PrivateKey []byte   // 32 bytes, secp256k1: the node's
 	Listen     []string // multiaddrs; nil: QUIC and TCP on all IPv4 interfaces, ports chosen by the system
 	Seeds      []string // multiaddrs with /p2p/: kept connected while Run runs, and asked to relay
-	MDNS       bool     // find nodes on the LAN while Run runs
-	Topics     []string // of gossip; what peers say about others is ignored
+	MDNS       bool     // find nodes on the LAN while Run runs, and connect to them
+	LANTag     string   // only nodes with the same tag find each other on the LAN: the network's name
+	// Found hears of nodes that are found on the LAN, before they are dialled: multiaddrs without /p2p/, whose owner nobody has
+	// checked. It must not block; nil: nobody hears.
+	Found func(id crowd.NodeID, addrs []string)
+	// Relays names up to n hosts that may relay for this one, multiaddrs with /p2p/. It is called now and then
+	// while the host is private and lacks relays; nil: only seeds are asked.
+	Relays func(ctx context.Context, n int) []string
+	// Reachability is forced, for tests; Unknown or empty: AutoNAT finds out.
+	Reachability Reachability
+	Topics       []string // of gossip; what peers say about others is ignored
 	// Find makes sure that a node is connected, before blocks are asked of it; nil: only whoever is connected is asked.
 	Find   func(ctx context.Context, id crowd.NodeID) error
 	Blocks blockstore.Blockstore // served to everybody, filled by Fetch; nil: neither
@@ -57,6 +68,7 @@ func (c Config) withDefaults() Config {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Reachability = cmp.Or(c.Reachability, Unknown)
 	c.Limits = c.Limits.withDefaults()
 	return c
 }
@@ -70,12 +82,12 @@ type Host struct {
 	gossip  *pubsub.PubSub
 	bitswap *server.Server // for stock IPFS clients; nil without blocks
 	bsnet   network.BitSwapNetwork
-	seeds   []peer.AddrInfo
 	udp     *datagrams
 	ctx     context.Context // of handlers and gossip: ends with Close
 	cancel  context.CancelFunc
 	news    chan struct{} // capacity 1: somebody new to ping
-	offline map[peer.ID]chan struct{}
+	planted chan struct{} // capacity 1: a new seed
+	made    chan struct{} // closed when host is set: libp2p's parts call us before it is
 
 	handlers sync.WaitGroup // Add with mu held and not closed
 
@@ -84,6 +96,13 @@ type Host struct {
 	closed bool
 	topics map[string]*topic
 	pulses map[peer.ID]*pulse // of connected peers
+	seeds  []peer.AddrInfo
+	// offline gets a note, at most one, when a connection to that seed was lost
+	offline   map[peer.ID]chan struct{}
+	sightings map[libnet.Conn]sighting // of this host, by open connections
+	punched   map[libnet.Conn]bool     // open ones that hole punching brought
+	reach     Reachability
+	reachNews chan struct{} // closed, and replaced, when reach changes
 }
 
 // New makes a host and listens; handlers can be added from then on. On an error nothing keeps running.
@@ -95,12 +114,23 @@ func New(cfg Config) (_ *Host, err error) {
 	}()
 	cfg = cfg.withDefaults()
 	h := &Host{
-		cfg:     cfg,
-		udp:     newDatagrams(),
-		news:    make(chan struct{}, 1),
-		offline: map[peer.ID]chan struct{}{},
-		topics:  map[string]*topic{},
-		pulses:  map[peer.ID]*pulse{},
+		cfg:       cfg,
+		udp:       newDatagrams(),
+		news:      make(chan struct{}, 1),
+		planted:   make(chan struct{}, 1),
+		made:      make(chan struct{}),
+		topics:    map[string]*topic{},
+		pulses:    map[peer.ID]*pulse{},
+		offline:   map[peer.ID]chan struct{}{},
+		sightings: map[libnet.Conn]sighting{},
+		punched:   map[libnet.Conn]bool{},
+		reach:     cfg.Reachability,
+		reachNews: make(chan struct{}),
+	}
+	switch cfg.Reachability {
+	case Unknown, Public, Private:
+	default:
+		return nil, fmt.Errorf("reachability %q", cfg.Reachability)
 	}
 	key, err := parseKey(cfg.PrivateKey)
 	if err != nil {
@@ -119,16 +149,17 @@ func New(cfg Config) (_ *Host, err error) {
 			return nil, fmt.Errorf("seed %q: %w", s, err)
 		}
 		if info.ID != self {
-			h.seeds = append(h.seeds, *info)
-			h.offline[info.ID] = make(chan struct{}, 1) // capacity 1: it was lost since last looked at
+			h.plant(*info)
 		}
 	}
 	resources, conns, err := cfg.Limits.managers()
 	if err != nil {
 		return nil, err
 	}
-	if h.host, err = libp2p.New(append(options(cfg, h.seeds), libp2p.Identity(key), libp2p.ResourceManager(resources),
-		libp2p.ConnectionManager(conns), libp2p.QUICReuse(h.udp.manager))...); err != nil {
+	h.host, err = libp2p.New(append(h.options(), libp2p.Identity(key), libp2p.ResourceManager(resources),
+		libp2p.ConnectionManager(conns), libp2p.QUICReuse(h.udp.manager))...)
+	close(h.made)
+	if err != nil {
 		return nil, errors.Join(err, resources.Close(), conns.Close(), h.udp.close()) // a host that came to be closes the first two itself
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -138,6 +169,9 @@ func New(cfg Config) (_ *Host, err error) {
 		}
 	}()
 	h.host.Network().Notify(notifications{h})
+	if err := h.listenToEvents(); err != nil {
+		return nil, err
+	}
 	if h.gossip, err = newGossip(h.ctx, h.host, cfg.Topics); err != nil {
 		return nil, err
 	}
@@ -183,7 +217,7 @@ func parseKey(b []byte) (crypto.PrivKey, error) {
 	return crypto.UnmarshalSecp256k1PrivateKey(b)
 }
 
-func options(cfg Config, seeds []peer.AddrInfo) []libp2p.Option {
+func (h *Host) options() []libp2p.Option {
 	opts := []libp2p.Option{
 		libp2p.NoListenAddrs, // New listens itself, last
 		libp2p.Transport(quic.NewTransport),
@@ -194,20 +228,7 @@ func options(cfg Config, seeds []peer.AddrInfo) []libp2p.Option {
 		libp2p.UserAgent("crowd"),
 		libp2p.EnableRelay(), // to dial and be dialled through others' relays
 	}
-	// A host that listens on loopback alone has nobody to get through to.
-	if !loopback(cfg.Listen) {
-		opts = append(opts,
-			libp2p.NATPortMap(),
-			libp2p.EnableNATService(),
-			libp2p.EnableAutoNATv2(),
-			libp2p.EnableHolePunching(),
-			libp2p.EnableRelayService(), // starts when AutoNAT says that we are public
-		)
-		if len(seeds) > 0 {
-			opts = append(opts, libp2p.EnableAutoRelayWithStaticRelays(seeds))
-		}
-	}
-	return append(opts, cfg.options...)
+	return slices.Concat(opts, h.traversal(), h.cfg.options)
 }
 
 func loopback(addrs []string) bool {
@@ -224,9 +245,7 @@ func loopback(addrs []string) bool {
 // until ctx ends. It returns after all that it started has ended.
 func (h *Host) Run(ctx context.Context) error {
 	var g errgroup.Group
-	for _, s := range h.seeds {
-		g.Go(func() error { h.keep(ctx, s); return nil })
-	}
+	g.Go(func() error { h.tend(ctx); return nil })
 	if h.cfg.MDNS {
 		g.Go(func() error { h.findOnLAN(ctx); return nil })
 	}

@@ -2,9 +2,11 @@ package p2p
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -23,7 +25,7 @@ type Peer struct {
 	ID    crowd.NodeID
 	Addrs []string      // of its connections
 	RTT   time.Duration // moving average of pings; 0: not measured yet
-	Path  string        // "direct" or "relayed"
+	Path  string        // the best of its connections: "direct", "punched" (direct through NATs, after a relay had helped) or "relayed"
 	Since time.Time     // of its oldest connection
 }
 
@@ -38,8 +40,12 @@ func (h *Host) Peers() []Peer {
 		n := Peer{ID: id, RTT: h.host.Peerstore().LatencyEWMA(p), Path: "relayed"}
 		for _, c := range h.host.Network().ConnsToPeer(p) {
 			n.Addrs = append(n.Addrs, c.RemoteMultiaddr().String())
-			if !relayed(c) {
+			switch {
+			case relayed(c):
+			case !h.wasPunched(c):
 				n.Path = "direct"
+			case n.Path == "relayed":
+				n.Path = "punched"
 			}
 			if at := c.Stat().Opened; n.Since.IsZero() || at.Before(n.Since) {
 				n.Since = at
@@ -51,6 +57,12 @@ func (h *Host) Peers() []Peer {
 	}
 	slices.SortFunc(out, func(a, b Peer) int { return a.Since.Compare(b.Since) })
 	return out
+}
+
+func (h *Host) wasPunched(c network.Conn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.punched[c]
 }
 
 func relayed(c network.Conn) bool {
@@ -151,8 +163,72 @@ const (
 	maxRedial = time.Minute
 )
 
+// AddSeed adds a multiaddr with /p2p/ to the seeds: while Run runs it is kept connected, and it may be asked to relay.
+// A seed that is there already gets a further address, which is tried at once.
+func (h *Host) AddSeed(addr string) error {
+	info, err := peer.AddrInfoFromString(addr)
+	if err != nil {
+		return fmt.Errorf("seed %q: %w", addr, err)
+	}
+	if info.ID == h.host.ID() {
+		return fmt.Errorf("seed %q: that is this node", addr)
+	}
+	h.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.PermanentAddrTTL)
+	if h.plant(*info) {
+		poke(h.planted)
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.handlers.Go(func() {
+			if err := h.connect(h.ctx, *info); err != nil {
+				h.cfg.Log.Debug("further address of a seed", "err", err)
+			}
+		})
+	}
+	return nil
+}
+
+// plant reports whether the seed is new.
+func (h *Host) plant(seed peer.AddrInfo) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if i := slices.IndexFunc(h.seeds, func(s peer.AddrInfo) bool { return s.ID == seed.ID }); i >= 0 {
+		s := &h.seeds[i]
+		for _, a := range seed.Addrs {
+			if !slices.ContainsFunc(s.Addrs, a.Equal) {
+				s.Addrs = append(slices.Clip(s.Addrs), a)
+			}
+		}
+		return false
+	}
+	h.seeds = append(h.seeds, seed)
+	h.offline[seed.ID] = make(chan struct{}, 1) // capacity 1: it was lost since last looked at
+	return true
+}
+
+// tend keeps all seeds, those added later too.
+func (h *Host) tend(ctx context.Context) {
+	var keepers sync.WaitGroup
+	defer keepers.Wait()
+	for kept := 0; ; {
+		h.mu.Lock()
+		for ; kept < len(h.seeds); kept++ {
+			s, lost := h.seeds[kept], h.offline[h.seeds[kept].ID]
+			keepers.Go(func() { h.keep(ctx, s, lost) })
+		}
+		h.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.planted:
+		}
+	}
+}
+
 // keep holds a connection to a seed: it dials when there is none, waiting longer after each failure.
-func (h *Host) keep(ctx context.Context, seed peer.AddrInfo) {
+func (h *Host) keep(ctx context.Context, seed peer.AddrInfo, lost <-chan struct{}) {
 	h.host.ConnManager().Protect(seed.ID, "seed")
 	h.host.Peerstore().AddAddrs(seed.ID, seed.Addrs, peerstore.PermanentAddrTTL)
 	wait := minRedial
@@ -162,7 +238,7 @@ func (h *Host) keep(ctx context.Context, seed peer.AddrInfo) {
 			wait = minRedial
 			select {
 			case <-ctx.Done():
-			case <-h.offline[seed.ID]: // perhaps of an earlier connection: connect looks
+			case <-lost: // perhaps of an earlier connection: connect looks
 			}
 			continue
 		}
@@ -178,7 +254,7 @@ func (h *Host) keep(ctx context.Context, seed peer.AddrInfo) {
 // findOnLAN connects to nodes that announce themselves by multicast DNS.
 func (h *Host) findOnLAN(ctx context.Context) {
 	found := make(chan peer.AddrInfo, 16) // more at a time are dropped: they announce themselves again
-	s := mdns.NewMdnsService(h.host, "_crowd-p2p._udp", notifee(found))
+	s := mdns.NewMdnsService(h.host, serviceName(h.cfg.LANTag), notifee(found))
 	if err := s.Start(); err != nil {
 		h.cfg.Log.Warn("no discovery on the LAN", "err", err)
 		return
@@ -189,14 +265,32 @@ func (h *Host) findOnLAN(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case info := <-found:
-			if info.ID == h.host.ID() {
+			id, err := NodeIDOf(info.ID)
+			if err != nil || info.ID == h.host.ID() {
 				continue
+			}
+			if h.cfg.Found != nil {
+				var addrs []string
+				for _, a := range info.Addrs {
+					addrs = append(addrs, a.String())
+				}
+				h.cfg.Found(id, addrs)
 			}
 			if err := h.connect(ctx, info); err != nil {
 				h.cfg.Log.Debug("found on the LAN", "err", err)
 			}
 		}
 	}
+}
+
+// serviceName is what nodes of one tag announce. A tag may be anything, and the name at
+// most 15 characters (RFC 6763, section 7.2), so it is hashed.
+func serviceName(tag string) string {
+	if tag == "" {
+		return "_crowd-p2p._udp"
+	}
+	sum := sha256.Sum256([]byte(tag))
+	return fmt.Sprintf("_crowd-%x._udp", sum[:4])
 }
 
 type notifee chan<- peer.AddrInfo

@@ -16,7 +16,7 @@ type Stream uint8
 const (
 	Stdout Stream = iota + 1
 	Stderr
-	Progress // gas used so far
+	Progress // gas used so far, and items done
 	Note     // of the executor: why a run ended as it did
 )
 
@@ -31,6 +31,7 @@ type Chunk struct {
 	Offset uint64 // of Data in Stdout or Stderr
 	Data   []byte
 	Gas    crowd.Gas // of Progress
+	Items  uint32    // of Progress in a batch: done
 }
 
 // publish tells the owner what an executor of its job says.
@@ -45,19 +46,25 @@ func (r *Runner) streams(s slot, owner crowd.NodeID) executor.IO {
 	if r.cfg.Logs == nil || s.role != job.AsExecutor {
 		return executor.IO{}
 	}
+	progress := r.progress(s, owner)
+	return executor.IO{
+		Stdout:   &chunker{r: r, s: s, owner: owner, stream: Stdout},
+		Stderr:   &chunker{r: r, s: s, owner: owner, stream: Stderr},
+		Progress: func(g crowd.Gas) { progress(0, g) },
+	}
+}
+
+// progress tells the owner now and then how far a run is: items of a batch, and gas.
+func (r *Runner) progress(s slot, owner crowd.NodeID) func(items uint32, g crowd.Gas) {
 	var mu sync.Mutex
 	var last time.Time
-	return executor.IO{
-		Stdout: &chunker{r: r, s: s, owner: owner, stream: Stdout},
-		Stderr: &chunker{r: r, s: s, owner: owner, stream: Stderr},
-		Progress: func(g crowd.Gas) {
-			mu.Lock()
-			defer mu.Unlock()
-			if now := time.Now(); now.Sub(last) >= time.Second/4 {
-				last = now
-				r.publish(s, owner, Chunk{Stream: Progress, Gas: g})
-			}
-		},
+	return func(items uint32, g crowd.Gas) {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); now.Sub(last) >= time.Second/4 {
+			last = now
+			r.publish(s, owner, Chunk{Stream: Progress, Items: items, Gas: g})
+		}
 	}
 }
 

@@ -64,6 +64,8 @@ type Blocks interface {
 	Export(ctx context.Context, c crowd.CID, path string, max uint64) error
 	// AddDir stores a folder; the CID is a function of its content alone.
 	AddDir(ctx context.Context, dir string) (crowd.CID, error)
+	// AddFile stores a file; it has the CID that it has in a folder.
+	AddFile(ctx context.Context, path string) (crowd.CID, error)
 	// Pin keeps c for a reason until Unpin with the same one. Both may come twice.
 	Pin(c crowd.CID, by string) error
 	Unpin(c crowd.CID, by string) error

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/job"
 )
@@ -45,27 +46,27 @@ func (r *Runner) fetch(ctx context.Context, e job.Fetch) error {
 
 // execute runs a task whose inputs lie in the own store. An error is a fault of
 // this node; what is wrong with the task is an outcome.
-func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.Run) (o crowd.Outcome, err error) {
+func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.Run) (o crowd.Outcome, leaves []batch.Leaf, err error) {
 	if r.cfg.Executor == nil {
-		return o, errors.New("this node executes nothing")
+		return o, nil, errors.New("this node executes nothing")
 	}
 	need := int64(min(e.Task.Limits.Memory, r.cfg.Memory))
 	if err := r.runs.Acquire(ctx, 1); err != nil {
-		return o, err
+		return o, nil, err
 	}
 	defer r.runs.Release(1)
 	if err := r.memory.Acquire(ctx, need); err != nil {
-		return o, err
+		return o, nil, err
 	}
 	defer r.memory.Release(need)
 
 	dir, err := os.MkdirTemp(r.scratchDir(), "run-")
 	if err != nil {
-		return o, err
+		return o, nil, err
 	}
 	defer func() { // no trace stays; one that cannot be removed is a fault of this node
 		if e := os.RemoveAll(dir); e != nil && err == nil {
-			o, err = crowd.Outcome{}, e
+			o, leaves, err = crowd.Outcome{}, nil, e
 		}
 	}()
 	spec := executor.Spec{
@@ -73,7 +74,7 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 		Output: filepath.Join(dir, "output"),
 	}
 	if err := os.Mkdir(spec.Output, 0o700); err != nil {
-		return o, err
+		return o, nil, err
 	}
 	usable := !e.Unusable
 	for _, in := range []struct {
@@ -91,14 +92,26 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 		}
 		*in.path = filepath.Join(dir, in.name)
 		if usable, err = r.export(ctx, in.cid, *in.path, in.folder); err != nil {
-			return o, fmt.Errorf("%s: %w", in.name, err)
+			return o, nil, fmt.Errorf("%s: %w", in.name, err)
 		}
 	}
-	o = crowd.Outcome{Status: crowd.NoInput}
-	if usable {
+	switch {
+	case e.Only != nil:
+		err = r.items(ctx, spec, e, usable, func(l batch.Leaf, _ executor.ItemResult) error {
+			leaves = append(leaves, l)
+			return nil
+		})
+		return o, leaves, err
+	case e.Items > 0:
+		if o, err = r.batch(ctx, spec, e, usable, r.progress(s, owner)); err != nil {
+			return crowd.Outcome{}, nil, err
+		}
+	case !usable:
+		o = crowd.Outcome{Status: crowd.NoInput}
+	default:
 		res, err := r.cfg.Executor.Run(ctx, spec, r.streams(s, owner))
 		if err != nil {
-			return crowd.Outcome{}, err
+			return crowd.Outcome{}, nil, err
 		}
 		o = crowd.Outcome{Status: res.Status, ExitCode: res.ExitCode, Gas: res.Gas}
 		if res.Reason != "" {
@@ -106,9 +119,9 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 		}
 	}
 	if o.Result, err = r.cfg.Blocks.AddDir(ctx, spec.Output); err != nil {
-		return crowd.Outcome{}, fmt.Errorf("store the result: %w", err)
+		return crowd.Outcome{}, nil, fmt.Errorf("store the result: %w", err)
 	}
-	return o, nil
+	return o, nil, nil
 }
 
 // export writes content to path; false when it is nothing usable, on any machine.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -204,6 +205,9 @@ type node struct {
 	killAt int // call at which it is killed; 0: never
 	calls  int
 	runs   int
+	items  int  // of batches
+	lies   bool // about every fourth item
+	hides  bool // serves nobody
 	heard  []Chunk
 	tales  []job.Report // of the consumer's machines
 }
@@ -315,7 +319,7 @@ func (n *node) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.
 		return err
 	}
 	if !n.has(c) {
-		i := slices.IndexFunc(n.w.nodes, func(p *node) bool { return slices.Contains(from, p.key.ID()) && p.has(c) })
+		i := slices.IndexFunc(n.w.nodes, func(p *node) bool { return slices.Contains(from, p.key.ID()) && p.has(c) && !p.hides })
 		if i < 0 {
 			return fmt.Errorf("nobody has %s", c)
 		}
@@ -339,6 +343,17 @@ func (n *node) AddDir(_ context.Context, dir string) (crowd.CID, error) {
 		return "", err
 	}
 	c, err := n.add(dir)
+	if err != nil {
+		return "", err
+	}
+	return c, n.alive(true)
+}
+
+func (n *node) AddFile(_ context.Context, path string) (crowd.CID, error) {
+	if err := n.alive(false); err != nil {
+		return "", err
+	}
+	c, err := n.add(path)
 	if err != nil {
 		return "", err
 	}
@@ -471,6 +486,39 @@ func (n *node) Run(ctx context.Context, s executor.Spec, io executor.IO) (execut
 		code = 3
 	}
 	return executor.Result{Status: crowd.Exited, ExitCode: code, Gas: crowd.Gas(len(out)), Reason: "done"}, nil
+}
+
+// RunBatch says of each item what the program and the item are.
+func (n *node) RunBatch(ctx context.Context, s executor.Spec, items iter.Seq[executor.Item], each func(executor.ItemResult) error) (r executor.BatchResult, err error) {
+	if err := n.alive(false); err != nil {
+		return r, err
+	}
+	if s.Stdin != "" || s.Output != "" {
+		return r, errors.New("stdin and output belong to the items")
+	}
+	program, err := os.ReadFile(s.Program)
+	if err != nil {
+		return r, err
+	}
+	for i := range items {
+		n.mu.Lock()
+		n.items++
+		lie := n.lies && i.Index%4 == 0
+		n.mu.Unlock()
+		out := fmt.Sprintf("%s %s %d", program, i.Stdin, i.Index)
+		if lie {
+			out = "lie"
+		}
+		ir := executor.ItemResult{Index: i.Index, Status: crowd.Exited, Gas: crowd.Gas(len(i.Stdin)) + 1, Stdout: []byte(out), Stderr: []byte("said")}
+		if string(i.Stdin) == "poison" {
+			ir.ExitCode = 3
+		}
+		if err := each(ir); err != nil {
+			return r, err
+		}
+		r.Items++
+	}
+	return r, n.alive(true)
 }
 
 // ran counts its runs.

@@ -189,11 +189,8 @@ func (c Comparator) run(a, b []byte) (v Verdict, err error) {
 	return v, nil
 }
 
-// spread is the largest differences between numbers that were seen.
-type spread struct {
-	abs, rel float64
-	wild     bool // a NaN or infinity stood against something else
-}
+// spread is the largest differences between finite numbers that were seen.
+type spread struct{ abs, rel float64 }
 
 // near reports whether x and y are the same number within c's tolerance.
 func (c Comparator) near(x, y float64, seen *spread) bool {
@@ -201,20 +198,13 @@ func (c Comparator) near(x, y float64, seen *spread) bool {
 	case x == y || math.IsNaN(x) && math.IsNaN(y):
 		return true
 	case math.IsNaN(x) || math.IsNaN(y) || math.IsInf(x, 0) || math.IsInf(y, 0):
-		if seen != nil {
-			seen.wild = true
-		}
 		return false
 	}
-	d, m := math.Abs(x-y), max(math.Abs(x), math.Abs(y))
-	half := 1.0
-	if math.IsInf(d, 0) { // two huge numbers, whose halves are exact
-		half, d, m = 0.5, math.Abs(x/2-y/2), m/2
-	}
+	d, m := math.Abs(x-y), max(math.Abs(x), math.Abs(y)) // d of two huge numbers may be infinite: above any tolerance
 	if seen != nil {
-		seen.abs, seen.rel = max(seen.abs, d/half), max(seen.rel, d/m)
+		seen.abs, seen.rel = max(seen.abs, d), max(seen.rel, d/m)
 	}
-	return d <= max(c.Abs*half, c.Rel*m)
+	return d <= max(c.Abs, c.Rel*m)
 }
 
 // array compares two arrays of numbers of that many bytes; bytes left over must be equal.

@@ -57,7 +57,7 @@ func TestComparator_Kinds(t *testing.T) {
 		{"lone surrogates", js, `"\ud800"`, `"\ud801"`, false}, {"lone low ones", js, `"\udc00"`, `"\ufffd"`, false}, {"pair of highs", js, `"\ud83d\ud83d"`, `"\ud83d\ud83e"`, false},
 		{"precise", js, `10000000000000000000001`, `10000000000000000000002`, false}, {"zeros of JSON", js, `[0, -0, 0.0e5]`, `[0,0,0]`, true}, {"sign", js, `-1`, `1`, false},
 		{"exponents", js, `1e400`, `10e399`, true}, {"string and number", js, `"1"`, `1`, false}, {"type", js, `null`, `false`, false}, {"nested key", js, `{"a":{"b":1}}`, `{"a":{"b":2}}`, false},
-		{"key twice", js, `{"a":1,"a":2}`, `{"a":2}`, false}, {"two values", js, `1 2`, `1  2`, false}, {"no JSON, equal", js, `{`, `{`, true}, {"not UTF-8", js, "\"\xff\"", "\"\xfe\"", false},
+		{"key twice", js, `{"a":1,"a":2}`, `{"a":2}`, false}, {"key twice in both", js, `{"a":1,"a":2}`, `{"a":1, "a":2}`, false}, {"two values", js, `1 2`, `1  2`, false}, {"no JSON, equal", js, `{`, `{`, true}, {"not UTF-8", js, "\"\xff\"", "\"\xfe\"", false},
 		{"list and object", js, `[]`, `{}`, false}, {"deep", js, strings.Repeat("[", 200) + strings.Repeat("]", 200), strings.Repeat("[", 200) + " " + strings.Repeat("]", 200), false},
 	} {
 		for range 2 { // in both orders
@@ -156,6 +156,7 @@ func TestDetect(t *testing.T) {
 		{"floats", []string{string(floats32(1, 2, 3)), string(floats32(1, 2, 3.0001))}, InNumbers, Float32},
 		{"words", []string{"seed 1 abc", "seed 1 abd"}, InAll, ""},
 		{"only the third", []string{"a", "a", "b"}, InAll, ""},
+		{"words of eight", []string{"abcdefgh", "abcdefgz"}, InAll, ""},
 		{"lengths", []string{"1 2", "1 2 3"}, InAll, ""},
 		{"NaN for a number", []string{"1", "nan"}, InAll, ""},
 	} {

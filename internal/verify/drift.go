@@ -69,7 +69,7 @@ func Detect(outputs ...[]byte) (Drift, error) {
 	for _, k := range []Kind{Text, Float64, Float32} {
 		seen, fits := spread{}, true
 		for _, o := range others {
-			fits = fits && max(len(first), len(o)) <= MaxCompare && apart(k, first, o, &seen) == "" && !seen.wild
+			fits = fits && max(len(first), len(o)) <= MaxCompare && apart(k, first, o, &seen) == ""
 		}
 		if !fits || k != Text && seen.rel > closeFloats {
 			continue

@@ -55,7 +55,7 @@ func finds(r *rand.Rand, n, bad, q int) bool {
 }
 
 func TestMissed_AsSimulated(t *testing.T) {
-	simulate(t, 100_000, Missed(60, 6, 12).Float(), map[string]float64{
+	simulate(t, 50_000, Missed(60, 6, 12).Float(), map[string]float64{
 		"drawing with replacement": MissedLimit(100_000, 12).Float(),
 		"one check less":           Missed(60, 6, 11).Float(),
 		"one bad item less":        Missed(60, 5, 12).Float(),
@@ -64,7 +64,7 @@ func TestMissed_AsSimulated(t *testing.T) {
 }
 
 func TestMissedMixed_AsSimulated(t *testing.T) {
-	simulate(t, 100_000, MissedMixed(40, 6, 10).Float(), map[string]float64{
+	simulate(t, 50_000, MissedMixed(40, 6, 10).Float(), map[string]float64{
 		"a secret sample":        Missed(40, 6, 10).Float(),
 		"one challenge less":     MissedMixed(40, 6, 9).Float(),
 		"challenges as many bad": MissedMixed(40, 10, 6+4).Float(),
@@ -74,7 +74,7 @@ func TestMissedMixed_AsSimulated(t *testing.T) {
 }
 
 func TestMissedLimit_AsSimulated(t *testing.T) {
-	simulate(t, 100_000, MissedLimit(100_000, 22).Float(), map[string]float64{
+	simulate(t, 50_000, MissedLimit(100_000, 22).Float(), map[string]float64{
 		"one check less": MissedLimit(100_000, 21).Float(), "a finite shard": Missed(100, 10, 22).Float(),
 	}, func(r *rand.Rand) bool {
 		for range 22 {
@@ -174,10 +174,10 @@ func TestColluding_AsSimulated(t *testing.T) {
 	if got := Colluding(200_000, 9); got != 512_000 {
 		t.Errorf("nine at 20 %%: got %v want 5.12e-7, DESIGN section 8", got)
 	}
-	simulate(t, 200_000, Colluding(200_000, 3).Float(), map[string]float64{
+	simulate(t, 100_000, Colluding(200_000, 3).Float(), map[string]float64{
 		"one less": Colluding(200_000, 2).Float(), "a majority": 3*.2*.2*.8 + .2*.2*.2, "without replacement from 20": ColludingOf(20, 4, 3).Float(),
 	}, func(r *rand.Rand) bool { return r.IntN(5)+r.IntN(5)+r.IntN(5) == 0 })
-	simulate(t, 200_000, ColludingOf(20, 6, 3).Float(), map[string]float64{
+	simulate(t, 100_000, ColludingOf(20, 6, 3).Float(), map[string]float64{
 		"with replacement": Colluding(300_000, 3).Float(), "one bad more": ColludingOf(20, 7, 3).Float(),
 	}, func(r *rand.Rand) bool {
 		in := sample(r, 20, 3)
@@ -210,7 +210,7 @@ func TestScheme_AsSimulated(t *testing.T) {
 		return m.Undetected(4).Float()
 	}
 	gas := 0
-	trials := 200_000
+	trials := 60_000
 	simulate(t, trials, s.Undetected(4).Float(), map[string]float64{
 		"without collusion":   mutant(func(s *Scheme) { s.ColludingPPM = 0 }),
 		"without the audit":   mutant(func(s *Scheme) { s.AuditPPM = 0 }),

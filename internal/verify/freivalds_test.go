@@ -69,6 +69,18 @@ func TestFreivalds_ErrorAsSimulated(t *testing.T) {
 	}
 }
 
+// Sums of many products of the largest elements do not wrap.
+func TestDot_LargestElements(t *testing.T) {
+	const n = 100
+	x := make([]uint64, n)
+	for i := range x {
+		x[i] = FieldPrime - 1 // -1: its square is 1
+	}
+	if got := dot(x, x, FieldPrime); got != n {
+		t.Errorf("got %d want %d", got, n)
+	}
+}
+
 func TestFreivaldsInt_NoMultipleOfThePrimeSlipsThrough(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	a, b := [][]int64{{-3, 4}, {5, -6}}, [][]int64{{7, -8}, {-9, 10}}

@@ -29,10 +29,13 @@ const (
 	// Acceptance: a wrong shard is accepted with at most 1-confidence. The executor
 	// is drawn too, so that it colludes only with its share of the weight: For's pair.
 	Acceptance
+	// Whole: that any shard of the batch is wrong and accepted has at most
+	// 1-confidence, by the union bound over Acceptance of each.
+	Whole
 )
 
 func (p Promise) String() string {
-	return [...]string{"by tasks", "a cheater is caught", "what is accepted is right"}[min(p, Acceptance)]
+	return [...]string{"by tasks", "a cheater is caught", "what is accepted is right", "all that is accepted is right"}[min(p, Whole)]
 }
 
 // Method names of batch plans. PlanPair is crowd's.
@@ -66,6 +69,7 @@ type Request struct {
 	GoalPPM      uint32 // of gas on checks per useful gas, that sharding aims at; default 10 %
 	FloorPPM     uint32 // least chance of any item to be re-executed; default and least 5 %
 	MaxVerifiers uint32 // of one shard; default 16
+	Shards       uint64 // so many; 0: as many as the goal leaves room for
 
 	Candidates []Candidates
 	Budget     crowd.Credits // most that may be locked; 0: any amount
@@ -77,6 +81,9 @@ type Request struct {
 
 // DefaultConfidence is a batch's when none is asked for: DESIGN section 8.
 const DefaultConfidence = 0.99
+
+// defaultCheatPPM is the rate of wrong items from which on a cheater must be detected, where none is asked for.
+const defaultCheatPPM = 100_000
 
 func (r Request) withDefaults() Request {
 	def := func(p *uint32, v uint32) {
@@ -99,7 +106,7 @@ func (r Request) withDefaults() Request {
 		}
 	}
 	def(&r.ColludingPPM, Million*DefaultColluding)
-	def(&r.CheatPPM, 100_000)
+	def(&r.CheatPPM, defaultCheatPPM)
 	def(&r.GoalPPM, 100_000)
 	def(&r.FloorPPM, FloorPPM)
 	def(&r.MaxVerifiers, 16)
@@ -142,7 +149,7 @@ func (r Request) Validate() error {
 		bad("comparator %q: unknown", r.Comparator)
 	}
 	switch {
-	case r.Class > Loose || r.Promise > Acceptance:
+	case r.Class > Loose || r.Promise > Whole:
 		bad("class %d or promise %d: unknown", r.Class, r.Promise)
 	case r.Class == Loose:
 		bad("nothing that honest runs of the task have in common: re-execution says nothing about it; declare a comparator and the class tolerant")
@@ -181,7 +188,7 @@ type BatchPlan struct {
 
 	CheatPPM     uint32  `json:"cheat_ppm"`     // assumption: rate at which a cheater cheats, at least
 	ColludingPPM uint32  `json:"colluding_ppm"` // assumption: share of weight that is bad and acts as one
-	Promise      Promise `json:"promise"`       // of Undetected (Detection) or Accepted (Acceptance)
+	Promise      Promise `json:"promise"`       // of Undetected (Detection), Accepted (Acceptance) or Any (Whole)
 	Undetected   Chance  `json:"undetected"`    // that an executor that cheats so escapes
 	Accepted     Chance  `json:"accepted"`      // that a given shard is wrong and accepted
 	Any          Chance  `json:"any"`           // that any of the shards is: union bound
@@ -233,8 +240,11 @@ func (u *Unmet) Error() string {
 
 // promised is the number that the plan's confidence is about.
 func (p *BatchPlan) promised() Chance {
-	if p.Promise == Acceptance {
+	switch p.Promise {
+	case Acceptance:
 		return p.Accepted
+	case Whole:
+		return p.Any
 	}
 	return p.Undetected
 }
@@ -247,10 +257,18 @@ func ForBatch(r Request) (BatchPlan, error) {
 	if err := r.Validate(); err != nil {
 		return BatchPlan{}, fmt.Errorf("plan a batch: %w", err)
 	}
+	asked := r.Promise
 	r = r.withDefaults()
 	allowed, _ := Allowed(r.Confidence)
 	pl := planner{Request: r, nodes: r.eligible(0)}
-	pl.goal = pl.goalItems(allowed)
+	larger := pl
+	if asked == ByTasks { // what a single task is told about batches is what they are promised
+		larger.Promise = Detection
+	}
+	pl.goal = larger.goalItems(allowed, 1)
+	if pl.Promise == Whole && pl.goal > 0 { // more shards need larger ones, of which there are fewer than now reckoned with
+		pl.goal = larger.goalItems(allowed, max(1, pl.Tasks/pl.goal))
+	}
 	free := pl
 	free.Budget, free.nodes, free.ignoreStake = 0, ^uint64(0), true
 	if _, err := free.cheapest(allowed); err != nil {
@@ -297,11 +315,14 @@ type planner struct {
 	lack        Lack // of what the last search failed
 }
 
-// needed is the chance of escaping that a plan may leave so that its promise is
-// at most allowed.
-func (pl *planner) needed(allowed Chance) Chance {
-	if pl.Promise == Detection {
+// needed is the chance of escaping that a plan of so many shards may leave so
+// that its promise is at most allowed.
+func (pl *planner) needed(allowed Chance, shards uint64) Chance {
+	switch pl.Promise {
+	case Detection:
 		return allowed
+	case Whole:
+		allowed /= Chance(shards)
 	}
 	hi, ok := mulDivDown(uint64(allowed), Million, uint64(pl.ColludingPPM))
 	if !ok {
@@ -323,9 +344,9 @@ func (pl *planner) blindest(v uint32, needed Chance) (Chance, bool) {
 
 // goalItems is from how many items per executor on the checks cost no more than
 // the goal. It reckons with endless shards, for which the most checks are needed.
-func (pl *planner) goalItems(allowed Chance) uint64 {
+func (pl *planner) goalItems(allowed Chance, shards uint64) uint64 {
 	best := uint64(0)
-	needed := pl.needed(allowed)
+	needed := pl.needed(allowed, shards)
 	for v := uint32(1); v <= pl.MaxVerifiers; v++ {
 		miss, ok := pl.blindest(v, needed)
 		if !ok {
@@ -342,6 +363,9 @@ func (pl *planner) goalItems(allowed Chance) uint64 {
 // cheapest is the plan with the most shards that meets the goal within budget and
 // nodes; where none meets the goal, the one that costs least.
 func (pl *planner) cheapest(allowed Chance) (BatchPlan, error) {
+	if pl.Shards > 0 {
+		return pl.build(min(pl.Shards, pl.Tasks), allowed)
+	}
 	shards := uint64(1)
 	if pl.goal > 0 {
 		shards = max(1, pl.Tasks/pl.goal)
@@ -374,7 +398,7 @@ func (pl *planner) cheapest(allowed Chance) (BatchPlan, error) {
 
 // build is the plan with so many shards within the budget that needs the fewest checks.
 func (pl *planner) build(shards uint64, allowed Chance) (BatchPlan, error) {
-	needed := pl.needed(allowed)
+	needed := pl.needed(allowed, shards)
 	pl.lack = LackConfidence
 	err := fmt.Errorf("confidence %v: with %g %% colluding, %d verifiers of a shard do not reach it", pl.Confidence, 100*FromPPM(pl.ColludingPPM).Float(), pl.MaxVerifiers)
 	var found *BatchPlan

@@ -83,7 +83,7 @@ func (p *BatchPlan) Assumptions() []string {
 			fmt.Sprintf("a cheater gets at least %s of its tasks wrong (%d of %d); one that gets a single one wrong escapes with %s", percent(uint64(p.CheatPPM)), BadItems(p.Items, p.CheatPPM), p.Items, p.Scheme().Undetected(1)),
 			fmt.Sprintf("cheating less often loses money, as every task is re-executed with a chance of at least %s and the cheater has %s at stake", percent(uint64(p.FloorPPM)), p.MinStake))
 	}
-	if p.Promise == Acceptance {
+	if p.Promise != Detection {
 		out = append(out, "the executor is drawn as its verifiers are, so that it is bad with that share only")
 	} else {
 		out = append(out, "nothing about the executor: the chance of escaping is reckoned for one that cheats")

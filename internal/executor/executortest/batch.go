@@ -90,8 +90,8 @@ func Batch(t testing.TB, x executor.Batcher, s executor.Spec, items []executor.I
 }
 
 // poisons are items that end badly, of the guest item.c, and how.
-var poisons = map[string]crowd.Status{
-	"t": crowd.Trapped, "l": crowd.OutOfGas, "f": crowd.OutputFull, "d": crowd.Trapped, "x": crowd.Exited, "m": crowd.Exited,
+var poisons = map[byte]crowd.Status{
+	't': crowd.Trapped, 'l': crowd.OutOfGas, 'f': crowd.OutputFull, 'd': crowd.Trapped, 'x': crowd.Exited, 'm': crowd.Exited,
 }
 
 // Items are n items of the guest item.c, all that it can do among them.
@@ -119,7 +119,6 @@ func RunBatch(t *testing.T, fresh func(*testing.T) Batcher) map[uint64]Seen {
 	var seen map[uint64]Seen
 	t.Run("as alone", func(t *testing.T) { seen = asAlone(t, x) })
 	t.Run("every order", func(t *testing.T) { everyOrder(t, x, seen) })
-	t.Run("go", func(t *testing.T) { goItems(t, x) })
 	t.Run("stuck item", func(t *testing.T) { stuckItem(t, x) })
 	t.Run("cancel", func(t *testing.T) { cancelledBatch(t, x) })
 	t.Run("each fails", func(t *testing.T) { eachFails(t, x) })
@@ -128,6 +127,7 @@ func RunBatch(t *testing.T, fresh func(*testing.T) Batcher) map[uint64]Seen {
 	t.Run("nothing", func(t *testing.T) { Batch(t, x, Case{Guest: "item.c"}.BatchSpec(t), nil) })
 	t.Run("large output", func(t *testing.T) { largeOutput(t, x) })
 	t.Run("bounded", func(t *testing.T) { boundedBatch(t, x) })
+	t.Run("reactors", func(t *testing.T) { reactors(t, x) })
 	return seen
 }
 
@@ -148,8 +148,10 @@ func asAlone(t *testing.T, x Batcher) map[uint64]Seen {
 		if want := Alone(t, x, s, items[i]); !seen[r.Index].Equal(want) {
 			t.Errorf("item %d (%.20q): got %.500v, want as alone %.500v", r.Index, items[i].Stdin, seen[r.Index], want)
 		}
-		if how := string(items[i].Stdin[:min(1, len(items[i].Stdin))]); poisons[how] != 0 && poisons[how] != r.Status {
-			t.Errorf("item %d: got %v, want %v", r.Index, r.Status, poisons[how])
+		if len(items[i].Stdin) > 0 {
+			if want := poisons[items[i].Stdin[0]]; want != 0 && want != r.Status {
+				t.Errorf("item %d: got %v, want %v", r.Index, r.Status, want)
+			}
 		}
 		if !bytes.HasPrefix(r.Stdout, []byte("run 1, 0 traces")) && len(r.Stdout) > 0 {
 			t.Errorf("item %d: got %.60q, want no trace of another", r.Index, r.Stdout)
@@ -179,17 +181,50 @@ func everyOrder(t *testing.T, x Batcher, want map[uint64]Seen) {
 	}
 }
 
-// goItems: guests that start slowly are no different.
-func goItems(t *testing.T, x Batcher) {
-	s := Case{Guest: "gofiles.go", Env: []string{"GREETING=hi"}, Inputs: true, Limits: crowd.Limits{Gas: 1_000_000_000, Memory: 64 << 20}}.BatchSpec(t)
-	var items []executor.Item
-	for i := range 5 {
-		items = append(items, executor.Item{Index: uint64(i), Stdin: fmt.Appendf(nil, "%d\n2\n", i), Args: []string{"x", "y"}})
+// reactors: what a reactor does before its item may be done once for all items, and nobody can tell, whatever
+// it did.
+func reactors(t *testing.T, x Batcher) {
+	for _, early := range []string{"", "stdin", "size", "write", "poll", "close", "flags", "file", "exit", "trap", "loop"} {
+		t.Run("c "+early, func(t *testing.T) {
+			s := Case{Guest: "reactor.c", Limits: crowd.Limits{Gas: 5_000_000}}.BatchSpec(t)
+			if early != "" {
+				s.Env = []string{"EARLY=" + early}
+			}
+			var items []executor.Item
+			for i, how := range "uxutucluoguogut" {
+				items = append(items, executor.Item{Index: uint64(i), Stdin: fmt.Appendf(nil, "%c%d", how, i)})
+				if i%4 == 3 {
+					items[i].Args = []string{"more"}
+				}
+			}
+			compare(t, x, s, items)
+		})
 	}
-	for i, r := range Batch(t, x, s, items) {
-		if got, want := seenItem(r), Alone(t, x, s, items[i]); r.Fault != nil || !got.Equal(want) {
-			t.Errorf("item %d: got %.500v, %v, want %.500v", i, got, r.Fault, want)
+	t.Run("go", func(t *testing.T) {
+		s := Case{Guest: "reactor.go", Limits: crowd.Limits{Gas: 2_000_000_000, Memory: 64 << 20}}.BatchSpec(t)
+		var items []executor.Item
+		for i, text := range []string{"", "word3\n", "word7\n", "other\nother\n", "word8\n", ""} {
+			items = append(items, executor.Item{Index: uint64(i), Stdin: []byte(text)})
 		}
+		items[5].Args = []string{"own"}
+		compare(t, x, s, items)
+	})
+}
+
+// compare holds a batch, and the same in another order, to what its items come to alone.
+func compare(t *testing.T, x Batcher, s executor.Spec, items []executor.Item) {
+	t.Helper()
+	want := map[uint64]Seen{}
+	for _, i := range items {
+		want[i.Index] = Alone(t, x, s, i)
+	}
+	for range 2 {
+		for _, r := range Batch(t, x, s, items) {
+			if got := seenItem(r); r.Fault != nil || !got.Equal(want[r.Index]) {
+				t.Errorf("item %d: got %.600v, %v, want %.600v", r.Index, got, r.Fault, want[r.Index])
+			}
+		}
+		slices.Reverse(items)
 	}
 }
 

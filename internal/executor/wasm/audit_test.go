@@ -4,11 +4,16 @@ package wasm
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor"
@@ -147,5 +152,55 @@ func TestCompile_WhatFailsHereIsAFaultAndNotAnInvalidProgram(t *testing.T) {
 				t.Errorf("%s, %s: got fault %d and invalid %q want fault %d and invalid %v", name, c.name, got.Fault, got.Invalid, c.fault, c.invalid)
 			}
 		}
+	}
+}
+
+// starvedWorker is a worker on a machine that has no memory for who asks for a MiB at once.
+func starvedWorker(ctx context.Context) error {
+	const dataLength = dataArg0 + 8 // of mprotect, by which wasmtime's memories grow
+	p := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: dataNr},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 4, K: unix.SYS_MPROTECT},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: dataLength},
+		{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, Jf: 2, K: 1 << 20},
+		{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, Jt: 1, K: 2 << 20}, // stacks of threads
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOMEM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
+	if _, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog))); e != 0 {
+		return e
+	}
+	return Worker(ctx)
+}
+
+// A machine without memory is no property of the program, though the program would see its growth refused: neither alone
+// nor in a batch is there an outcome.
+func TestMemoryGrow_WhatTheMachineCannotGiveIsAFault(t *testing.T) {
+	if !slices.Contains(Engines(), Wasmtime) {
+		t.Skip("memory of wazero is reserved before the program runs")
+	}
+	c := testConfig(t, Wasmtime)
+	c.Command = append(c.Command, "starved")
+	x, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	_, err = x.Run(t.Context(), executortest.Case{Guest: "hostile.c", Args: []string{"memory"}}.Spec(t), executor.IO{})
+	if f := (*executor.Fault)(nil); !errors.As(err, &f) || f.Kind != executor.NoSpace {
+		t.Errorf("got %v, want %v", err, executor.NoSpace)
+	}
+	s := executortest.Case{Guest: "item.c", Limits: crowd.Limits{Memory: 64 << 20, Gas: 1 << 40}}.BatchSpec(t)
+	items := []executor.Item{{Index: 0, Stdin: []byte("u")}, {Index: 1, Stdin: []byte("m")}, {Index: 2, Stdin: []byte("u")}}
+	for i, r := range executortest.Batch(t, x, s, items) {
+		if got, want := r.Fault != nil && r.Fault.Kind == executor.NoSpace, i == 1; got != want {
+			t.Errorf("item %d: got %v, fault %v, want %v: %v", i, r.Status, r.Fault, executor.NoSpace, want)
+		}
+	}
+	// What the limit refuses, it refuses everywhere: that is an outcome.
+	s.Limits.Memory = 1 << 20
+	if r := executortest.Batch(t, x, s, items[1:2])[0]; r.Fault != nil || r.ExitCode != 4 {
+		t.Errorf("got %+v, want an outcome", r)
 	}
 }

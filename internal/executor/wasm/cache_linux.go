@@ -73,6 +73,7 @@ type sum struct {
 type cache struct {
 	dir    string          // set once
 	engine string          // set once
+	build  string          // set once
 	ctx    context.Context // set once; of compilations
 	slots  chan struct{}
 
@@ -105,7 +106,7 @@ func newCache(dir, engine string) (*cache, error) {
 		return nil, fmt.Errorf("code cache %s: mode %o, owner %d: want a folder of ours with mode 700, since what is in it is run", dir, st.Mode&0o777, st.Uid)
 	}
 	return &cache{
-		dir: dir, engine: engine, slots: make(chan struct{}, maxCompiling),
+		dir: dir, engine: engine, build: build(), slots: make(chan struct{}, maxCompiling),
 		open: map[key]*code{}, work: map[key]*compiling{},
 	}, nil
 }
@@ -135,7 +136,7 @@ func (c *cache) key(f *os.File) (key, error) {
 		return key{}, errors.New("not a regular file")
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00%s\x00%s\x00", build(), engineVersions[c.engine], runtime.GOARCH)
+	fmt.Fprintf(h, "%s\x00%s\x00%s\x00", c.build, engineVersions[c.engine], runtime.GOARCH)
 	if _, err := io.Copy(h, io.LimitReader(f, maxProgramFile+1)); err != nil {
 		return key{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -151,6 +152,38 @@ func TestCompileCancelled(t *testing.T) {
 	s := executortest.Case{Guest: "true.c"}.Spec(t)
 	if got, _ := executortest.See(t, x, s); got.Status != crowd.Exited {
 		t.Errorf("got %v afterwards, want %v", got.Status, crowd.Exited)
+	}
+}
+
+// Prices and rules are in a build, so that code which another one made is made anew, though the program is the same.
+func TestCacheKey_AnotherBuildHasItsOwnCode(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := exec.Command("go", "tool", "buildid", self).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := testConfig(t, "")
+	s := executortest.Case{Guest: "true.c"}.Spec(t)
+	for i, other := range []string{"", "an older build", ""} {
+		x, err := New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(x.cache.build, strings.TrimSpace(string(id))) {
+			t.Errorf("got the name %q for the build %s", x.cache.build, id)
+		}
+		if other != "" {
+			x.cache.build = other
+		}
+		s.Output = t.TempDir()
+		executortest.See(t, x, s)
+		x.Close()
+		if got, want := len(cached(t, config.CacheDir, ".code")), min(i+1, 2); got != want {
+			t.Errorf("after run %d: got code of %d builds, want %d", i+1, got, want)
+		}
 	}
 }
 

@@ -15,7 +15,12 @@ func TestMain(m *testing.M) {
 	if len(os.Args) >= 2 && os.Args[1] == "wasm-worker" {
 		serve := Worker
 		if len(os.Args) == 3 {
-			serve = func(context.Context) error { return betray(os.Args[2]) }
+			serve = func(ctx context.Context) error {
+				if os.Args[2] == "starved" {
+					return starvedWorker(ctx)
+				}
+				return betray(os.Args[2])
+			}
 		}
 		if err := serve(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)

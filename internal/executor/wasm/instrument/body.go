@@ -204,9 +204,13 @@ func (c *coder) instruction() {
 			c.call(start, costIndirect, true, m.types[t]) // perhaps to an import
 		}
 		return
+	case opTableSet:
+		c.immediate(start, o, op)
+		m.hidden = true
 	case opMemoryGrow:
 		c.immediate(start, o, op)
 		c.sized(start, costGrow, opI64Mul, costPage)
+		c.refused()
 		return
 	case opBulk:
 		n := c.second()
@@ -216,6 +220,7 @@ func (c *coder) instruction() {
 		}
 		o = &bulk[n]
 		c.immediate(start, o, byte(n))
+		m.hidden = m.hidden || n >= bulkDataDrop && n != bulkMemoryCopy && n != bulkMemoryFill && n != bulkTableSize
 		switch n {
 		case bulkMemoryInit, bulkMemoryCopy, bulkMemoryFill:
 			c.sized(start, costBulk, opI64ShrU, bulkBytesShift)
@@ -606,6 +611,27 @@ func (c *coder) sized(start int, cost int64, op byte, by int64) {
 	b = append(sleb(append(b, opI64ExtendU, opI64Const), by), op, opI64Sub)
 	c.block = c.test(b)
 	c.stale, c.dirty, c.sure = false, false, true
+}
+
+// refused stands behind a memory.grow that sized has charged for, and notes in a global what was not granted.
+func (c *coder) refused() {
+	if c.dead || c.m.err != nil {
+		return
+	}
+	c.sync(c.m.p)
+	count, want, least := uint64(c.temp(i32)), uint64(c.temp(i64)), uint64(c.m.refused())
+	b := uleb(append(c.block, opLocalGet), count) // that sized has put there
+	b = append(b, opI64ExtendU, opMemorySize, 0, opI64ExtendU, opI64Add)
+	b = uleb(append(b, opLocalSet), want) // what the memory would have, if it has not
+	b = uleb(append(b, opLocalTee), count)
+	b = append(b, opI32Const, 0x7f, opI32Eq, opIf, 0x40) // -1
+	b = uleb(append(b, opLocalGet), want)
+	b = append(sleb(append(b, opI64Const), int64(c.m.info.MaxPages)), opI64LeU)
+	b = uleb(append(b, opLocalGet), want)
+	b = append(uleb(append(b, opGlobalGet), least), opI64LtU, opI32And, opIf, 0x40)
+	b = uleb(append(b, opLocalGet), want)
+	b = append(uleb(append(b, opGlobalSet), least), opEnd, opEnd)
+	c.block = uleb(append(b, opLocalGet), count)
 }
 
 var (

@@ -20,6 +20,7 @@ type outcome struct {
 	trap    string // "" when it returned
 	gas     int64
 	depth   int32
+	refused int64
 	results string
 	memory  [32]byte // of all pages
 	stdout  string
@@ -228,6 +229,7 @@ func runWasmtimeModule(t testing.TB, mod *wasmtime.Module, gas int64, export str
 	if g != nil {
 		o.gas = g.Global().Get(store).I64()
 		o.depth = inst.GetExport(store, DepthGlobal).Global().Get(store).I32()
+		o.refused = inst.GetExport(store, RefusedGlobal).Global().Get(store).I64()
 	}
 	if e := inst.GetExport(store, "memory"); e != nil {
 		o.memory = digest(e.Memory().UnsafeData(store))
@@ -333,6 +335,7 @@ func runWazero(t testing.TB, wasm []byte, gas int64, export string, args ...uint
 	if g != nil {
 		o.gas = int64(g.Get())
 		o.depth = int32(inst.ExportedGlobal(DepthGlobal).Get())
+		o.refused = int64(inst.ExportedGlobal(RefusedGlobal).Get())
 	}
 	if m := inst.ExportedMemory("memory"); m != nil {
 		b, _ := m.Read(0, m.Size())

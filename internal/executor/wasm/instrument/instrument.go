@@ -54,10 +54,21 @@ const (
 	// DepthGlobal is a mutable i32: call depth left, in units of 64 bytes of frame.
 	// It starts at Options.CallDepth.
 	DepthGlobal = "crowd:depth"
+	// RefusedGlobal is a mutable i64: the fewest pages that a memory.grow asked the memory to have and did not get,
+	// though the module's own maximum allows them; NeverRefused where there was none. Only the host knows
+	// whether it meant to refuse them, or the machine had no memory, which the program must not be seen to see.
+	RefusedGlobal = "crowd:refused"
+	// SavedPrefix and a number, from 0 on without a gap, name mutable globals of i32 and i64: with the memory they are all
+	// that a run changes of its module. There are none where there is more: tables or segments that
+	// instructions change, globals of other types, or more than maxSaved.
+	SavedPrefix = "crowd:saved:"
 	// StartExport is the module's start function, () -> (), if it had one (Info.HasStart).
 	// The host calls it before anything else.
 	StartExport = "crowd:start"
 )
+
+// NeverRefused is the initial value of RefusedGlobal, more than any memory has pages.
+const NeverRefused = 1 << 32
 
 // StackBytes is the stack that an engine needs for the default call depth. It is also the most
 // that wasmtime's Go package can be given (SetMaxWasmStack panics above its async stack, 2 MiB).
@@ -81,6 +92,7 @@ const (
 	maxBodyOut   = 7_654_321 // bytes of an instrumented function: the engines' own bound
 	maxNesting   = 1 << 16   // Go nests a block for each point where a function can resume
 	maxLabels    = 1 << 16   // of a br_table
+	maxSaved     = 64        // mutable globals of the guest, of a module whose state can be saved
 	maxPages     = 1 << 16
 	maxWork      = 1 << 28 // values moved while validating, beyond two per byte: a second at most
 	// uncheckedGas bounds the static gas of a function's blocks that do not test the gas.

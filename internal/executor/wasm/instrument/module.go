@@ -1,6 +1,10 @@
 package instrument
 
-import "slices"
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
 
 type funcType struct{ params, results []byte }
 
@@ -54,6 +58,7 @@ type module struct {
 	elements  []elementType
 	segments  []bool // of each data segment announced before the code: a body initialises memory from it
 	counted   bool   // they were, and have not been met yet
+	hidden    bool   // an instruction changes what is neither memory nor a global
 	start     int    // function index, or -1
 
 	stack
@@ -67,6 +72,8 @@ type module struct {
 
 func (m *module) gas() uint32   { return uint32(len(m.globals)) }
 func (m *module) depth() uint32 { return uint32(len(m.globals) + 1) }
+
+func (m *module) refused() uint32 { return uint32(len(m.globals) + 2) }
 
 func (m *module) rewrite() []byte {
 	wasm := m.b
@@ -408,7 +415,7 @@ func (m *module) readExports() {
 		switch {
 		case m.err != nil:
 			return
-		case e.Name == GasGlobal || e.Name == DepthGlobal || e.Name == StartExport:
+		case strings.HasPrefix(e.Name, SavedPrefix) || slices.Contains([]string{GasGlobal, DepthGlobal, RefusedGlobal, StartExport}, e.Name):
 			m.fail(at, "export %q: the name is reserved", e.Name)
 		case seen[e.Name]:
 			m.fail(at, "export %q twice", e.Name)
@@ -553,24 +560,31 @@ func (m *module) assemble(header string) []byte {
 		m.out[sectionType] = append(b, m.code.types...)
 	}
 
-	b := uleb(nil, uint64(len(m.globals)+2))
+	b := uleb(nil, uint64(len(m.globals)+3))
 	b = append(b, m.out[sectionGlobal]...)
 	b = append(b, i64, 1, opI64Const, 0, opEnd)
 	b = append(b, i32, 1, opI32Const)
 	b = append(sleb(b, int64(m.CallDepth)), opEnd)
+	b = append(b, i64, 1, opI64Const)
+	b = append(sleb(b, NeverRefused), opEnd)
 	m.out[sectionGlobal] = b
 
 	export := func(b []byte, name string, kind byte, index uint32) []byte {
 		b = append(uleb(b, uint64(len(name))), name...)
 		return uleb(append(b, kind), uint64(index))
 	}
-	n := m.exportCount + 2
+	saved := m.saved()
+	n := m.exportCount + 3 + len(saved)
 	if m.start >= 0 {
 		n++
 	}
 	b = append(uleb(nil, uint64(n)), m.out[sectionExport]...)
 	b = export(b, GasGlobal, 3, m.gas())
 	b = export(b, DepthGlobal, 3, m.depth())
+	b = export(b, RefusedGlobal, 3, m.refused())
+	for i, g := range saved {
+		b = export(b, SavedPrefix+strconv.Itoa(i), 3, g)
+	}
 	if m.start >= 0 {
 		b = export(b, StartExport, 0, uint32(m.start))
 	}
@@ -588,6 +602,24 @@ func (m *module) assemble(header string) []byte {
 		}
 	}
 	return out
+}
+
+// saved lists the globals that SavedPrefix names: our own, but for the gas, and the guest's.
+func (m *module) saved() []uint32 {
+	list := []uint32{m.depth(), m.refused()}
+	for i, g := range m.globals {
+		if !g.mutable {
+			continue
+		}
+		if g.valueType != i32 && g.valueType != i64 {
+			return nil
+		}
+		list = append(list, uint32(i))
+	}
+	if m.hidden || len(list) > maxSaved {
+		return nil
+	}
+	return list
 }
 
 // countPrefix reads the number of items at the start of a section that was read before.

@@ -79,17 +79,23 @@ const (
 	opGlobalSet   = 0x24
 	opTableGet    = 0x25
 	opTableSet    = 0x26
+	opMemorySize  = 0x3f
 	opMemoryGrow  = 0x40
 	opI32Const    = 0x41
 	opI64Const    = 0x42
 	opF32Const    = 0x43
 	opF64Const    = 0x44
+	opI32Eq       = 0x46
 	opI32LtS      = 0x48
 	opI64LtS      = 0x53
+	opI64LtU      = 0x54
+	opI64LeU      = 0x58
 	opF32Ge       = 0x60
 	opF64Ge       = 0x66
 	opI32Add      = 0x6a
 	opI32Sub      = 0x6b
+	opI32And      = 0x71
+	opI64Add      = 0x7c
 	opI64Sub      = 0x7d
 	opI64Mul      = 0x7e
 	opI64ShrU     = 0x88
@@ -101,11 +107,13 @@ const (
 	opVector      = 0xfd
 
 	bulkMemoryInit = 8
+	bulkDataDrop   = 9
 	bulkMemoryCopy = 10
 	bulkMemoryFill = 11
 	bulkTableInit  = 12
 	bulkTableCopy  = 14
 	bulkTableGrow  = 15
+	bulkTableSize  = 16
 	bulkTableFill  = 17
 
 	vectorConst     = 12

@@ -1,0 +1,308 @@
+package runner
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/job"
+)
+
+// Files of a batch's result folder.
+const (
+	leavesFile = "leaves" // the leaves, one after another
+	stdoutFile = "stdout" // frames: the items' standard output
+	stderrFile = "stderr" // frames: the beginning of the items' standard error
+)
+
+// items runs a batch, or some of its items, whose program and inputs s names. It calls each in the
+// order of the items. Unusable inputs are an outcome of every item.
+func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable bool, each func(batch.Leaf, executor.ItemResult) error) error {
+	indexes := e.Only
+	count := uint32(len(indexes))
+	if indexes == nil {
+		count = e.Items
+	}
+	at := func(k uint32) uint32 {
+		if indexes == nil {
+			return k
+		}
+		return indexes[k]
+	}
+	none := func() error {
+		for range count {
+			if err := each(batch.Leaf{Status: crowd.NoInput, Output: batch.Digest(nil, nil)}, executor.ItemResult{Status: crowd.NoInput}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if !usable {
+		return none()
+	}
+	b, ok := r.cfg.Executor.(executor.Batcher)
+	if !ok {
+		return executor.Faultf(executor.Unsupported, "this node runs no batches")
+	}
+	f, err := os.Open(s.Stdin)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	frames, err := batch.OpenFrames(f, fi.Size(), e.Items)
+	if err != nil {
+		return none() // the file says so to everybody
+	}
+	for k := range count {
+		if frames.Size(at(k)) > executor.MaxItemStdin {
+			return none()
+		}
+	}
+	var readErr error // of the source's goroutine; read after RunBatch has returned
+	source := iter.Seq[executor.Item](func(yield func(executor.Item) bool) {
+		for k := range count {
+			in, err := frames.Read(at(k))
+			if err != nil {
+				readErr = err
+				return
+			}
+			if ctx.Err() != nil || !yield(executor.Item{Index: uint64(at(k)), Stdin: in}) {
+				return
+			}
+		}
+	})
+	s.Stdin, s.Output = "", "" // of the items
+	done := uint32(0)
+	_, err = b.RunBatch(ctx, s, source, func(ir executor.ItemResult) error {
+		if ir.Fault != nil {
+			return ir.Fault
+		}
+		done++
+		return each(batch.Leaf{Status: ir.Status, ExitCode: ir.ExitCode, Gas: ir.Gas, Output: batch.Digest(ir.Stdout, ir.Stderr)}, ir)
+	})
+	if err = errors.Join(err, readErr); err != nil {
+		return err
+	}
+	if done != count {
+		return executor.Faultf(executor.Crashed, "%d of %d items came back", done, count)
+	}
+	return nil
+}
+
+// batch runs all items and lays their outcomes out in s.Output.
+func (r *Runner) batch(ctx context.Context, s executor.Spec, e job.Run, usable bool, progress func(done uint32, gas crowd.Gas)) (crowd.Outcome, error) {
+	out, err := newPacked(s.Output, e.Items)
+	if err != nil {
+		return crowd.Outcome{}, err
+	}
+	defer out.close()
+	dir, gas := s.Output, crowd.Gas(0)
+	err = r.items(ctx, s, e, usable, func(l batch.Leaf, ir executor.ItemResult) error {
+		gas += l.Gas
+		progress(uint32(len(out.leaves))+1, gas)
+		return out.add(l, ir)
+	})
+	if err != nil {
+		return crowd.Outcome{}, err
+	}
+	tree, err := batch.NewTree(out.leaves)
+	if err != nil {
+		return crowd.Outcome{}, err
+	}
+	if err := out.finish(); err != nil {
+		return crowd.Outcome{}, err
+	}
+	o := crowd.Outcome{Status: crowd.Exited, Gas: tree.Root().Top.Gas, Root: tree.Root().Top.Hash}
+	if o.Leaves, err = r.cfg.Blocks.AddFile(ctx, filepath.Join(dir, leavesFile)); err != nil {
+		return crowd.Outcome{}, fmt.Errorf("store the leaves: %w", err)
+	}
+	return o, nil
+}
+
+// packed writes a result folder as its items come in.
+type packed struct {
+	dir            string
+	leaves         []batch.Leaf
+	stdout, stderr *spool
+}
+
+// spool gathers strings whose number is known and whose lengths are not.
+type spool struct {
+	file  *os.File // without a header
+	w     *bufio.Writer
+	sizes []uint64
+}
+
+func newPacked(dir string, n uint32) (_ *packed, err error) {
+	p := &packed{dir: dir, leaves: make([]batch.Leaf, 0, n)}
+	for _, s := range []**spool{&p.stdout, &p.stderr} {
+		f, err := os.CreateTemp(filepath.Dir(dir), "spool-")
+		if err != nil {
+			p.close()
+			return nil, err
+		}
+		*s = &spool{file: f, w: bufio.NewWriterSize(f, 1<<16)}
+	}
+	return p, nil
+}
+
+func (p *packed) add(l batch.Leaf, ir executor.ItemResult) error {
+	p.leaves = append(p.leaves, l)
+	return errors.Join(p.stdout.add(ir.Stdout), p.stderr.add(ir.Stderr[:min(len(ir.Stderr), batch.MaxError)]))
+}
+
+func (s *spool) add(b []byte) error {
+	s.sizes = append(s.sizes, uint64(len(b)))
+	_, err := s.w.Write(b)
+	return err
+}
+
+func (p *packed) finish() error {
+	raw := make([]byte, 0, len(p.leaves)*batch.LeafSize)
+	for _, l := range p.leaves {
+		raw = l.Append(raw)
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(p.dir, leavesFile), raw, 0o644),
+		p.stdout.finish(filepath.Join(p.dir, stdoutFile)),
+		p.stderr.finish(filepath.Join(p.dir, stderrFile)),
+	)
+}
+
+func (s *spool) finish(path string) (err error) {
+	if err := s.w.Flush(); err != nil {
+		return err
+	}
+	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	w, r := bufio.NewWriterSize(f, 1<<16), bufio.NewReaderSize(s.file, 1<<16)
+	err = batch.WriteFrames(w, uint32(len(s.sizes)), func(i uint32) uint64 { return s.sizes[i] },
+		func(i uint32, w io.Writer) error { _, err := io.CopyN(w, r, int64(s.sizes[i])); return err })
+	return errors.Join(err, w.Flush())
+}
+
+func (p *packed) close() {
+	for _, s := range []*spool{p.stdout, p.stderr} {
+		if s != nil {
+			s.file.Close()
+			os.Remove(s.file.Name())
+		}
+	}
+}
+
+// readLeaves reads a batch's leaves, and holds the outputs of its result against them.
+func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []batch.Leaf, err error) {
+	dir, err := os.MkdirTemp(r.scratchDir(), "leaves-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	bad := func(format string, a ...any) error {
+		return fmt.Errorf("%w: %w", job.ErrUnusable, fmt.Errorf(format, a...))
+	}
+	path := filepath.Join(dir, leavesFile)
+	size := uint64(e.Items) * batch.LeafSize
+	if ok, err := r.export(ctx, e.Leaves, path, false); err != nil {
+		return nil, err
+	} else if !ok {
+		return nil, bad("leaves: no file")
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if uint64(len(raw)) != size {
+		return nil, bad("leaves: %d bytes for %d items, want %d", len(raw), e.Items, size)
+	}
+	leaves = make([]batch.Leaf, e.Items)
+	for i := range leaves {
+		if leaves[i], err = batch.DecodeLeaf(raw[i*batch.LeafSize:][:batch.LeafSize]); err != nil {
+			return nil, bad("leaf %d: %w", i, err)
+		}
+	}
+	if e.Result == "" {
+		return leaves, nil
+	}
+	result := filepath.Join(dir, "result")
+	if ok, err := r.export(ctx, e.Result, result, true); err != nil {
+		return nil, err
+	} else if !ok {
+		return nil, bad("result: no folder")
+	}
+	stdout, err := openFrames(filepath.Join(result, stdoutFile), e.Items)
+	if err != nil {
+		return nil, bad("stdout: %w", err)
+	}
+	defer stdout.close()
+	stderr, err := openFrames(filepath.Join(result, stderrFile), e.Items)
+	if err != nil {
+		return nil, bad("stderr: %w", err)
+	}
+	defer stderr.close()
+	for i := range e.Items {
+		if stdout.Size(i) > executor.MaxItemOutput || stderr.Size(i) > batch.MaxError {
+			return nil, bad("item %d: its output is too long", i)
+		}
+		out, err := stdout.Read(i)
+		if err != nil {
+			return nil, err
+		}
+		errs, err := stderr.Read(i)
+		if err != nil {
+			return nil, err
+		}
+		if batch.Digest(out, errs) != leaves[i].Output {
+			return nil, bad("item %d: the output is not the one in its leaf", i)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+	return leaves, nil
+}
+
+// frameFile is a frame file on disk.
+type frameFile struct {
+	*batch.Frames
+	file *os.File
+}
+
+func (f frameFile) close() { f.file.Close() }
+
+func openFrames(path string, n uint32) (frameFile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return frameFile{}, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = errors.New("not a file")
+	}
+	var frames *batch.Frames
+	if err == nil {
+		frames, err = batch.OpenFrames(f, fi.Size(), n)
+	}
+	if err != nil {
+		f.Close()
+		return frameFile{}, err
+	}
+	return frameFile{frames, f}, nil
+}

@@ -1,0 +1,154 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+const batchItems = 200
+
+// batched makes a job a batch of numbered items, one of them poison.
+func (w *world) batched(file []byte) func(*crowd.JobSpec) {
+	return func(s *crowd.JobSpec) {
+		path := filepath.Join(w.t.TempDir(), "items")
+		if err := os.WriteFile(path, file, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+		c, err := w.nodes[consumer].add(path)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		s.Task.Stdin, s.Items = c, batchItems
+		s.Task.Limits.Gas = 1000
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: 40}
+	}
+}
+
+func itemFile(t testing.TB) []byte {
+	var b strings.Builder
+	item := func(i uint32) string {
+		if i == 17 {
+			return "poison"
+		}
+		return fmt.Sprintf("item %d", i)
+	}
+	err := batch.WriteFrames(&b, batchItems, func(i uint32) uint64 { return uint64(len(item(i))) },
+		func(i uint32, w io.Writer) error { _, err := io.WriteString(w, item(i)); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []byte(b.String())
+}
+
+// result reads what the consumer has of a batch.
+func (w *world) result(j ledger.Job) ([]batch.Leaf, frameFile) {
+	dir := w.nodes[consumer].path(j.Verdict.Outcome.Result)
+	raw, err := os.ReadFile(filepath.Join(dir, leavesFile))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var leaves []batch.Leaf
+	for ; len(raw) > 0; raw = raw[batch.LeafSize:] {
+		l, err := batch.DecodeLeaf(raw[:batch.LeafSize])
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		leaves = append(leaves, l)
+	}
+	f, err := openFrames(filepath.Join(dir, stdoutFile), batchItems)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return leaves, f
+}
+
+func TestRunner_Batch(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		id := w.post(ctx, "echo", w.batched(itemFile(t)))
+		until(t, "the end of the batch", w.ends(id))
+		j := w.job(id)
+		if j.State != ledger.Settled || j.Verdict.By != ledger.BySample {
+			t.Fatalf("got %s: %+v", j.State, j.History)
+		}
+		leaves, out := w.result(j)
+		defer out.close()
+		for i := range uint32(batchItems) {
+			got, err := out.Read(i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := fmt.Sprintf("echo item %d %d", i, i); i != 17 && string(got) != want {
+				t.Errorf("item %d: got %q want %q", i, got, want)
+			}
+			if leaves[i].UserError() != (i == 17) {
+				t.Errorf("item %d: got exit code %d", i, leaves[i].ExitCode)
+			}
+		}
+		if a, b := w.nodes[providerA].items, w.nodes[providerB].items; min(a, b) != 40 || max(a, b) != batchItems {
+			t.Errorf("the two providers ran %d and %d items, want all and 40", a, b)
+		}
+	})
+}
+
+func TestRunner_ALiarLosesItsStakeInEitherPlace(t *testing.T) {
+	for _, liar := range []int{providerA, providerB} { // one of them is the executor
+		bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+			w.nodes[liar].lies = true
+			id := w.post(ctx, "echo", w.batched(itemFile(t)))
+			until(t, "the end of the batch", w.ends(id))
+			j := w.job(id)
+			if j.State != ledger.Failed || j.Verdict != nil { // the only verifier or the only executor is gone
+				t.Errorf("got %s, verdict %v: %+v", j.State, j.Verdict, j.History)
+			}
+			for _, i := range []int{providerA, providerB} {
+				want := ledger.Revealed
+				if i == liar {
+					want = ledger.Fraud
+				}
+				if p := j.Place(w.nodes[i].key.ID()); p.State != want {
+					t.Errorf("provider %d, verifier %v: got %s want %s", i, p.Verifier, p.State, want)
+				}
+			}
+		})
+	}
+}
+
+func TestRunner_BatchWhoseItemFileIsNone(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		id := w.post(ctx, "echo", w.batched([]byte("these are no frames")))
+		until(t, "the end of the batch", w.ends(id))
+		j := w.job(id)
+		if j.State != ledger.Settled {
+			t.Fatalf("got %s: %+v", j.State, j.History)
+		}
+		leaves, out := w.result(j)
+		out.close()
+		for i, l := range leaves {
+			if l.Status != crowd.NoInput || l.Gas != 0 {
+				t.Fatalf("item %d: got %s, %d gas", i, l.Status, l.Gas)
+			}
+		}
+	})
+}
+
+func TestRunner_BatchThatNobodyServesIsNotPaid(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		for _, i := range []int{providerA, providerB} {
+			w.nodes[i].hides = true
+		}
+		id := w.post(ctx, "echo", w.batched(itemFile(t)))
+		until(t, "the end of the batch", w.ends(id))
+		if j := w.job(id); j.State != ledger.Failed {
+			t.Fatalf("got %s: %+v", j.State, j.History)
+		}
+	})
+}

@@ -33,7 +33,7 @@ func TestNight_EclipseOfAKey(t *testing.T) {
 func TestNight_RestartEclipse(t *testing.T) {
 	night(t)
 	for _, nodes := range []int{300, 1000, 5000} {
-		for _, bits := range []uint8{0, 12, 16} {
+		for _, bits := range []uint8{12, 16, 20} {
 			r, err := RestartEclipse(Config{Nodes: nodes, Seed: 1, Static: bits}, 2, 50, 24*time.Hour)
 			if err != nil {
 				t.Fatal(err)
@@ -74,7 +74,7 @@ func TestNight_AmplifyLieSpam(t *testing.T) {
 	}
 }
 
-// TestNight_Growth is the memory of a world at rest and the events of an hour's quarter of upkeep, by its size.
+// TestNight_Growth is the memory of a world at rest and the events of five minutes of its upkeep, by its size.
 func TestNight_Growth(t *testing.T) {
 	night(t)
 	for _, nodes := range []int{1000, 10_000, 100_000} {
@@ -92,11 +92,11 @@ func TestNight_Growth(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		rest := after.HeapAlloc - before.HeapAlloc
 		from = time.Now()
-		w.Run(2*time.Minute, nil)
+		w.Run(5*time.Minute, nil)
 		took := time.Since(from)
 		runtime.GC()
 		runtime.ReadMemStats(&after)
-		t.Logf("%d nodes: %d bytes for each at rest, %d after two minutes; settled in %v; %d events in %v, %.0f/s", nodes, rest/uint64(nodes),
+		t.Logf("%d nodes: %d bytes for each at rest, %d after five minutes; settled in %v; %d events in %v, %.0f/s", nodes, rest/uint64(nodes),
 			(after.HeapAlloc-before.HeapAlloc)/uint64(nodes), settled.Round(time.Millisecond), w.Events, took.Round(time.Millisecond), float64(w.Events)/took.Seconds())
 		runtime.KeepAlive(w)
 	}

@@ -49,7 +49,7 @@ func (a *app) simOverlayCommand() *cobra.Command {
 		Use: "overlay", Short: "Look nodes up among attackers: success, time and traffic", Args: cobra.NoArgs,
 		Long: `Play an overlay of many nodes, a share of them an attacker's, and let honest nodes
 look honest nodes up. A lookup succeeds if it brings the record that its target
-itself has now. The tables are settled when the world begins; with --churn nodes
+itself has now, and the target has answered it. The tables are settled when the world begins; with --churn nodes
 then come and go, the attacker's stay. Shares have 95 % intervals (Wilson).
 
 Times are of the lookups that succeeded: "record" until the true record had come,
@@ -97,42 +97,49 @@ have the median and the maximum that were published, and a log-normal curve betw
 
 // simCell is a cell for scripts. Times are in milliseconds.
 type simCell struct {
-	Nodes       int     `json:"nodes"`
-	Adversaries float64 `json:"adversaries"`
-	Behaviour   string  `json:"behaviour"`
-	Churn       string  `json:"churn"`
-	Paths       int     `json:"paths"`
-	Seed        uint64  `json:"seed"`
-	Lookups     int     `json:"lookups"`
-	Found       int     `json:"found"`
-	Void        int     `json:"void"`
-	Success     float64 `json:"success"`
-	Low         float64 `json:"low"`
-	High        float64 `json:"high"`
-	Hops        float64 `json:"hops"`
-	Asked       float64 `json:"requests"`
-	RecordP50   float64 `json:"record_p50_ms"`
-	RecordP99   float64 `json:"record_p99_ms"`
-	AnswerP50   float64 `json:"answer_p50_ms"`
-	AnswerP99   float64 `json:"answer_p99_ms"`
-	Packets     float64 `json:"packets_per_lookup"`
-	Bytes       float64 `json:"bytes_per_lookup"`
-	UpkeepSent  float64 `json:"upkeep_sent_bytes_per_second"`
-	UpkeepHeard float64 `json:"upkeep_received_bytes_per_second"`
-	Joins       int64   `json:"joins"`
-	Events      int64   `json:"events"`
-	VirtualSecs float64 `json:"virtual_seconds"`
+	Nodes       int                `json:"nodes"`
+	Adversaries float64            `json:"adversaries"`
+	Behaviour   string             `json:"behaviour"`
+	Churn       string             `json:"churn"`
+	Paths       int                `json:"paths"`
+	Seed        uint64             `json:"seed"`
+	Lookups     int                `json:"lookups"`
+	Found       int                `json:"found"`
+	Void        int                `json:"void"`
+	Success     float64            `json:"success"`
+	Low         float64            `json:"low"`
+	High        float64            `json:"high"`
+	Hops        float64            `json:"hops"`
+	Asked       float64            `json:"requests"`
+	RecordP50   float64            `json:"record_p50_ms"`
+	RecordP99   float64            `json:"record_p99_ms"`
+	AnswerP50   float64            `json:"answer_p50_ms"`
+	AnswerP99   float64            `json:"answer_p99_ms"`
+	Packets     float64            `json:"packets_per_lookup"`
+	Bytes       float64            `json:"bytes_per_lookup"`
+	UpkeepSent  float64            `json:"upkeep_sent_bytes_per_second"`
+	UpkeepHeard float64            `json:"upkeep_received_bytes_per_second"`
+	UpkeepBy    map[string]float64 `json:"upkeep_sent_by"`
+	Joins       int64              `json:"joins"`
+	Events      int64              `json:"events"`
+	VirtualSecs float64            `json:"virtual_seconds"`
 }
 
 func viewOf(s *simOverlay, c swarm.Cell) simCell {
 	ms := func(times []time.Duration, q float64) float64 {
 		return math.Round(swarm.Quantile(times, q).Seconds()*1e5) / 100
 	}
+	by := map[string]float64{}
+	for i, name := range swarm.KindNames() {
+		if v := c.UpkeepBy[i]; v > 0 {
+			by[name] = math.Round(v*10) / 10
+		}
+	}
 	return simCell{
 		Nodes: c.Nodes, Adversaries: c.Adversaries, Behaviour: c.Behaviour, Churn: s.churn, Paths: c.Paths, Seed: s.plan.Seed,
 		Lookups: c.Lookups, Found: c.Found, Void: c.Void + c.Open, Success: c.Success(), Low: c.LowFound, High: c.HighFound,
 		Hops: c.Hops, Asked: c.Asked, RecordP50: ms(c.Seen, .5), RecordP99: ms(c.Seen, .99), AnswerP50: ms(c.Took, .5), AnswerP99: ms(c.Took, .99),
-		Packets: c.Packets, Bytes: c.Bytes, UpkeepSent: c.UpkeepSent, UpkeepHeard: c.UpkeepHeard, Joins: c.Joins, Events: c.Events, VirtualSecs: c.Virtual.Seconds(),
+		Packets: c.Packets, Bytes: c.Bytes, UpkeepSent: c.UpkeepSent, UpkeepHeard: c.UpkeepHeard, UpkeepBy: by, Joins: c.Joins, Events: c.Events, VirtualSecs: c.Virtual.Seconds(),
 	}
 }
 

@@ -134,8 +134,8 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	span(&c.PingEvery, 2*time.Minute)
-	span(&c.RefreshEvery, 15*time.Minute)
+	span(&c.PingEvery, 5*time.Minute)
+	span(&c.RefreshEvery, 20*time.Minute)
 	span(&c.ProofFor, 12*time.Hour)
 	span(&c.AdFor, 15*time.Minute)
 	return c

@@ -17,14 +17,14 @@ type adversary interface {
 }
 
 // Behaviours are the names of adversaries for whole worlds.
-func Behaviours() []string { return []string{"collude", "drop", "forge", "liar", "honest"} }
+func Behaviours() []string { return []string{"collude", "drop", "forge", "liar"} }
 
 func newAdversary(name string, w *World) adversary {
 	switch name {
 	case "drop":
 		return &dropper{base: base{w: w}}
 	case "forge":
-		return &forger{colluders: colluders{base: base{w: w}}}
+		return &forgers{colluders: colluders{base: base{w: w}}}
 	case "liar":
 		return &liars{colluders: colluders{base: base{w: w}}}
 	}

@@ -101,7 +101,7 @@ func (w *World) done(e *overlay.Done) {
 	switch {
 	case w.life[a.to] != a.toLife || !w.up[a.to]:
 		a.state = void
-	case e.Target == w.recs[a.to]:
+	case e.Alive && e.Target == w.recs[a.to]:
 		a.state = found
 	default:
 		a.state = missed
@@ -109,10 +109,10 @@ func (w *World) done(e *overlay.Done) {
 	w.note(w.queue.Now(), "%d lookup %d %v alive %v hops %d asked %d", a.from, e.ID, a.state == found, e.Alive, e.Hops, e.Asked)
 }
 
-// Lookups measured.
+// Result is what lookups brought.
 type Result struct {
 	Lookups int // that count: both nodes stayed
-	Found   int // the target's own current record
+	Found   int // the target's own record as it is now, and it answered there
 	Void    int // one of the two left meanwhile
 	Open    int // still under way
 
@@ -175,7 +175,11 @@ func Wilson(hits, n int) (low, high float64) {
 	p, m := float64(hits)/float64(n), float64(n)
 	mid := (p + z*z/(2*m)) / (1 + z*z/m)
 	half := z / (1 + z*z/m) * math.Sqrt(p*(1-p)/m+z*z/(4*m*m))
-	return max(0, mid-half), min(1, mid+half)
+	low, high = max(0, mid-half), min(1, mid+half)
+	if hits == n {
+		high = 1 // and not a hair less
+	}
+	return low, high
 }
 
 // keyOf is a node's position.

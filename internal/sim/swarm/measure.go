@@ -28,6 +28,7 @@ type Cell struct {
 
 	// Of honest nodes, per node and second: without upkeep 0.
 	UpkeepSent, UpkeepHeard float64
+	UpkeepBy                [kinds]float64 // sent, by KindNames
 
 	Events  int64         // in the world so far
 	Virtual time.Duration // that were played so far
@@ -60,11 +61,16 @@ func Measure(p Plan, cell func(Cell), going func(ended int) bool) error {
 		spread = 100 * time.Second
 	}
 	var up [2]float64
+	var by [kinds]float64
 	w.Run(p.Warm/2, on)
 	if p.Warm > 0 {
+		was := w.By
 		sent, heard, from := w.Sent.Bytes, w.Heard.Bytes, w.Now()
 		w.Run(p.Warm/2, on)
 		per := float64(w.honest) * (w.Now() - from).Seconds()
+		for k := range by {
+			by[k] = float64(w.By[k].Bytes-was[k].Bytes) / per
+		}
 		up = [2]float64{float64(w.Sent.Bytes-sent) / per, float64(w.Heard.Bytes-heard) / per}
 	}
 	for _, paths := range p.Paths {
@@ -82,7 +88,7 @@ func Measure(p Plan, cell func(Cell), going func(ended int) bool) error {
 			w.Run(time.Second, on)
 		}
 		c := Cell{Nodes: w.cfg.Nodes, Adversaries: w.cfg.Adversaries, Behaviour: w.cfg.Behaviour, Paths: paths, Result: w.Result(),
-			UpkeepSent: up[0], UpkeepHeard: up[1], Events: w.Events, Virtual: w.Now(), Joins: w.Joins}
+			UpkeepSent: up[0], UpkeepHeard: up[1], UpkeepBy: by, Events: w.Events, Virtual: w.Now(), Joins: w.Joins}
 		n := float64(max(c.Lookups, 1))
 		c.Packets, c.Bytes = float64(w.Sent.Packets+w.Foe.Packets-packets)/n, float64(w.Sent.Bytes+w.Foe.Bytes-bytes)/n
 		ended = before + p.Lookups

@@ -19,7 +19,6 @@ type wire struct {
 // measure takes the sizes of messages with records like r.
 func measure(r *overlay.Record) wire {
 	const req = math.MaxUint64
-	withEndpoint := *r
 	w := wire{
 		ping:     overlay.PacketSize(overlay.Ping{Req: req, Seq: r.Seq}),
 		find:     overlay.PacketSize(overlay.FindNode{Req: req, Want: 16}),
@@ -28,15 +27,20 @@ func measure(r *overlay.Record) wire {
 		ticket:   overlay.PacketSize(overlay.Ticket{Req: req, Wait: math.MaxInt32 * 1e6}),
 		clock:    overlay.PacketSize(overlay.Clock{Req: req, Now: math.MaxInt64 / 4}),
 	}
-	w.record = overlay.PacketSize(overlay.Ping{Req: req, Seq: r.Seq, Record: &withEndpoint}) - w.ping
+	w.record = overlay.PacketSize(overlay.Ping{Req: req, Seq: r.Seq, Record: r}) - w.ping + 1 // it stands in place of a null
 	w.pong = w.ping + 8
 	return w
 }
 
-func (w *wire) recordSize(r *overlay.Record) int {
+// own is what a record takes in place of the null of a message without one.
+func (w *wire) own(r *overlay.Record) int {
 	if r == nil {
 		return 0
 	}
+	return w.recordSize(r) - 1
+}
+
+func (w *wire) recordSize(r *overlay.Record) int {
 	n := w.record
 	for _, t := range r.Tags {
 		n += 2 + len(t)
@@ -51,11 +55,11 @@ func (w *wire) size(m overlay.Message, pad bool) int {
 	}
 	switch m := m.(type) {
 	case overlay.Ping:
-		return w.ping + w.recordSize(m.Record)
+		return w.ping + w.own(m.Record)
 	case overlay.Pong:
 		return w.pong
 	case overlay.FindNode:
-		return w.find + w.recordSize(m.Record)
+		return w.find + w.own(m.Record)
 	case overlay.Nodes:
 		n := w.nodes
 		for _, r := range m.Records {
@@ -63,7 +67,7 @@ func (w *wire) size(m overlay.Message, pad bool) int {
 		}
 		return n
 	case overlay.Register:
-		return w.register + len(m.Ticket)
+		return w.register + len(m.Ticket) + 1 // the head of a longer string
 	case overlay.Ticket:
 		return w.ticket + len(m.Ticket)
 	case overlay.Clock:

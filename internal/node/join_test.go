@@ -215,6 +215,9 @@ func TestJoin(t *testing.T) {
 				t.Errorf("%s knows the stranger", h.ID().Short())
 			}
 		}
+		if got := stranger.otherNetworks(t.Context()); len(got) != 1 || got[0] != w.genesis.ChainID() {
+			t.Errorf("the stranger takes its peers to be of %v", got)
+		}
 		if s := stranger.disc.Stats(); s.Peers+s.Known > 0 {
 			t.Errorf("the stranger has got in: %+v", s)
 		}

@@ -219,6 +219,7 @@ func (n *Node) Run(ctx context.Context) error {
 	part("p2p", n.host.Run)
 	part("discovery", n.disc.Run)
 	part("introductions", n.introduce)
+	part("doubts", n.doubt)
 	part("chain", n.chain.Run)
 	part("jobs", func(ctx context.Context) error {
 		select {

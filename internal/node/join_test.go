@@ -419,3 +419,33 @@ func TestNew_RefusesSeedsWithoutNode(t *testing.T) {
 		t.Errorf("a folder was made: %v", err)
 	}
 }
+
+func TestPrivate(t *testing.T) {
+	const node = "/p2p/16Uiu2HAmLjvkhsFGzjX6DsvbVpmua6fKYKMaWCdVA8ADRuWAUXuy"
+	for _, tt := range []struct {
+		name, seed, listen string
+		want               bool
+	}{
+		{"loopback", "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1/udp/0/quic-v1", true},
+		{"LAN", "/ip4/192.168.1.2/udp/1/quic-v1", "/ip4/0.0.0.0/udp/0/quic-v1", true},
+		{"no seed", "", "/ip4/0.0.0.0/udp/0/quic-v1", true},
+		{"internet", "/ip4/30.1.0.1/udp/1/quic-v1", "/ip4/0.0.0.0/udp/0/quic-v1", false},
+		{"internet by TCP", "/ip4/30.1.0.1/tcp/1", "/ip4/0.0.0.0/udp/0/quic-v1", false},
+		{"a name", "/dns4/example.org/udp/1/quic-v1", "/ip4/0.0.0.0/udp/0/quic-v1", false},
+		{"a server without seeds", "", "/ip4/30.1.0.1/udp/4141/quic-v1", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var list []string
+			if tt.seed != "" {
+				list = []string{tt.seed + node}
+			}
+			seeds, err := parseSeeds(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := private(seeds, []string{tt.listen}); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}

@@ -109,7 +109,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.seeds, err = parseSeeds(cfg.Seeds); err != nil {
 		return nil, err
 	}
-	n.private = private(n.seeds)
+	n.private = private(n.seeds, cfg.Listen)
 	for _, s := range n.seeds {
 		n.friends[s.Node] = true
 	}

@@ -245,7 +245,7 @@ func TestJoin(t *testing.T) {
 func TestGenesis_NoLieIsTaken(t *testing.T) {
 	g := someGenesis(t)
 	forged := *g
-	forged.Grants = append(slices.Clone(g.Grants), ledger.Grant{ID: crowd.NodeID{1}, Balance: 1})
+	forged.Time++ // as good as the right one, but for its name
 	for _, tt := range []struct {
 		name string
 		raw  []byte

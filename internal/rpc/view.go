@@ -343,6 +343,7 @@ type Status struct {
 	Network      string    `json:"network"`           // its name
 	Reachability string    `json:"reachability"`      // public, private, unknown: whether strangers can dial this node
 	Seen         []string  `json:"seen"`              // UDP addresses at which peers see this node
+	Relay        string    `json:"relay,omitempty"`   // key of the node through which this one is reached; only of a private one
 	Tags         []string  `json:"tags"`              // that it announces
 	Seeds        []string  `json:"seeds"`             // that it began with
 	Provide      string    `json:"provide,omitempty"` // how far its registration as a provider is

@@ -24,7 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "wasm-worker" { // of a real network in this process
+	if len(os.Args) == 2 && os.Args[0] == ownProgram && os.Args[1] == "wasm-worker" { // of a real network in this process
 		os.Exit(wasmWorker())
 	}
 	testscript.Main(m, map[string]func(){"crowd": func() {

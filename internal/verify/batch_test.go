@@ -2,6 +2,8 @@ package verify
 
 import (
 	"bytes"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,7 +101,11 @@ func TestReceipt_OfABatch(t *testing.T) {
 		if b == nil || len(b.Samples) != 2 || len(b.Samples[0].Items) != playedChecks || (b.Dispute != nil) != lie {
 			t.Errorf("lie %v: got %+v", lie, b)
 		}
-		leaves[3].Gas++
+		free := uint32(0) // an item that nobody looked at: only the root tells
+		for slices.Contains(b.Samples[0].Items, free) || slices.Contains(b.Samples[1].Items, free) {
+			free++
+		}
+		leaves[free].Gas++
 		trust.Leaves = encodeLeaves(leaves)
 		if f, good := Check(receipt, trust); good || strings.Join(failed(f), ",") != "leaves" {
 			t.Errorf("other leaves: got %v", failed(f))
@@ -164,6 +170,23 @@ func TestReceipt_ForgedBatchesAreNamed(t *testing.T) {
 	}
 }
 
+func TestReceipt_TheCourtsWordIsTheExecutors(t *testing.T) {
+	receipt, _, _ := playedBatch(t, true)
+	r, err := Decode(receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var j ledger.Job
+	var g ledger.Genesis
+	if err := errors.Join(crowd.Decode(r.Evidence.Record, &j), crowd.Decode(r.Evidence.Genesis, &g)); err != nil {
+		t.Fatal(err)
+	}
+	j.Dispute.Right, j.Ballots[0].Leaf = j.Dispute.Answer, j.Dispute.Answer
+	if _, err := checkSample(&g, &j); err == nil || !strings.Contains(err.Error(), "executor's word is not the court's") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // The ledger takes any stated probability; a receipt does not.
 func TestReceipt_OfABatchThatPromisesTooMuch(t *testing.T) {
 	receipt, _, chain := playedBatch(t, false, func(s *crowd.JobSpec) { s.Plan.Undetected-- })
@@ -220,6 +243,11 @@ func TestItemReceipt(t *testing.T) {
 		if _, good := CheckItem(bad, trust); good {
 			t.Fatalf("byte %d changed from %q to %q passed", i, data[i], bad[i])
 		}
+	}
+	shown := *one
+	shown.Item.Stdout = []byte{6}
+	if f, good := CheckItem(shown.Encode(), trust); good || strings.Join(failed(f), ",") != "item" {
+		t.Errorf("another output: got %v", failed(f))
 	}
 	if _, err := NewItem(r, leaves, playedItems, nil, nil); err == nil {
 		t.Error("an item that is none")

@@ -135,6 +135,7 @@ beside --out, with ".map" at the end, and keeps the receipts.`,
 	fl.StringVar(&f.reduce, "reduce", "", "a program to run on the sorted lines of all outputs")
 	fl.Uint64Var(&f.partitions, "partitions", 0, "least partitions for --reduce (default: as many as needed)")
 	fl.IntVar(&f.parallel, "parallel", 8, "shards at the same time")
+	fl.DurationVar(&f.patience, "patience", 2*time.Minute, "how long to wait for providers that are away, or for credits that other shards lock")
 	fl.BoolVar(&f.allowFailed, "allow-failed", false, "exit with 0 though items failed")
 	fl.StringVar(&f.state, "state", "", "the folder for what is needed to go on (default: OUT.map)")
 	fl.StringVar(&f.resume, "resume", "", "go on with the crowd map of this folder")
@@ -177,6 +178,7 @@ type mapping struct {
 	d        *mapDir
 	show     *progress
 	parallel int
+	patience time.Duration
 }
 
 func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err error) {
@@ -229,7 +231,7 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 			return err
 		}
 	}
-	m := &mapping{app: a, c: c, d: d, parallel: f.parallel, show: a.newProgress(f.quiet)}
+	m := &mapping{app: a, c: c, d: d, parallel: f.parallel, patience: f.patience, show: a.newProgress(f.quiet)}
 	defer m.show.done()
 	begin := time.Now()
 	err = m.phases(ctx)

@@ -91,6 +91,7 @@ type mapFlags struct {
 	reduce             string
 	partitions         uint64
 	parallel           int
+	patience           time.Duration
 	allowFailed        bool
 	quiet              bool
 }
@@ -383,16 +384,15 @@ func (m *mapping) left(ctx context.Context, err error) error {
 func (m *mapping) deliver(out *output) (mapSummary, error) {
 	s := &m.d.state
 	sum := mapSummary{Failures: []failure{}, State: m.d.dir, WallMillis: s.Worked.Milliseconds()}
-	phases := s.phases()
-	for i, p := range phases {
-		if i == len(phases)-1 {
-			sum.Items = p.Index.Items
-		}
+	phases, liars := s.phases(), map[crowd.NodeID]bool{}
+	for _, p := range phases {
 		for k, sh := range p.Shards {
 			sum.Shards++
 			sum.Jobs = append(sum.Jobs, sh.Jobs[len(sh.Jobs)-1])
 			sum.Lost += len(sh.Failed)
-			sum.Convicted += sh.Convicted
+			for _, n := range sh.Convicted {
+				liars[n] = true
+			}
 			sum.Gas += sh.Gas
 			sum.CheckGas += sh.CheckGas
 			sum.Paid += sh.Paid
@@ -407,7 +407,7 @@ func (m *mapping) deliver(out *output) (mapSummary, error) {
 			}
 		}
 	}
-	sum.Items = s.Map.Index.Items
+	sum.Items, sum.Convicted = s.Map.Index.Items, len(liars)
 	if sum.Gas > 0 {
 		sum.Overhead = float64(sum.CheckGas) / float64(sum.Gas)
 	}

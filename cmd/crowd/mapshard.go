@@ -306,11 +306,11 @@ func (m *mapping) shard(ctx context.Context, p *phase, k int) error {
 		if err != nil {
 			return err
 		}
-		convicted := 0
+		var convicted []crowd.NodeID
 		if v.Verdict != nil {
 			for _, b := range v.Verdict.Blame {
-				if b.Fault == "malice" {
-					convicted++
+				if b.Fault == "malice" && b.Node != nil {
+					convicted = append(convicted, *b.Node)
 					m.show.say("shard %d: %s", k+1, blameText(b))
 				}
 			}
@@ -320,7 +320,7 @@ func (m *mapping) shard(ctx context.Context, p *phase, k int) error {
 				return err
 			}
 			if err := m.d.change(func(*mapState) {
-				sh.Done, sh.Paid, sh.Convicted = true, v.Price, sh.Convicted+convicted
+				sh.Done, sh.Paid, sh.Convicted = true, v.Price, append(sh.Convicted, convicted...)
 				if b := v.Batch; b != nil {
 					sh.Gas, sh.CheckGas, sh.Undetected = b.Gas, b.CheckGas, b.Undetected
 					if b.Failed != nil {
@@ -336,7 +336,9 @@ func (m *mapping) shard(ctx context.Context, p *phase, k int) error {
 		}
 		m.show.at(k, 0)
 		m.show.say("shard %d of %d: job %s %s: %s", k+1, len(p.Shards), id.Short(), last.Stage, last.Why)
-		if err := m.d.change(func(*mapState) { sh.Failed, sh.Convicted = append(sh.Failed, last.Why), sh.Convicted+convicted }); err != nil {
+		if err := m.d.change(func(*mapState) {
+			sh.Failed, sh.Convicted = append(sh.Failed, last.Why), append(sh.Convicted, convicted...)
+		}); err != nil {
 			return err
 		}
 		if last.Stage == rpc.Cancelled {

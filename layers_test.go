@@ -30,6 +30,7 @@ const layers = `
 	 35  internal/overlay                  pure
 	 40  internal/job                      pure
 	 45  internal/sim                      pure
+	 47  internal/sim/swarm                pure
 	 50  internal/verify                   pure
 	 55  internal/sim/scenario             pure
 	 60  internal/executor/wasm/instrument pure
@@ -39,6 +40,7 @@ const layers = `
 	110  internal/executor/wasm
 	120  internal/store
 	130  internal/p2p
+	135  internal/discovery
 	140  internal/chain
 	150  internal/runner
 	160  internal/rpc

@@ -41,9 +41,6 @@ func (c *core) audited(now time.Time, output bool) bool {
 		return true
 	case c.busy(now):
 	case c.work.fetched || c.audit.own:
-		if !c.audit.own {
-			c.keep(o.Leaves)
-		}
 		try := c.begin(now, fetchPatience, reading)
 		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result})
 	default:
@@ -54,6 +51,9 @@ func (c *core) audited(now time.Time, output bool) bool {
 
 func (c *core) leavesRead(now time.Time, ev LeavesRead) {
 	if !c.landed(now, ev.Try, reading, ev.Err) {
+		if ev.Err != nil && !errors.Is(ev.Err, ErrUnusable) && c.work.kind == reading {
+			c.work.fetched = false // they may be gone from the store
+		}
 		return
 	}
 	c.audit.bad = ev.Err
@@ -74,6 +74,11 @@ func (c *core) root(leaves []batch.Leaf) error {
 	}
 	if tree.Root() != ledger.Root(&c.job.Spec, &p.Opening.Outcome) {
 		return errors.New("the executor's leaves are not those under its root")
+	}
+	for i := range leaves { // one item with the gas of all would be paid like all, and is hardly ever sampled
+		if l := &leaves[i]; l.Gas > c.job.Spec.Task.Limits.Gas {
+			return fmt.Errorf("item %d is said to have used %d gas, at most %d", i, l.Gas, c.job.Spec.Task.Limits.Gas)
+		}
 	}
 	c.audit.tree, c.audit.leaves = tree, leaves
 	return nil

@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 )
@@ -322,7 +323,7 @@ func TestEvidence_FromSamples(t *testing.T) {
 	id, seated, leaves, tree := w.opened(always, never, never)
 	w.must(w.owner, w.conflict(id, seated[1].ID(), leaves, tree))
 	d := w.job(id).Dispute
-	w.must(w.authorities[0], &Vote{Job: id, Question: WhatItem, Leaf: leafOf(d.Item, false).Hash()})
+	w.must(w.authorities[0], &Vote{Job: id, Question: WhatItem, Item: d.Item, Leaf: leafOf(d.Item, false).Hash()})
 	w.in(id, Failed)
 	if e := w.s.Evidence(seated[0].ID().Address()); len(e) != 1 || e[0].Passed {
 		t.Errorf("liar: got %+v want a failure", e)
@@ -531,7 +532,7 @@ func TestDraw_ByReputation(t *testing.T) {
 	w.set(good.ID(), func(r *Reputation) { veteran(500e12, 0, 0)(r); r.Up = 500e12 })
 	w.set(bad.ID(), veteran(0, 500e12, 500e12))
 	spec := testSpec()
-	spec.Task.Limits.Gas = 2e9 // no small job
+	spec.Task.Limits.Wall, spec.Task.Limits.Gas = time.Minute, 2e9 // no small job
 	j := w.job(w.drawn(spec))
 	m := w.claimMsg(good, j.ID)
 	w.must(m.k, m.m)

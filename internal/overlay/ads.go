@@ -249,7 +249,7 @@ func (n *Node) pruneAds() {
 
 // adsUnder appends ads kept under key, beginning anywhere, until out has want records.
 func (n *Node) adsUnder(key crowd.Key, out []*Record, want int) []*Record {
-	if n.ads == nil {
+	if n.ads == nil || len(n.ads.ads) == 0 {
 		return out
 	}
 	ads := n.ads.ads

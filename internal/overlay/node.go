@@ -20,7 +20,7 @@ type Node struct {
 
 	self     Ref
 	families uint8 // of addresses that we can reach, bits v4 and v6
-	ownWait  uint8 // own lookups come every RefreshEvery<<ownWait>>2
+	ownWait  uint8 // own lookups come every RefreshEvery<<ownWait>>2: seldom once all is settled
 	joined   bool  // an own lookup has ended
 	table
 
@@ -134,7 +134,7 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	span(&c.PingEvery, time.Minute)
+	span(&c.PingEvery, 2*time.Minute)
 	span(&c.RefreshEvery, 15*time.Minute)
 	span(&c.ProofFor, 12*time.Hour)
 	span(&c.AdFor, 15*time.Minute)
@@ -224,16 +224,28 @@ func (n *Node) Step(now Time, ev Event) []Effect {
 }
 
 // Adopt puts rec into the table as if its node had just answered, and we it: for a simulated world that begins settled.
-func (n *Node) Adopt(now Time, rec *Record) {
+func (n *Node) Adopt(now Time, rec *Record) { n.adopt(now, rec, 0, 0) }
+
+// AdoptOld is Adopt of a peer that was known to live for so long, and to which we have proven our endpoint: see Vouch.
+func (n *Node) AdoptOld(now Time, rec *Record, known time.Duration) {
+	n.adopt(now, rec, known, hasUs|trusts)
+}
+
+func (n *Node) adopt(now Time, rec *Record, known time.Duration, state uint8) {
 	n.now = max(n.now, now)
 	n.joined = true
+	n.book.effects = n.book.effects[:0]
 	r := n.book.hold(rec)
 	defer n.book.free(r)
 	if n.entry(&n.book.pages[r].key) != nil || !n.fit(r) {
 		return
 	}
 	if at := n.room(r, false); at == asSibling || at == asBucket {
-		n.enter(n.fresh(r), at)
+		e := n.fresh(r)
+		e.state |= state
+		e.since = uint16(seconds(n.now.Add(-known)) / sinceUnit)
+		e.hear(e.heard)
+		n.enter(e, at)
 		n.tag(r)
 	}
 	if n.own == 0 {
@@ -241,6 +253,12 @@ func (n *Node) Adopt(now Time, rec *Record) {
 		n.sweep = n.now.Add(n.jitter(n.cfg.PingEvery))
 		n.wake = n.sweep
 	}
+}
+
+// Vouch notes that id has proven to be at addr, as whoever has us in its table has: the other half of Adopt.
+func (n *Node) Vouch(now Time, id crowd.NodeID, addr netip.AddrPort) {
+	n.now = max(n.now, now)
+	n.note(n.marks().mark(&id, addr))
 }
 
 // fresh is the entry of a peer that has just answered.
@@ -325,7 +343,7 @@ func (n *Node) overtaken(p pending) {
 	switch {
 	case p.lookup != nil && p.why == whyPath:
 		p.lookup.paths[p.path].missed(n, p.ref)
-	case p.lookup != nil && p.why == whyTarget:
+	case p.lookup != nil && (p.why == whyTarget || p.why == whyRecord):
 		p.lookup.hold, p.lookup.knocking = false, false
 	case p.why == whyRegister:
 		n.unanswered(&p)
@@ -428,6 +446,8 @@ func (n *Node) timeout(i int) {
 		q.lookup.hold = false
 		q.lookup.knocking = false
 		n.advance(q.lookup)
+	case q.lookup != nil && q.why == whyRecord:
+		n.fetched(q.lookup)
 	case q.why == whyRegister:
 		n.unanswered(&q)
 	}
@@ -523,7 +543,6 @@ func (n *Node) rumour(r Ref) {
 		return
 	}
 	if e := n.entry(&n.book.pages[r].key); e != nil {
-		e.state &^= inbound // others know it too
 		if n.book.seq(r) > n.book.seq(e.ref) {
 			n.update(e, r)
 		}
@@ -594,9 +613,6 @@ func (n *Node) confirm(r Ref, p *pending) {
 		n.emit(Keep{Record: n.book.rec(r)})
 		n.tag(r)
 		n.sweepBy(n.now.Add(n.cfg.PingEvery))
-		if at == asSibling && n.ownWait > 0 && n.joined {
-			n.ownWait-- // the neighbourhood moves
-		}
 		if first {
 			n.own = n.now // alone no longer
 			n.sweepBy(n.now)
@@ -620,6 +636,7 @@ func (n *Node) renew(rec *Record) {
 	n.self = r
 	n.families = familiesOf(n.book, r)
 	n.each(func(e *entry) { e.state &^= hasUs | trusts })
+	n.sweepBy(n.now.Add(n.jitter(n.cfg.PingEvery)))
 	n.renewAds()
 }
 
@@ -726,12 +743,12 @@ func (n *Node) contact(s *seed, key crowd.Key) {
 		n.ping(s.ref, pending{why: whyAlive})
 		return
 	}
-	n.fetch(s.id, s.addr, s.ref, key)
+	n.fetch(pending{id: s.id, addr: s.addr, ref: s.ref}, key)
 }
 
-// fetch asks a node for its own record.
-func (n *Node) fetch(id crowd.NodeID, addr netip.AddrPort, r Ref, key crowd.Key) {
-	p := pending{req: n.rng.Uint64(), id: id, addr: addr, ref: r, why: whyRecord, pad: true, with: true}
+// fetch asks the node that p names for its own record.
+func (n *Node) fetch(p pending, key crowd.Key) {
+	p.req, p.why, p.pad, p.with = n.rng.Uint64(), whyRecord, true, true
 	n.request(p, FindNode{Req: p.req, Target: key, Want: uint8(n.cfg.Answer), Record: n.book.rec(n.self)}, timeoutFirst)
 }
 

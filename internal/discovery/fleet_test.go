@@ -244,14 +244,7 @@ func TestJoinBySeed(t *testing.T) {
 			t.Errorf("round trip of %v, want 20 ms", p.RTT)
 		}
 
-		// Ads are registered by waiting, and one may be between two lives.
-		var got []*overlay.Record
-		for range 12 {
-			time.Sleep(2 * time.Minute)
-			if got, err = fleet[8].FindTag(within(t, time.Minute), "gpu", 0); err != nil || len(got) == 4 {
-				break
-			}
-		}
+		got, err := fleet[8].FindTag(within(t, time.Minute), "gpu", 0)
 		if err != nil || len(got) != 4 {
 			t.Errorf("tag: got %d, %v, want 4", len(got), err)
 		}
@@ -266,14 +259,14 @@ func TestJoinBySeed(t *testing.T) {
 		if err := fleet[1].Announce(within(t, time.Minute), "docker"); err != nil {
 			t.Error(err)
 		}
-		for range 12 {
-			time.Sleep(2 * time.Minute)
-			if got, err = fleet[20].FindTag(within(t, time.Minute), "docker", 0); err != nil || len(got) == 1 {
-				break
+		for range 30 { // over three lives of an ad
+			time.Sleep(90 * time.Second)
+			if got, err = fleet[20].FindTag(within(t, time.Minute), "docker", 0); err != nil || len(got) != 1 || got[0].ID != fleet[1].id {
+				t.Errorf("announced later: got %d, %v, want 1", len(got), err)
 			}
-		}
-		if err != nil || len(got) != 1 || got[0].ID != fleet[1].id {
-			t.Errorf("announced later: got %d, %v, want 1", len(got), err)
+			if got, err = fleet[13].FindTag(within(t, time.Minute), "gpu", 0); err != nil || len(got) != 4 {
+				t.Errorf("tag: got %d, %v, want 4", len(got), err)
+			}
 		}
 		for i, m := range fleet {
 			if s := m.Stats(); s.BadSignature+s.Malformed+s.NotForUs+s.OverBudget+s.Stale+s.BadPuzzle+s.Blamed+s.SendFail+s.WrongSender > 0 {

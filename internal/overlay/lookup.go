@@ -114,6 +114,14 @@ func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 		p.list = append(p.list, candidate{ranked: ranked{r.dist, n.book.again(r.ref)}})
 	}
 	b.lookups = append(b.lookups, l)
+	if l.Ads {
+		for _, rec := range n.adsUnder(l.Target, nil, adsFoundMost) {
+			if r := n.admit(rec); r != 0 {
+				n.collect(l, r)
+				n.book.free(r)
+			}
+		}
+	}
 	if len(near) > 0 && near[0].dist == 0 {
 		n.sight(l, near[0].ref, 0)
 	}
@@ -546,6 +554,9 @@ func (n *Node) settleIn(any bool) {
 	}
 	for i := range n.buckets {
 		n.buckets[i].looked = 0
+	}
+	for _, t := range n.topics {
+		t.look = n.now
 	}
 	n.sweepBy(n.now.Add(time.Second))
 }

@@ -34,6 +34,7 @@ type topic struct {
 	key   crowd.Key
 	look  Time  // next search for registrars; 0: one is under way
 	looks uint8 // searches that have found some
+	relay bool  // kept by itself, for a node behind a relay: see advertiseSelf
 	slots []slot
 }
 
@@ -271,6 +272,18 @@ func (n *Node) announce(key crowd.Key) {
 		return
 	}
 	n.topics = append(n.topics, &topic{key: key, look: n.now})
+}
+
+// advertiseSelf keeps an ad under the own key for as long as the node is reached through a relay: no table has it, so
+// its ads are how it is found by its key.
+func (n *Node) advertiseSelf() {
+	t := n.topicOf(n.key)
+	switch relayed := n.book.rec(n.self).Relay != (crowd.Key{}); {
+	case relayed && t == nil:
+		n.topics = append(n.topics, &topic{key: n.key, look: max(n.now, 1), relay: true})
+	case !relayed && t != nil && t.relay:
+		n.withdraw(n.key)
+	}
 }
 
 func (n *Node) topicOf(key crowd.Key) *topic {

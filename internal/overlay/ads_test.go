@@ -67,9 +67,9 @@ func TestAds_AreFoundAndAgeOut(t *testing.T) {
 	}
 }
 
-// A client has no endpoint: it is found by the ad under its own key.
-func TestAds_AClientIsFoundUnderItsKey(t *testing.T) {
-	w := settledWorld(t, 22, 200, Config{})
+// A client has no endpoint: it is found by the ad that it keeps under its own key, while nodes come and go.
+func TestAds_AClientIsFoundByItsKey(t *testing.T) {
+	w := grown(t, 22, 120, Config{})
 	rec := recordOf(w.rng, publicAddr(w.rng), w.now)
 	rec.Endpoints, rec.Relay = nil, w.nodes[3].Key()
 	c := w.add(rec)
@@ -77,16 +77,55 @@ func TestAds_AClientIsFoundUnderItsKey(t *testing.T) {
 		w.step(c, Seed{ID: o.rec.ID, Addr: o.addr, Record: o.rec})
 	}
 	w.run(time.Minute)
-	w.step(c, Announce{Topic: c.Key()})
-	w.run(3 * time.Minute)
-	done, _ := w.look(w.nodes[100], Lookup{Target: c.Key(), Ads: true})
-	if len(done.Ads) != 1 || done.Ads[0] != rec {
-		t.Fatalf("the client is not found: %d ads", len(done.Ads))
+	for round := range 20 {
+		from := w.nodes[(7*round+5)%120]
+		if from.dead {
+			from = w.nodes[len(w.nodes)-1]
+		}
+		done, found := w.look(from, Lookup{Target: c.Key()})
+		if done.Target != c.rec || done.Alive || len(found) == 0 || found[0].Record != c.rec || len(done.Ads) != 0 {
+			t.Errorf("round %d: the client is not found: %+v", round, done)
+		}
+		if done.Keepers < 3 {
+			t.Errorf("round %d: %d keep its ad", round, done.Keepers)
+		}
+		if round%3 == 2 { // half of the registrars go, as many nodes come
+			for i, o := range w.nearest(c.Key(), 17) {
+				if o != c && i%2 == 1 && o != w.nodes[3] {
+					o.dead = true
+				}
+			}
+			for i := range 8 {
+				if o := w.nodes[20+round+i]; !o.dead {
+					w.join(o)
+				}
+			}
+		}
+		w.run(time.Duration(3+w.rng.IntN(4)) * time.Minute)
 	}
 	for _, m := range w.nodes {
 		if m.entry(&c.Node.key) != nil {
 			t.Fatal("a client became an entry")
 		}
+	}
+	// Its later record is found at once; when it has an endpoint of its own, its ads age out.
+	w.now = w.now.Add(time.Second)
+	later := *rec
+	later.Seq, later.Relay = uint64(w.now/1000), w.nodes[len(w.nodes)-1].Key()
+	c.rec = &later
+	w.step(c, Renewed{Record: &later})
+	w.run(10 * time.Second)
+	if done, _ := w.look(w.nodes[len(w.nodes)-2], Lookup{Target: c.Key()}); done.Target != &later {
+		t.Errorf("its later record is not found: %+v", done)
+	}
+	w.now = w.now.Add(time.Second)
+	open := later
+	open.Seq, open.Relay, open.Endpoints = uint64(w.now/1000), crowd.Key{}, []Endpoint{{Addr: c.addr.Addr(), UDP: c.addr.Port()}}
+	c.rec = &open
+	w.step(c, Renewed{Record: &open})
+	w.run(20 * time.Minute)
+	if done, _ := w.look(w.nodes[len(w.nodes)-2], Lookup{Target: c.Key()}); done.Target != &open || !done.Alive || done.Keepers != 0 {
+		t.Errorf("a client no longer: %+v", done)
 	}
 }
 

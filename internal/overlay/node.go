@@ -149,6 +149,7 @@ func New(cfg Config, self *Record, book *Book, rng *rand.Rand) *Node {
 	n.self = book.hold(self)
 	n.key = book.pages[n.self].key
 	n.families = familiesOf(book, n.self)
+	n.advertiseSelf()
 	return n
 }
 
@@ -618,6 +619,7 @@ func (n *Node) renew(rec *Record) {
 	n.families = familiesOf(n.book, r)
 	n.each(func(e *entry) { e.state &^= hasUs | trusts })
 	n.sweepBy(n.now.Add(n.jitter(n.cfg.PingEvery)))
+	n.advertiseSelf()
 	n.renewAds()
 }
 

@@ -30,6 +30,7 @@ const layers = `
 	 35  internal/overlay                  pure
 	 40  internal/job                      pure
 	 45  internal/sim                      pure
+	 47  internal/sim/swarm                pure
 	 50  internal/verify                   pure
 	 55  internal/sim/scenario             pure
 	 60  internal/executor/wasm/instrument pure

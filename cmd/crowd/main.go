@@ -167,7 +167,7 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 	}
 	add("work", a.runCommand(), a.jobCommand(), a.receiptCommand())
 	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.peersCommand(), a.doctorCommand())
-	add("net", a.upCommand(), a.demoCommand())
+	add("net", a.upCommand(), a.demoCommand(), a.simCommand())
 	root.AddCommand(a.versionCommand(), a.workerCommand())
 	return root
 }

@@ -22,6 +22,7 @@ type lookup struct {
 	knocking bool
 	knocks   int // how often it was asked
 	alive    bool
+	renewed  bool // the target was asked for a later record that it says it has
 	asked    int
 	longest  int
 	ads      []Ref
@@ -132,26 +133,37 @@ func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 	return l
 }
 
-// lookOwn looks up the own key; guide, if not 0, is asked on a path of its own, however far it is.
+// lookOwn looks up the own key; guide, if not 0, is asked on a path of its own, however far it is. One such
+// lookup is under way at a time: who begins with many seeds does not begin as many.
 func (n *Node) lookOwn(guide Ref) {
 	n.own = n.now.Add(n.jitter(n.ownEvery()))
 	for _, l := range n.active().lookups {
-		if l.purpose == forOwn && guide == 0 {
-			return
+		if l.purpose != forOwn {
+			continue
 		}
+		if guide != 0 && len(l.paths) < pathsMost {
+			l.guide(n, guide)
+			n.advance(l)
+		}
+		return
 	}
 	l := n.prepare(Lookup{Target: n.key}, forOwn)
 	if !n.joined {
-		l.width = 2 * n.cfg.Siblings
+		l.width = max(l.width, 2*n.cfg.Siblings/(len(l.paths)+1))
 	}
 	if guide != 0 {
-		d := distance(&n.book.pages[guide].key, &n.key)
-		l.paths = append(l.paths, path{list: []candidate{{ranked: ranked{d, n.book.again(guide)}}}})
+		l.guide(n, guide)
 	}
 	if n.ownWait < 3 {
 		n.ownWait++ // less and less often: whoever comes new tells its neighbours by itself
 	}
 	n.advance(l)
+}
+
+// guide adds a path that begins at r.
+func (l *lookup) guide(n *Node, r Ref) {
+	d := distance(&n.book.pages[r].key, &l.Target)
+	l.paths = append(l.paths, path{list: []candidate{{ranked: ranked{d, n.book.again(r)}}}})
 }
 
 // advance sends what the lookup may send now, and ends it when nothing is left.
@@ -264,6 +276,9 @@ func (n *Node) send(l *lookup, i int, c *candidate, pad bool) {
 	e := n.entry(&n.book.pages[c.ref].key)
 	q := pending{req: n.rng.Uint64(), id: n.book.rec(c.ref).ID, addr: addr, ref: c.ref, why: whyPath, path: i, lookup: l, pad: pad}
 	msg := FindNode{Req: q.req, Target: l.Target, Want: uint8(min(n.cfg.Answer, 255)), Ads: l.wantsAds()}
+	if l.purpose == forTable {
+		msg.Want = (msg.Want + 1) / 2 // most of upkeep's bytes are these answers
+	}
 	if e == nil || e.state&trusts == 0 {
 		q.pad = true
 	}
@@ -420,7 +435,7 @@ func (n *Node) sight(l *lookup, r Ref, hop int) {
 		n.emit(Found{ID: l.ID, Record: n.book.rec(r)})
 	}
 	if moved {
-		l.knocks, l.knocking, l.hold = 0, false, false
+		l.knocks, l.knocking, l.hold, l.alive = 0, false, false, false
 	}
 }
 

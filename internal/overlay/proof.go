@@ -29,12 +29,7 @@ func (p *proofs) mark(id *crowd.NodeID, addr netip.AddrPort) uint64 {
 
 // prove notes that id has answered from addr.
 func (n *Node) prove(id *crowd.NodeID, addr netip.AddrPort) {
-	if n.proofs == nil {
-		n.proofs = &proofs{}
-		binary.BigEndian.PutUint64(n.proofs.salt[:], n.rng.Uint64())
-		binary.BigEndian.PutUint64(n.proofs.salt[8:], n.rng.Uint64())
-	}
-	p := n.proofs
+	p := n.marks()
 	mark := p.mark(id, addr)
 	for i := range p.list {
 		if p.list[i].mark == mark {
@@ -42,6 +37,22 @@ func (n *Node) prove(id *crowd.NodeID, addr netip.AddrPort) {
 			return
 		}
 	}
+	n.note(mark)
+}
+
+// marks are the proofs, made when there is the first.
+func (n *Node) marks() *proofs {
+	if n.proofs == nil {
+		n.proofs = &proofs{}
+		binary.BigEndian.PutUint64(n.proofs.salt[:], n.rng.Uint64())
+		binary.BigEndian.PutUint64(n.proofs.salt[8:], n.rng.Uint64())
+	}
+	return n.proofs
+}
+
+// note keeps a proof that is not in the list, in place of the oldest if it is full.
+func (n *Node) note(mark uint64) {
+	p := n.proofs
 	if len(p.list) < n.cfg.Proofs {
 		p.list = append(p.list, proof{mark, seconds(n.now)})
 		return

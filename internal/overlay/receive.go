@@ -176,7 +176,7 @@ func (n *Node) refetch(e *entry) {
 			}
 		}
 	}
-	n.fetch(n.book.rec(e.ref).ID, n.addrOf(e.ref), e.ref, n.book.pages[e.ref].key)
+	n.fetch(pending{id: n.book.rec(e.ref).ID, addr: n.addrOf(e.ref), ref: e.ref}, n.book.pages[e.ref].key)
 }
 
 // asked answers a request for the nearest.
@@ -274,8 +274,17 @@ func (n *Node) ponged(i int, m Pong) {
 	}
 	if l := q.lookup; q.why == whyTarget && l != nil && !l.over() {
 		if n.book.pages[q.ref].key == l.Target && n.addrOf(l.target) == q.addr {
+			if l.renewed && l.hold {
+				return // the answer to an earlier ping: its record is on its way
+			}
 			l.alive, l.hold, l.knocking = true, false, false
 			l.hop++
+			if m.Seq > n.book.seq(l.target) && !l.renewed {
+				l.renewed, l.hold, l.knocking = true, true, true // what we have is true no longer: it shall tell us itself
+				l.asked++
+				n.fetch(pending{id: q.id, addr: q.addr, ref: q.ref, lookup: l}, l.Target)
+				return
+			}
 			n.finishOrGather(l)
 		}
 	}
@@ -318,7 +327,8 @@ func (n *Node) told(i int, m Nodes) {
 	q := *p
 	n.book.again(q.ref) // the request may be gone before we are done
 	defer func() { n.book.free(q.ref) }()
-	if p.got == 1<<m.Parts-1 {
+	whole := p.got == 1<<m.Parts-1
+	if whole {
 		n.book.free(n.take(i).ref)
 	} else {
 		p.records += len(m.Records)
@@ -337,9 +347,32 @@ func (n *Node) told(i int, m Nodes) {
 			n.self0(&q, rec)
 		}
 	}
-	if q.why == whyPath {
+	switch l := q.lookup; {
+	case q.why == whyPath:
 		n.nodes(&q, m, first, q.late)
+	case q.why == whyRecord && l != nil && !l.over():
+		for _, rec := range m.Records {
+			if r := n.admit(rec); r != 0 {
+				if n.book.pages[r].key == l.Target {
+					n.sight(l, r, l.hop)
+				}
+				n.book.free(r)
+			}
+		}
+		if whole || n.book.seq(l.target) > n.book.seq(q.ref) {
+			n.fetched(l)
+		}
 	}
+}
+
+// fetched ends the wait for the target's own record.
+func (n *Node) fetched(l *lookup) {
+	l.hold, l.knocking = false, false
+	if l.alive {
+		n.finishOrGather(l)
+		return
+	}
+	n.advance(l) // it has moved
 }
 
 // self0 takes a node's own record out of its own answer.

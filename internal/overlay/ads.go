@@ -86,10 +86,10 @@ func (n *Node) registering(ev Received, m Register) {
 		n.emit(Blame{ID: ev.From, Why: "an ad under a topic that its record does not name"})
 		return
 	}
-	if v.room < grantBytes {
+	if v.room < ticketBytes {
 		return
 	}
-	v.room -= grantBytes
+	v.room -= ticketBytes
 	answer := Ticket{Req: m.Req}
 	n.decide(ev, &m, &v, &answer)
 	n.emit(Send{To: ev.From, Addr: ev.Addr, Msg: answer})

@@ -147,7 +147,7 @@ func (w *world) advertiser(m *member, addr netip.Addr, tags ...string) advertise
 
 func (a advertiser) register(ticket []byte) Ticket {
 	a.w.tb.Helper()
-	for _, e := range a.m.Step(a.w.now, Received{From: a.rec.ID, Addr: a.addr, Size: packetMost, Msg: Register{Req: 5, Topic: Topic(a.rec.Tags[0]), Ticket: ticket, Record: a.rec}}) {
+	for _, e := range a.m.Step(a.w.now, Received{From: a.rec.ID, Addr: a.addr, Size: MaxPacket, Msg: Register{Req: 5, Topic: Topic(a.rec.Tags[0]), Ticket: ticket, Record: a.rec}}) {
 		if s, ok := e.(Send); ok {
 			if t, ok := s.Msg.(Ticket); ok {
 				return t

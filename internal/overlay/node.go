@@ -364,7 +364,7 @@ func (n *Node) ping(r Ref, p pending) {
 	if e == nil || e.state&hasUs == 0 || e.state&trusts == 0 || e.state&fails != 0 {
 		msg.Record, p.with = n.book.rec(n.self), true
 		// Enough for its Pong and for a ping of its own, which makes us known there.
-		p.pad = recordBytes(msg.Record) < pongBytes(addr)
+		p.pad = msg.Record.Size()-1 < pingBytes
 	}
 	n.request(p, msg, n.patience(e))
 }

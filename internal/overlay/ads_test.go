@@ -367,19 +367,6 @@ func TestTicket_OpensForNobodyElse(t *testing.T) {
 	}
 }
 
-func TestProof_AgesOutsideTheTableToo(t *testing.T) {
-	w := settledWorld(t, 28, 5, Config{})
-	m, id := w.nodes[0].Node, w.nodes[1].rec.ID
-	m.now = w.now
-	m.prove(&id, w.nodes[1].addr)
-	if !m.isProven(&id, w.nodes[1].addr) || m.isProven(&id, w.nodes[2].addr) {
-		t.Error("proven where it is not, or not where it is")
-	}
-	if m.now = w.now.Add(13 * time.Hour); m.isProven(&id, w.nodes[1].addr) {
-		t.Error("proven after 13 hours")
-	}
-}
-
 // TestAds_AreFoundAtAnyMoment: from a minute after they are announced, a lookup finds all of the ads, whenever it
 // begins and whoever asks.
 func TestAds_AreFoundAtAnyMoment(t *testing.T) {

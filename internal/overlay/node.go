@@ -128,7 +128,7 @@ func (c Config) withDefaults() Config {
 	def(&c.PerSubnetAll, 10)
 	def(&c.Answer, 16)
 	def(&c.Ads, 1000)
-	def(&c.Proofs, 256)
+	def(&c.Proofs, 512)
 	span := func(v *time.Duration, d time.Duration) {
 		if *v == 0 {
 			*v = d
@@ -259,7 +259,7 @@ func (n *Node) adopt(now Time, rec *Record, known time.Duration, state uint8) {
 // Vouch notes that id has proven to be at addr, as whoever has us in its table has: the other half of Adopt.
 func (n *Node) Vouch(now Time, id crowd.NodeID, addr netip.AddrPort) {
 	n.now = max(n.now, now)
-	n.note(n.marks().mark(&id, addr))
+	n.prove(&id, addr)
 }
 
 // fresh is the entry of a peer that has just answered.

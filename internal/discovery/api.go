@@ -251,16 +251,24 @@ func (d *Discovery) lookFor(ctx context.Context, ev overlay.Lookup, found func(*
 }
 
 // Confirm is the record of a node that has just answered at the endpoint in it: a lookup on 16 disjoint paths, for
-// where it matters. It is ErrNotFound for a node that does not answer.
+// where it matters. It is ErrNotFound for a node that does not answer. Of a node behind a relay it is the latest
+// record found, if two nodes keep its ad: it was there at most a quarter of an hour ago.
 func (d *Discovery) Confirm(ctx context.Context, id crowd.NodeID) (*overlay.Record, error) {
 	done, err := d.lookFor(ctx, overlay.Lookup{Target: id.Key(), Paths: criticalPaths}, nil)
-	if err == nil && (done.Target == nil || !done.Alive) {
+	if err == nil && !confirmed(done) {
 		err = ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("confirm node %s: %w", id.Short(), err)
 	}
 	return done.Target, nil
+}
+
+func confirmed(done overlay.Done) bool {
+	if done.Target == nil || done.Target.Relay == (crowd.Key{}) {
+		return done.Target != nil && done.Alive
+	}
+	return done.Keepers >= max(1, min(2, len(done.Nearest))) // where there is only one node to keep it, that one
 }
 
 // Nearest are the nodes nearest to key that answer, nearest first, at most as many as siblings: who is responsible for

@@ -128,7 +128,7 @@ func (c Config) withDefaults() Config {
 	def(&c.PerSubnetAll, 10)
 	def(&c.Answer, 16)
 	def(&c.Ads, 1000)
-	def(&c.Proofs, 256)
+	def(&c.Proofs, 512)
 	span := func(v *time.Duration, d time.Duration) {
 		if *v == 0 {
 			*v = d
@@ -149,6 +149,7 @@ func New(cfg Config, self *Record, book *Book, rng *rand.Rand) *Node {
 	n.self = book.hold(self)
 	n.key = book.pages[n.self].key
 	n.families = familiesOf(book, n.self)
+	n.advertiseSelf()
 	return n
 }
 
@@ -258,7 +259,7 @@ func (n *Node) adopt(now Time, rec *Record, known time.Duration, state uint8) {
 // Vouch notes that id has proven to be at addr, as whoever has us in its table has: the other half of Adopt.
 func (n *Node) Vouch(now Time, id crowd.NodeID, addr netip.AddrPort) {
 	n.now = max(n.now, now)
-	n.note(n.marks().mark(&id, addr))
+	n.prove(&id, addr)
 }
 
 // fresh is the entry of a peer that has just answered.
@@ -363,7 +364,7 @@ func (n *Node) ping(r Ref, p pending) {
 	if e == nil || e.state&hasUs == 0 || e.state&trusts == 0 || e.state&fails != 0 {
 		msg.Record, p.with = n.book.rec(n.self), true
 		// Enough for its Pong and for a ping of its own, which makes us known there.
-		p.pad = recordBytes(msg.Record) < pongBytes(addr)
+		p.pad = msg.Record.Size()-1 < pingBytes
 	}
 	n.request(p, msg, n.patience(e))
 }
@@ -637,6 +638,7 @@ func (n *Node) renew(rec *Record) {
 	n.families = familiesOf(n.book, r)
 	n.each(func(e *entry) { e.state &^= hasUs | trusts })
 	n.sweepBy(n.now.Add(n.jitter(n.cfg.PingEvery)))
+	n.advertiseSelf()
 	n.renewAds()
 }
 

@@ -46,7 +46,7 @@ type Config struct {
 	ProofFor     time.Duration // how long a proven endpoint counts; default 12 h
 	AdFor        time.Duration // life of an ad; default 15 min, as in DISC-NG
 	Ads          int           // ads that a node keeps for others; default 1000
-	Proofs       int           // proven endpoints remembered of nodes outside the table; default 256
+	Proofs       int           // proven endpoints remembered of nodes outside the table, of which some 320 have a node in theirs at 100,000; default 512
 
 	Secret  [32]byte // of tickets: unknown to everybody else
 	Private bool     // take addresses that are not of the public internet: a LAN, a test

@@ -98,7 +98,7 @@ func (n *Node) visit(ev Received, rec *Record) (v visitor, ok bool) {
 	v.proven = v.proven || n.isProven(&ev.From, ev.Addr)
 	v.room = ev.Size
 	if v.proven {
-		v.room = partsMost * packetMost
+		v.room = partsMost * MaxPacket
 	}
 	if rec == nil {
 		return v, true
@@ -136,7 +136,7 @@ func (n *Node) leave(ev Received, v visitor) {
 	p := pending{req: n.rng.Uint64(), id: ev.From, addr: ev.Addr, why: whyAlive, in: true}
 	msg := Ping{Req: p.req, Seq: n.book.seq(n.self)}
 	self := n.book.rec(n.self)
-	if size := pingBytes + recordBytes(self); here && v.room >= size {
+	if size := pingBytes + self.Size(); here && v.room >= size {
 		msg.Record, p.with = self, true
 	}
 	if v.room < pingBytes {
@@ -154,9 +154,15 @@ func (n *Node) pinged(ev Received, m Ping) {
 	if !ok {
 		return
 	}
-	if pong := pongBytes(ev.Addr); v.room >= pong {
-		v.room -= pong
-		n.emit(Send{To: ev.From, Addr: ev.Addr, Msg: Pong{Req: m.Req, Seq: n.book.seq(n.self), Observed: ev.Addr}})
+	if v.room >= pongBytes {
+		v.room -= pongBytes
+		pong := Pong{Req: m.Req, Seq: n.book.seq(n.self)}
+		// Where there is not room for both, the ping of leave is worth more than the address.
+		if size := sizeAddr(ev.Addr); v.room >= size && (v.room < pingBytes || v.room >= pingBytes+size) {
+			v.room -= size
+			pong.Observed = ev.Addr
+		}
+		n.emit(Send{To: ev.From, Addr: ev.Addr, Msg: pong})
 		if v.entry != nil {
 			v.entry.state |= trusts // it has proof as soon as the Pong arrives
 		}
@@ -192,7 +198,7 @@ func (n *Node) asked(ev Received, m FindNode) {
 	v.room -= kept
 	want := min(int(m.Want), n.cfg.Answer)
 	records, ads := n.answer(&m, ev.From, want)
-	if !v.proven && ev.Size < packetMost-1 {
+	if !v.proven && ev.Size < MaxPacket-1 {
 		records, ads = records[:0], 0 // to nobody in particular: it shall ask again, padded
 	}
 	if v.room >= nodesBytes {
@@ -230,8 +236,8 @@ func (n *Node) tell(ev Received, req uint64, records []*Record, ads int, room *i
 	var cuts [partsMost]int
 	parts, used := 0, nodesBytes
 	for i, r := range records {
-		size := recordBytes(r)
-		if used+size > packetMost {
+		size := r.Size()
+		if used+size > MaxPacket {
 			if parts+1 == len(cuts) || *room < used+nodesBytes+size {
 				records = records[:i]
 				break
@@ -301,6 +307,9 @@ func (n *Node) finishOrGather(l *lookup) {
 
 // observed tells the driver when a peer sees us elsewhere than our record says.
 func (n *Node) observed(by crowd.NodeID, addr netip.AddrPort) {
+	if !addr.IsValid() {
+		return
+	}
 	for _, e := range n.book.rec(n.self).Endpoints {
 		if addr == netip.AddrPortFrom(e.Addr, e.UDP) {
 			return

@@ -28,7 +28,7 @@ func measure(r *overlay.Record) wire {
 		clock:    overlay.PacketSize(overlay.Clock{Req: req, Now: math.MaxInt64 / 4}),
 	}
 	w.record = overlay.PacketSize(overlay.Ping{Req: req, Seq: r.Seq, Record: r}) - w.ping + 1 // it stands in place of a null
-	w.pong = w.ping + 8
+	w.pong = w.ping
 	return w
 }
 
@@ -57,6 +57,9 @@ func (w *wire) size(m overlay.Message, pad bool) int {
 	case overlay.Ping:
 		return w.ping + w.own(m.Record)
 	case overlay.Pong:
+		if m.Observed.IsValid() {
+			return w.pong + 6 // an address in place of a null
+		}
 		return w.pong
 	case overlay.FindNode:
 		return w.find + w.own(m.Record)

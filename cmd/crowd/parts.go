@@ -60,12 +60,12 @@ func (n *localNetwork) Close() error {
 
 func startNetwork(getenv func(string) string) func(context.Context, upConfig) (network, error) {
 	return func(ctx context.Context, c upConfig) (network, error) {
-		self, err := os.Executable()
+		worker, err := workerCommand()
 		if err != nil {
 			return nil, err
 		}
 		cfg := node.LocalConfig{
-			Dir: c.Dir, Providers: c.Providers, RPC: c.Addr, Listen: c.Listen, Worker: []string{self, "wasm-worker"},
+			Dir: c.Dir, Providers: c.Providers, RPC: c.Addr, Listen: c.Listen, Worker: worker,
 			Version: version(), Log: slog.New(slog.DiscardHandler),
 		}
 		if c.Log != nil {
@@ -127,6 +127,18 @@ func (n *localNode) Close() error {
 	return n.Wait()
 }
 
+// workerCommand starts this program again as a worker. On Linux it goes by the running process: the program's folder need
+// not be open to the nobody that a worker is, and its file may have been replaced by a newer one.
+func workerCommand() ([]string, error) {
+	self := "/proc/self/exe"
+	if _, err := os.Stat(self); err != nil {
+		if self, err = os.Executable(); err != nil {
+			return nil, err
+		}
+	}
+	return []string{self, "wasm-worker"}, nil
+}
+
 // networkFile is what a node's folder keeps of its network.
 const networkFile = "network.json"
 
@@ -157,11 +169,11 @@ func joinNetwork(getenv func(string) string) func(context.Context, joinConfig) (
 		}
 		closeExec := func() error { return nil }
 		if o := c.Provide; o != nil {
-			self, err := os.Executable()
+			worker, err := workerCommand()
 			if err != nil {
 				return nil, err
 			}
-			exec, err := wasm.New(wasm.Config{CacheDir: filepath.Join(c.Dir, "compiled"), Command: []string{self, "wasm-worker"}})
+			exec, err := wasm.New(wasm.Config{CacheDir: filepath.Join(c.Dir, "compiled"), Command: worker})
 			if err != nil {
 				return nil, err
 			}

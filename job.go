@@ -73,6 +73,8 @@ const (
 	MaxMemory   = 4 << 30
 	MaxOutput   = 64 << 30
 
+	LeastSpeed Gas = 200_000_000 // gas in a second of Wall: a slower machine is no executor
+
 	MaxItems     = 1 << 20 // of one job; larger batches are several jobs
 	MaxVerifiers = 8
 	MaxChecks    = 256
@@ -129,6 +131,9 @@ func (s *JobSpec) Validate() error {
 	if s.Items > 0 && s.Limits().Gas == maxGas {
 		bad("limits: gas of %d for each of %d items is more than can be counted", l.Gas, s.Items)
 	}
+	if least := LeastWall(s.Limits().Gas); l.Wall > 0 && l.Wall < least {
+		bad("limits: a wall time of %v for %d gas: a slow machine may need %v, and what Wall ends is paid to nobody", l.Wall, s.Limits().Gas, least)
+	}
 	switch p := s.Plan; p.Method {
 	case PlanPair:
 		if p.Verifiers != 0 || p.Checks != 0 {
@@ -157,6 +162,17 @@ func (s *JobSpec) Validate() error {
 }
 
 const maxGas = ^Gas(0)
+
+// LeastWall is the shortest Wall for that much gas. A run ends by its gas before Wall ends it, on
+// every machine that may execute: else a program that runs until Wall would be free.
+func LeastWall(g Gas) time.Duration {
+	const each = uint64(LeastSpeed / 1000)
+	ms := uint64(g) / each
+	if uint64(g)%each > 0 {
+		ms++
+	}
+	return time.Duration(min(ms, uint64(MaxWall/time.Millisecond)+1)) * time.Millisecond
+}
 
 // Limits of the whole job: those of one item hold for its gas, memory and output, and Wall
 // is for all together. Gas and output saturate.

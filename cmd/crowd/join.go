@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -173,6 +174,9 @@ func parseOffer(stake, price, country string, tags []string) (*offerConfig, erro
 func (a *app) runNode(ctx context.Context, cfg joinConfig) error {
 	a.say("starting a node in %s", cfg.Dir)
 	n, err := a.joinNetwork(ctx, cfg)
+	if misused := (*usageError)(nil); errors.As(err, &misused) {
+		return misused
+	}
 	if err != nil {
 		return fmt.Errorf("start node: %w", err)
 	}

@@ -46,10 +46,14 @@ const (
 )
 
 func main() {
-	e := process()
+	os.Exit(run(context.Background(), process().withParts()))
+}
+
+// withParts is e with what the other rooms supply.
+func (e env) withParts() env {
 	e.startNetwork, e.joinNetwork = startNetwork(e.getenv), joinNetwork(e.getenv)
 	e.verifyReceipt, e.demo, e.wasmWorker = verifyReceipt(e.getenv), builtAssets, wasmWorker
-	os.Exit(run(context.Background(), e))
+	return e
 }
 
 // process is the env of the real process.

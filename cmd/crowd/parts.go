@@ -211,7 +211,7 @@ func chooseNetwork(ctx context.Context, c joinConfig, key *identity.Key, log *sl
 	switch {
 	case c.Chain != "" && c.Chain != kept.Chain && keptGenesis == nil:
 		if len(c.Peers) == 0 {
-			return rpc.Network{}, nil, misuse("add --peer ADDRESS of a node of that network", "start node: nobody to ask for the genesis of chain %s", c.Chain)
+			return rpc.Network{}, nil, misuse("add --peer ADDRESS of a node of that network", "nobody to ask for the genesis of chain %s", c.Chain)
 		}
 		if genesis, err = node.FetchGenesis(ctx, key, c.Peers, c.Chain, log); err != nil {
 			return rpc.Network{}, nil, noGenesis(c.Chain, err)
@@ -219,9 +219,9 @@ func chooseNetwork(ctx context.Context, c joinConfig, key *identity.Key, log *sl
 		file = node.NetworkFile(genesis, nil)
 	case genesis == nil && len(c.Peers) > 0:
 		return rpc.Network{}, nil, misuse("add --chain ID: it says which network you mean, so that nobody can give you another; crowd node info at any of its nodes shows it",
-			"start node: the address of a peer does not say of which network")
+			"the address of a peer does not say of which network")
 	case genesis == nil:
-		return rpc.Network{}, nil, misuse("give its file with --network, or --peer and --chain; or run one of your own with: crowd up", "start node: which network?")
+		return rpc.Network{}, nil, misuse("give its file with --network, or --peer and --chain; or run one of your own with: crowd up", "which network?")
 	}
 	if want := cmp.Or(c.Chain, genesis.ChainID()); keptGenesis != nil && kept.Chain != want {
 		return rpc.Network{}, nil, &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("the folder %s is of chain %s, not of %s", c.Dir, kept.Chain, want),
@@ -368,6 +368,18 @@ func builtAssets() (demoAssets, error) {
 			return out.Bytes(), nil
 		},
 	}, nil
+}
+
+// workerCommand starts this program again as a worker. Linux has a name for it that works where the worker, which
+// may be nobody, must not enter the folder that the program lies in.
+func workerCommand() ([]string, error) {
+	self := "/proc/self/exe"
+	if _, err := os.Stat(self); err != nil {
+		if self, err = os.Executable(); err != nil {
+			return nil, err
+		}
+	}
+	return []string{self, "wasm-worker"}, nil
 }
 
 // wasmWorker serves the parent that started this process.

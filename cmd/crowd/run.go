@@ -20,7 +20,7 @@ import (
 
 const (
 	// autoGas is what --gas auto asks for when no budget says less.
-	autoGas crowd.Gas = 100e9
+	autoGas crowd.Gas = 10e9
 	// goodbye is how long a cancelled job may take to say so.
 	goodbye = 5 * time.Second
 )
@@ -78,10 +78,10 @@ Ctrl-C cancels the job where that is still possible; a second one leaves at once
 	fl.StringVar(&f.out, "out", "", "a file for stdout, or a folder (existing, or with a slash at the end) for everything")
 	fl.StringVar(&f.receipt, "receipt", "", "save the receipt in this file")
 	fl.StringArrayVar(&f.env, "env", nil, "NAME=value for the program; may be repeated")
-	fl.StringVar(&f.gas, "gas", "auto", "most gas to use, as 250M, 100G, 2T; auto: 100G, or what the budget buys")
+	fl.StringVar(&f.gas, "gas", "auto", "most gas to use, as 250M, 100G, 2T; auto: 10G, or what the budget buys")
 	fl.StringVar(&f.memory, "memory", "1GiB", "most memory")
 	fl.StringVar(&f.maxOutput, "max-output", "256MiB", "most bytes to write, all files together")
-	fl.DurationVar(&f.timeout, "timeout", time.Minute, "most time on the executor's clock")
+	fl.DurationVar(&f.timeout, "timeout", 0, "most time on the executor's clock (default: 1m, or what a slow machine needs for the gas)")
 	fl.StringVar(&f.budget, "budget", "", "most credits to lock (default: what the job can cost at most)")
 	fl.StringVar(&f.maxPrice, "max-price", "", "most credits per giga-gas")
 	fl.StringSliceVar(&f.tags, "tag", nil, "a tag that the provider must have")
@@ -104,6 +104,8 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 		if gas, err = parseUnits("--gas", f.gas, gasUnits); err != nil {
 			return r, bad(err)
 		}
+	} else if f.timeout > 0 { // no more than a slow machine does in that time
+		gas = min(gas, uint64(f.timeout.Seconds()*float64(crowd.LeastSpeed)))
 	}
 	memory, err := parseUnits("--memory", f.memory, sizeUnits)
 	if err != nil {
@@ -129,7 +131,11 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	if !(f.confidence > 0 && f.confidence < 1) {
 		return r, bad(fmt.Errorf("--confidence %v: want a number between 0 and 1", f.confidence))
 	}
-	r.Limits = rpc.Limits{Gas: crowd.Gas(gas), Memory: memory, Output: output, WallMillis: f.timeout.Milliseconds()}
+	wall := f.timeout
+	if wall == 0 {
+		wall = max(time.Minute, crowd.LeastWall(crowd.Gas(gas)))
+	}
+	r.Limits = rpc.Limits{Gas: crowd.Gas(gas), Memory: memory, Output: output, WallMillis: wall.Milliseconds()}
 	r.Program = "to be uploaded"
 	if _, err := r.Spec(); err != nil { // the same checks that the node makes
 		return r, bad(err)

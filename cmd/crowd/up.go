@@ -44,17 +44,17 @@ with the file network.json in that folder: crowd node run --network network.json
 			if cfg.Providers < needed || cfg.Providers > 64 {
 				return misuse("a pair of executors needs at least 2; one machine serves at most 64", "up: %d providers", cfg.Providers)
 			}
-			if a.startNetwork == nil {
-				return notBuilt("up")
-			}
-			if cfg.Dir == "" {
-				cfg.Dir = a.defaultDir()
-			}
 			if len(listen) > 0 {
 				var err error
 				if cfg.Listen, err = listenAddrs(listen); err != nil {
 					return err
 				}
+			}
+			if a.startNetwork == nil {
+				return notBuilt("up")
+			}
+			if cfg.Dir == "" {
+				cfg.Dir = a.defaultDir()
 			}
 			dir, err := filepath.Abs(cfg.Dir)
 			if err != nil {

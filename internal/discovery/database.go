@@ -256,17 +256,18 @@ func openDatabase(folder string, network overlay.Network, now overlay.Time, rng 
 // writeDatabase replaces the folder's database.
 func writeDatabase(folder string, b []byte) (err error) {
 	path := filepath.Join(folder, databaseFile)
-	f, err := os.CreateTemp(folder, databaseFile+".*.tmp")
+	next := path + ".tmp" // one a node writes at a time
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	_, err = f.Write(b)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = os.Rename(next, path)
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(f.Name())))
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
 }

@@ -171,6 +171,35 @@ func TestDamagedDatabase(t *testing.T) {
 	}
 }
 
+// TestForeignRecord: the record's own signature, not the file, says whose it is.
+func TestForeignRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, honest := range []bool{true, false} {
+			key, folder := testKey(t, 7), t.TempDir()
+			r, err := overlay.SignRecord(key, testNetwork, overlay.Record{Seq: 1, Endpoints: []overlay.Endpoint{{Addr: address(1), UDP: 1}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !honest {
+				forged := *r
+				forged.ID = testKey(t, 8).ID()
+				r = &forged
+			}
+			d := newDatabase(testRand())
+			d.keep(r, overlay.At(time.Now()))
+			if err := writeDatabase(folder, d.encode(testNetwork)); err != nil {
+				t.Fatal(err)
+			}
+			m := newEther().start(t, 1, func(c *Config) { c.Folder = folder })
+			time.Sleep(time.Minute)
+			m.stop()
+			if sent := m.Stats().Sent; sent > 0 != honest {
+				t.Errorf("honest %v: %d packets sent", honest, sent)
+			}
+		}
+	})
+}
+
 // FuzzDatabase: what decodes, encodes back to the same bytes.
 func FuzzDatabase(f *testing.F) {
 	d := newDatabase(testRand())

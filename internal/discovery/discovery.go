@@ -254,7 +254,7 @@ func (d *Discovery) Run(ctx context.Context) (err error) {
 	}
 	defer d.end()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { d.solve(); return nil })
+	group.Go(func() error { d.solve(ctx); return nil })
 	group.Go(func() error { return d.loop(ctx, group) })
 	err = group.Wait()
 	if errors.Is(err, context.Canceled) {
@@ -463,7 +463,7 @@ func (d *Discovery) keepHouse(ctx context.Context, group *errgroup.Group) {
 	if behind := now.Sub(d.clock.wall()); behind > maxSkew {
 		// The machine's time cannot go back: it would stand still for so long.
 		d.cfg.Log.Warn("the system's clock was set back: starting the overlay anew", "by", behind)
-		d.clock.last = 0
+		d.clock.last, d.own.seq = 0, 0
 		d.reboot()
 	}
 	d.forgetRequests(now)

@@ -41,7 +41,7 @@ func TestFlood(t *testing.T) {
 			return b
 		}
 		ping := seal(overlay.Ping{Req: 1, Seq: 1}, packetLife)
-		const seconds, each = 8, 1200
+		const seconds, each = 6, 1000
 		kinds := []struct {
 			name string
 			make func(i int) []byte

@@ -159,9 +159,9 @@ func (p puppet) Deadline() overlay.Time { return overlay.At(time.Now().Add(time.
 func TestClockOffIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := puppet{make(chan []overlay.Effect, 1)}
-		boots := 0
+		var boots atomic.Int32
 		m := newEther().start(t, 1, func(c *Config) {
-			c.machine = func(*overlay.Record, *rand.Rand) machine { boots++; return p }
+			c.machine = func(*overlay.Record, *rand.Rand) machine { boots.Add(1); return p }
 		})
 		defer m.stop()
 		for _, c := range []struct {
@@ -175,8 +175,8 @@ func TestClockOffIsBounded(t *testing.T) {
 		} {
 			p.effects <- []overlay.Effect{overlay.ClockOff{By: c.by}}
 			time.Sleep(2 * time.Second)
-			if got := m.ClockOffset(); got != c.want || boots != c.boots {
-				t.Errorf("off by %v: corrected by %v in all, want %v; %d machines, want %d", c.by, got, c.want, boots, c.boots)
+			if got := m.ClockOffset(); got != c.want || int(boots.Load()) != c.boots {
+				t.Errorf("off by %v: corrected by %v in all, want %v; %d machines, want %d", c.by, got, c.want, boots.Load(), c.boots)
 			}
 		}
 		if off := time.Until(time.UnixMilli(int64(m.Record().Seq))); off > -59*time.Minute || off < -61*time.Minute {
@@ -208,6 +208,67 @@ func TestTooManyLookups(t *testing.T) {
 		group.Wait()
 		if busy.Load() != 10 {
 			t.Errorf("%d refused, want 10", busy.Load())
+		}
+	})
+}
+
+// TestClockSetBack: when the system's clock goes back, as by NTP, the machine, whose time cannot, starts anew.
+func TestClockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var boots atomic.Int32
+		m := newEther().start(t, 1, func(c *Config) {
+			c.machine = func(*overlay.Record, *rand.Rand) machine { boots.Add(1); return puppet{make(chan []overlay.Effect)} }
+		})
+		defer m.stop()
+		if err := m.call(t.Context(), func() { m.clock.last = m.clock.last.Add(time.Hour) }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if boots.Load() != 2 || strings.Count(m.log.String(), "set back") != 1 {
+			t.Errorf("%d machines, want 2: %s", boots.Load(), m.log)
+		}
+		if err := m.Announce(t.Context(), "gpu"); err != nil {
+			t.Fatal(err)
+		}
+		if off := time.Until(time.UnixMilli(int64(m.Record().Seq))); off.Abs() > time.Minute {
+			t.Errorf("the record is dated %v from now", off)
+		}
+	})
+}
+
+// lured is a machine whose lookups end at liars, with the same ads for every topic.
+type lured struct{ ads []*overlay.Record }
+
+func (l lured) Step(_ overlay.Time, ev overlay.Event) []overlay.Effect {
+	ask, ok := ev.(overlay.Lookup)
+	if !ok {
+		return nil
+	}
+	return []overlay.Effect{overlay.Found{ID: ask.ID, Record: l.ads[0], Ad: true}, overlay.Done{ID: ask.ID, Ads: l.ads}}
+}
+
+func (lured) Deadline() overlay.Time { return 0 }
+
+// TestAdsOfOthers: whoever keeps ads can hand out any record, but a record's own node says which tags it has.
+func TestAdsOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ads []*overlay.Record
+		for i, tags := range [][]string{{"docker"}, {"docker", "gpu"}, nil, {"docker", "gpu"}, {"gpu"}} {
+			r := someRecord(i%4, address(i)) // the last is a later record of the first
+			r.Tags = tags
+			ads = append(ads, r)
+		}
+		m := newEther().start(t, 1, func(c *Config) {
+			c.machine = func(*overlay.Record, *rand.Rand) machine { return lured{ads} }
+		})
+		defer m.stop()
+		for want, n := range map[int]int{0: 3, 1: 1, 2: 2} {
+			if got, err := m.FindTag(t.Context(), "gpu", want); err != nil || len(got) != n {
+				t.Errorf("want %d: got %d, %v, want %d", want, len(got), err, n)
+			}
+		}
+		if _, err := m.FindTag(t.Context(), "No Tag", 1); err == nil {
+			t.Error("no error for what is no tag")
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"time"
@@ -244,7 +245,7 @@ func (d *Discovery) weigh(a arrival, now overlay.Time) {
 
 // solve checks static puzzles until its queues are closed, those of answers first. It stops at the first in a message
 // that is not solved: no honest node passes one on.
-func (d *Discovery) solve() {
+func (d *Discovery) solve(ctx context.Context) {
 	asked, others := d.puzzlesAsked, d.puzzles
 	for asked != nil || others != nil {
 		var a arrival
@@ -271,6 +272,9 @@ func (d *Discovery) solve() {
 		}
 		for _, r := range a.records() {
 			solved, known := d.solved.Get(r.ID)
+			if !known && ctx.Err() != nil {
+				break // nobody waits for it any more
+			}
 			if !known {
 				d.counts.Puzzles.Add(1)
 				solved = identity.CheckStatic(r.ID, d.cfg.Difficulty.Static) == nil

@@ -66,6 +66,9 @@ func onLoopback(t *testing.T, n int, port Port, addr netip.AddrPort, seeds ...Se
 		c.Self = func([]netip.AddrPort) Self {
 			return Self{Endpoints: []overlay.Endpoint{{Addr: addr.Addr(), UDP: addr.Port()}}}
 		}
+		if h, ok := port.(*p2p.Host); ok {
+			c.Self = SelfOf(h, true, nil)
+		}
 	}, seeds...)
 	m.addr = addr
 	m.run(t)
@@ -142,9 +145,7 @@ func TestBesideQUIC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := r.Endpoints[0]
-	addr := "/ip4/" + e.Addr.String() + "/udp/" + netip.AddrPortFrom(e.Addr, e.UDP).String()[len(e.Addr.String())+1:] + "/quic-v1"
-	if err := hosts[1].ConnectID(within(t, 10*time.Second), r.ID, []string{addr}); err != nil {
+	if err := hosts[1].ConnectID(within(t, 10*time.Second), r.ID, Addrs(r)); err != nil {
 		t.Fatal(err)
 	}
 	s, err := hosts[1].Open(within(t, 10*time.Second), r.ID, proto)

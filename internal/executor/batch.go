@@ -32,7 +32,7 @@ type File struct {
 	Data []byte // of a file
 }
 
-// ItemResult is how one item ended: all but Reason is what Run gives for Spec.Item,
+// ItemResult is how one item ended: all but Reason and Warm is what Run gives for Spec.Item,
 // byte for byte, whatever the other items do and in whatever order they come.
 // Where Fault is not nil this machine failed at the item, and only Index and Fault mean anything.
 type ItemResult struct {
@@ -44,6 +44,7 @@ type ItemResult struct {
 	Stderr   []byte
 	Out      []File // of /out, sorted as a walk meets them: a folder before what is in it
 	Reason   string // for people
+	Warm     bool   // it began from a snapshot
 	Fault    *Fault
 }
 
@@ -51,6 +52,7 @@ type ItemResult struct {
 type BatchResult struct {
 	Items  uint64 // that each was called for
 	Faults uint64 // of them
+	Warm   uint64 // of them, that began from a snapshot instead of from nothing; nobody else can tell
 	Gas    crowd.Gas
 	Wall   time.Duration
 	CPU    time.Duration // of the workers

@@ -42,7 +42,7 @@ func (c *core) audited(now time.Time, output bool) bool {
 	case c.busy(now):
 	case c.work.fetched || c.audit.own:
 		if !c.audit.own {
-			c.keep(o.Leaves)
+			c.keep(o.Leaves, result) // a court may take longer than what no pin holds is kept
 		}
 		try := c.begin(now, fetchPatience, reading)
 		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result})
@@ -74,6 +74,11 @@ func (c *core) root(leaves []batch.Leaf) error {
 	}
 	if tree.Root() != ledger.Root(&c.job.Spec, &p.Opening.Outcome) {
 		return errors.New("the executor's leaves are not those under its root")
+	}
+	for i := range leaves { // one item with the gas of all would be paid like all, and is hardly ever sampled
+		if l := &leaves[i]; l.Gas > c.job.Spec.Task.Limits.Gas {
+			return fmt.Errorf("item %d is said to have used %d gas, at most %d", i, l.Gas, c.job.Spec.Task.Limits.Gas)
+		}
 	}
 	c.audit.tree, c.audit.leaves = tree, leaves
 	return nil

@@ -167,7 +167,7 @@ func (a *Authority) judgeItem(now time.Time) {
 	}
 	switch {
 	case a.leaf != nil:
-		a.send(now, &ledger.Vote{Job: a.id, Question: ledger.WhatItem, Leaf: *a.leaf})
+		a.send(now, &ledger.Vote{Job: a.id, Question: ledger.WhatItem, Item: d.Item, Leaf: *a.leaf})
 	case a.due(now, a.job.Due):
 		a.stop()
 	case a.busy(now):

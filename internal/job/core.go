@@ -236,7 +236,7 @@ func sendKey(m ledger.Message) string {
 		return fmt.Sprintf("report %x", m.Verifier[:])
 	case *ledger.Vote:
 		if m.Question == ledger.WhatItem {
-			return fmt.Sprintf("vote %d %x", m.Question, m.Leaf[:]) // once for each item
+			return fmt.Sprintf("vote %d %d", m.Question, m.Item) // once for each item
 		}
 		return fmt.Sprintf("vote %d %x", m.Question, m.Executor[:])
 	}

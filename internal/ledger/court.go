@@ -71,7 +71,10 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		if j.Dispute == nil {
 			return refuse(NotFound, "no item of job %s is disputed", j.ID.Short())
 		}
-		b.Item, b.Leaf = j.Dispute.Item, m.Leaf
+		if m.Item != j.Dispute.Item {
+			return refuse(TooLate, "job %s is asked about item %d, not %d", j.ID.Short(), j.Dispute.Item, m.Item)
+		}
+		b.Item, b.Leaf = m.Item, m.Leaf
 	case WhatOutcome:
 		if j.Dispute != nil {
 			return refuse(BadTx, "the court of job %s is asked about one item", j.ID.Short())

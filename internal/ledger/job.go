@@ -219,7 +219,7 @@ func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
 		}
 	}
 	add(executors, limit)
-	add(verifiers, checkGas(spec, limit))
+	add(verifiers, CheckGas(spec, limit))
 	if !ok {
 		return ^crowd.Credits(0)
 	}

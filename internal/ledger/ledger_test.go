@@ -611,6 +611,7 @@ func TestPost_RefusalsNameTheCause(t *testing.T) {
 		says   string
 	}{
 		{"no program", func(s *crowd.JobSpec) { s.Task.Program = "" }, BadSpec, "program"},
+		{"a wall that a slow machine meets first", func(s *crowd.JobSpec) { s.Task.Limits.Wall = 4999 * time.Millisecond }, BadSpec, "5s"},
 		{"no check", func(s *crowd.JobSpec) { s.Plan.Method = "none" }, BadSpec, "plan"},
 		{"price above budget", func(s *crowd.JobSpec) { s.Budget = 1 }, OverBudget, "budget"},
 		{"too cheap", func(s *crowd.JobSpec) { s.Filters.MaxPrice = 1 }, NoProvider, "price at most 1"},
@@ -623,6 +624,7 @@ func TestPost_RefusalsNameTheCause(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, 1, 3, func(g *Genesis) { g.Grants[len(g.Grants)-1].Balance = 50 * crowd.Credit })
 			spec := testSpec()
+			spec.Task.Limits.Wall = 2 * time.Hour
 			c.change(&spec)
 			err := w.block(signed{w.owner, &Post{Spec: spec}})[0]
 			var r *Refusal

@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 )
@@ -531,7 +532,7 @@ func TestDraw_ByReputation(t *testing.T) {
 	w.set(good.ID(), func(r *Reputation) { veteran(500e12, 0, 0)(r); r.Up = 500e12 })
 	w.set(bad.ID(), veteran(0, 500e12, 500e12))
 	spec := testSpec()
-	spec.Task.Limits.Gas = 2e9 // no small job
+	spec.Task.Limits.Wall, spec.Task.Limits.Gas = time.Minute, 2e9 // no small job
 	j := w.job(w.drawn(spec))
 	m := w.claimMsg(good, j.ID)
 	w.must(m.k, m.m)

@@ -44,8 +44,8 @@ type Dispute struct {
 	Right    crowd.Hash // the court's; zero: not known yet
 }
 
-// checkGas is one verifier's share of total: what its items cost on average, rounded up.
-func checkGas(spec *crowd.JobSpec, total crowd.Gas) crowd.Gas {
+// CheckGas is one verifier's share of total: what its items cost on average, rounded up.
+func CheckGas(spec *crowd.JobSpec, total crowd.Gas) crowd.Gas {
 	n := uint64(max(spec.Items, 1))
 	hi, lo := bits.Mul64(uint64(total), min(uint64(spec.Plan.Checks), n))
 	q, rest := bits.Div64(hi, lo, n) // hi < n, as the factor is at most n
@@ -58,7 +58,7 @@ func checkGas(spec *crowd.JobSpec, total crowd.Gas) crowd.Gas {
 // gas that a place is paid for when all items together used total.
 func (p *Place) gas(spec *crowd.JobSpec, total crowd.Gas) crowd.Gas {
 	if p.Verifier {
-		return checkGas(spec, total)
+		return CheckGas(spec, total)
 	}
 	return total
 }

@@ -161,7 +161,7 @@ func TestSample_ALyingExecutorLosesItsStake(t *testing.T) {
 	w.in(id, Court)
 	want := leafOf(r.Proof.Index, false).Hash()
 	for _, a := range w.authorities {
-		w.must(a, &Vote{Job: id, Question: WhatItem, Leaf: want})
+		w.must(a, &Vote{Job: id, Question: WhatItem, Item: r.Proof.Index, Leaf: want})
 	}
 	j := w.in(id, Failed)
 	if j.Verdict != nil {
@@ -189,7 +189,7 @@ func TestSample_AFramingVerifierLosesItsStake(t *testing.T) {
 	r := w.conflict(id, seated[1].ID(), leaves, tree)
 	w.must(seated[1], r) // it may even report itself
 	for _, a := range w.authorities {
-		w.must(a, &Vote{Job: id, Question: WhatItem, Leaf: leaves[r.Proof.Index].Hash()})
+		w.must(a, &Vote{Job: id, Question: WhatItem, Item: r.Proof.Index, Leaf: leaves[r.Proof.Index].Hash()})
 	}
 	w.in(id, Delivering)
 	if w.stake(seated[1].ID()) != 0 || w.stake(seated[0].ID()) == 0 || w.stake(seated[2].ID()) == 0 {
@@ -345,4 +345,104 @@ func TestPost_BatchesNameTheirBounds(t *testing.T) {
 	s := sampleSpec()
 	s.Plan.Verifiers = 5
 	w.refused(NoProvider, w.owner, &Post{Spec: s})
+}
+
+// A vote about one item that comes when the court is asked about the next is none about that.
+func TestVote_IsAboutOneItem(t *testing.T) {
+	w := newWorld(t, 4, 5)
+	id, seated, leaves, tree := w.opened(never, func(uint32) bool { return true }, func(uint32) bool { return true })
+	first, second := w.conflict(id, seated[1].ID(), leaves, tree), w.conflict(id, seated[2].ID(), leaves, tree)
+	if first.Proof.Index == second.Proof.Index {
+		t.Fatal("both samples begin alike: another seed is wanted")
+	}
+	vote := func(r *Report) *Vote {
+		return &Vote{Job: id, Question: WhatItem, Item: r.Proof.Index, Leaf: leaves[r.Proof.Index].Hash()}
+	}
+	w.must(seated[1], first)
+	w.refused(TooLate, w.authorities[0], vote(second))
+	for _, a := range w.authorities[:3] {
+		w.must(a, vote(first))
+	}
+	w.must(seated[2], second)
+	w.refused(TooLate, w.authorities[3], vote(first))
+	for _, a := range w.authorities[1:] {
+		w.must(a, vote(second))
+	}
+	w.in(id, Failed)
+	if w.stake(seated[0].ID()) == 0 || w.stake(seated[1].ID())+w.stake(seated[2].ID()) != 0 {
+		t.Error("the two framers alone should have lost their stake")
+	}
+}
+
+// An executor sees the job, the draw, its items and what every earlier sample was. It learns from
+// those which kinds of items are picked, by index, by remainder, by gas, by what the same
+// verifier picked last, and guesses. Its hits may exceed those of blind guessing by 2 points at most.
+func TestSample_AnExecutorCannotGuessIt(t *testing.T) {
+	const items, checks, jobs = 400, 40, 600
+	spec := sampleSpec()
+	spec.Items, spec.Plan.Checks = items, checks
+	verifiers := []*identity.Key{key(t, 1), key(t, 2), key(t, 3)}
+	var last [3]map[uint32]bool
+	features := func(v int, i uint32) [6]uint32 {
+		f := [6]uint32{i, i % 7, i % 16, uint32(leafOf(i, false).Gas) % 11, 0, i * 8 / items}
+		if last[v][i] || last[v][i+1] {
+			f[4] = 1
+		}
+		return f
+	}
+	var seen, picked [6]map[uint32]float64
+	for k := range seen {
+		seen[k], picked[k] = map[uint32]float64{}, map[uint32]float64{}
+	}
+	beacon, hits, guesses := crowd.Keccak256([]byte("beacon")), 0, 0
+	for n := range jobs {
+		v := n % len(verifiers)
+		job := crowd.JobID(crowd.Keccak256(fmt.Appendf(nil, "job %d", n)))
+		beacon = crowd.Keccak256(beacon[:])
+		_, lot := verifiers[v].VRF().Prove(SampleInput(job, verifiers[v].ID(), beacon))
+		sample := map[uint32]bool{}
+		for _, i := range Sampled(&spec, lot) {
+			sample[i] = true
+		}
+		type guess struct {
+			item  uint32
+			score float64
+		}
+		guessed := make([]guess, items)
+		for i := range uint32(items) {
+			guessed[i] = guess{item: i}
+			for k, f := range features(v, i) {
+				guessed[i].score += (picked[k][f] + 1) / (seen[k][f] + float64(items)/checks)
+			}
+		}
+		slices.SortStableFunc(guessed, func(a, b guess) int {
+			switch {
+			case a.score > b.score:
+				return -1
+			case a.score < b.score:
+				return 1
+			}
+			return 0
+		})
+		if n >= jobs/2 { // it has learnt enough
+			for _, g := range guessed[:checks] {
+				guesses++
+				if sample[g.item] {
+					hits++
+				}
+			}
+		}
+		for i := range uint32(items) {
+			for k, f := range features(v, i) {
+				seen[k][f]++
+				if sample[i] {
+					picked[k][f]++
+				}
+			}
+		}
+		last[v] = sample
+	}
+	if got, blind := float64(hits)/float64(guesses), float64(checks)/items; got-blind > 0.02 {
+		t.Errorf("guessed %.3f of the sampled items, blind guessing gives %.3f", got, blind)
+	}
 }

@@ -109,6 +109,7 @@ type Vote struct {
 	Question Question
 	Executor crowd.NodeID  // of BadSeal
 	Outcome  crowd.Outcome // of WhatOutcome
+	Item     uint32        // of WhatItem: which one. A vote that comes late is not taken for one about another item
 	Leaf     crowd.Hash    // of WhatItem: batch.Leaf.Hash
 	Yes      bool          // of the others
 }

@@ -36,7 +36,7 @@ func (b backend) Peers(context.Context) ([]rpc.Peer, error) {
 	for _, p := range table {
 		if _, only := known[p.ID]; only {
 			out = append(out, rpc.Peer{
-				Node: p.ID, Addresses: p2p.Multiaddrs(p.Endpoint.Addr, p.Endpoint.UDP, p.Endpoint.TCP), Tags: p.Tags,
+				Node: p.ID, Addresses: discovery.Addrs(&overlay.Record{Endpoints: []overlay.Endpoint{p.Endpoint}}), Tags: p.Tags,
 				RTTMillis: millis(p.RTT), Since: time.Now().Add(-p.Age).UTC().Truncate(time.Second), Overlay: true,
 			})
 		}
@@ -90,13 +90,10 @@ func (b backend) Network(context.Context) (rpc.Network, error) { return b.networ
 
 func (n *Node) network() rpc.Network {
 	seeds := []string{}
-	if s := n.self(nil); len(s.Endpoints) > 0 {
-		for _, e := range s.Endpoints {
-			for _, a := range p2p.Multiaddrs(e.Addr, e.UDP, e.TCP) {
-				if a, err := p2p.WithNode(a, n.id); err == nil {
-					seeds = append(seeds, a)
-				}
-			}
+	self := discovery.SelfOf(n.host, n.private, nil)(nil)
+	for _, a := range discovery.Addrs(&overlay.Record{Endpoints: self.Endpoints}) {
+		if a, err := p2p.WithNode(a, n.id); err == nil {
+			seeds = append(seeds, a)
 		}
 	}
 	for _, s := range n.cfg.Seeds {
@@ -233,7 +230,15 @@ func (b backend) Send(ctx context.Context, to crowd.Address, amount crowd.Credit
 	if to == b.id.Address() {
 		return 0, rpc.Errorf(rpc.BadRequest, "%s is this node's own account", to)
 	}
-	return b.do(ctx, &ledger.Transfer{To: to, Amount: amount})
+	h, err := b.do(ctx, &ledger.Transfer{To: to, Amount: amount})
+	return h, tooMuch(err)
+}
+
+func tooMuch(err error) error {
+	if e := (*rpc.Error)(nil); errors.As(err, &e) && e.Kind == rpc.InsufficientFunds {
+		e.Hint = "fund the account, or send less"
+	}
+	return err
 }
 
 // do sends a message of this node's and waits for its block.
@@ -254,7 +259,7 @@ func (b backend) Leave(ctx context.Context) (string, error) {
 		return "", rpc.Errorf(rpc.NotFound, "this node is no provider")
 	}
 	b.mu.Lock()
-	b.left = true
+	b.left = true // and is not registered again
 	b.mu.Unlock()
 	if _, err := b.do(ctx, &ledger.Leave{}); err != nil {
 		return "", err

@@ -90,7 +90,7 @@ func FetchGenesis(ctx context.Context, key *identity.Key, peers []string, chain 
 		return nil, err
 	}
 	defer h.Close()
-	errs := []error{errors.New("no peer gave the genesis")}
+	var errs []error
 	for _, addr := range peers {
 		g, err := func() (*ledger.Genesis, error) {
 			ctx, cancel := context.WithTimeout(ctx, genesisTime)
@@ -108,7 +108,7 @@ func FetchGenesis(ctx context.Context, key *identity.Key, peers []string, chain 
 		if err == nil {
 			return g, nil
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", addr, err))
+		errs = append(errs, fmt.Errorf("ask %s for the genesis: %w", addr, err))
 	}
 	return nil, errors.Join(errs...)
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +42,7 @@ func (n *Node) openDiscovery() (err error) {
 	}
 	n.host.Datagrams() // from here on they are kept: the first answers come at once
 	n.disc, err = discovery.New(discovery.Config{
-		Key: n.cfg.Key, Network: overlay.NetworkOf(n.chainID), Port: n.host, Self: n.self, Tags: tags, Seeds: seeds,
+		Key: n.cfg.Key, Network: overlay.NetworkOf(n.chainID), Port: n.host, Self: discovery.SelfOf(n.host, n.private, n.relay), Tags: tags, Seeds: seeds,
 		Folder: n.cfg.Dir, Overlay: overlay.Config{Private: n.private}, Log: n.log,
 	})
 	return err
@@ -82,61 +81,14 @@ func private(seeds []p2p.Place) bool {
 
 func public(a netip.Addr) bool { return a.IsGlobalUnicast() && !a.IsPrivate() }
 
-// self is where the node can be reached, for its record: on its interfaces, or where others see it if AutoNAT has found
-// that strangers get through, or through a relay if they do not.
-func (n *Node) self(observed []netip.AddrPort) discovery.Self {
-	reach, _ := n.host.Reachability()
-	var s discovery.Self
-	tcp := map[netip.Addr]uint16{}
-	udp := map[netip.Addr]uint16{}
+// relay is the node that relays to this one: zero while none does.
+func (n *Node) relay() crowd.Key {
 	for _, addr := range n.host.Addrs() {
-		p, err := p2p.ParseAddr(addr)
-		switch {
-		case err != nil:
-		case !p.Relay.IsZero():
-			if s.Relay == (crowd.Key{}) {
-				s.Relay = p.Relay.Key()
-			}
-		case p.UDP.IsValid():
-			udp[p.UDP.Addr()] = p.UDP.Port()
-		case p.TCP.IsValid():
-			tcp[p.TCP.Addr()] = p.TCP.Port()
+		if p, err := p2p.ParseAddr(addr); err == nil && !p.Relay.IsZero() {
+			return p.Relay.Key()
 		}
 	}
-	if reach == p2p.Private {
-		return s
-	}
-	s.Relay = crowd.Key{}
-	seen := slices.Concat(n.host.ExternalUDP(), observed)
-	if reach == p2p.Public {
-		for _, a := range seen[:min(len(seen), 1)] {
-			udp[a.Addr()] = a.Port()
-		}
-	}
-	for a, port := range udp {
-		if n.private || public(a) {
-			s.Endpoints = append(s.Endpoints, overlay.Endpoint{Addr: a, UDP: port, TCP: tcp[a]})
-		}
-	}
-	rank := func(e overlay.Endpoint) int {
-		at := slices.IndexFunc(seen, func(a netip.AddrPort) bool { return a.Addr() == e.Addr })
-		switch {
-		case at >= 0:
-			return at
-		case public(e.Addr):
-			return 1000
-		case e.Addr.IsLoopback():
-			return 2000
-		}
-		return 1500
-	}
-	slices.SortFunc(s.Endpoints, func(a, b overlay.Endpoint) int {
-		return cmp.Or(rank(a)-rank(b), a.Addr.Compare(b.Addr))
-	})
-	if len(s.Endpoints) > 1 { // loopback is of use to nobody else, and who is here gets through on the others
-		s.Endpoints = slices.DeleteFunc(s.Endpoints, func(e overlay.Endpoint) bool { return e.Addr.IsLoopback() })
-	}
-	return s
+	return crowd.Key{}
 }
 
 // maxFriends is how many peers of the LAN are introduced to the overlay.
@@ -175,23 +127,18 @@ func (n *Node) introduce(ctx context.Context) error {
 			if !friend || known[p.ID] {
 				continue
 			}
-			if at, ok := udpOf(append(slices.Clone(p.Addrs), n.host.Known(p.ID)...)); ok {
+			for _, a := range slices.Concat(p.Addrs, n.host.Known(p.ID)) {
+				at, ok := discovery.UDPOf(a)
+				if !ok {
+					continue
+				}
 				if err := n.disc.AddPeer(ctx, p.ID, at); err != nil && ctx.Err() == nil {
 					n.log.Debug("introduce a peer to the overlay", "peer", p.ID.Short(), "err", err)
 				}
+				break
 			}
 		}
 	}
-}
-
-// udpOf is the first of the addresses that datagrams can be sent to.
-func udpOf(addrs []string) (netip.AddrPort, bool) {
-	for _, a := range addrs {
-		if p, err := p2p.ParseAddr(a); err == nil && p.Relay.IsZero() && p.UDP.IsValid() {
-			return p.UDP, true
-		}
-	}
-	return netip.AddrPort{}, false
 }
 
 // reach makes sure that id is connected, and answers.
@@ -228,10 +175,8 @@ func (n *Node) reach(ctx context.Context, id crowd.NodeID) error {
 }
 
 // ways are the multiaddrs of the node of r.
-func (n *Node) ways(ctx context.Context, r *overlay.Record) (out []string) {
-	for _, e := range r.Endpoints {
-		out = append(out, p2p.Multiaddrs(e.Addr, e.UDP, e.TCP)...)
-	}
+func (n *Node) ways(ctx context.Context, r *overlay.Record) []string {
+	out := discovery.Addrs(r)
 	if r.Relay == (crowd.Key{}) {
 		return out
 	}
@@ -240,11 +185,9 @@ func (n *Node) ways(ctx context.Context, r *overlay.Record) (out []string) {
 		n.log.Debug("find a relay", "of", r.ID.Short(), "err", err)
 		return out
 	}
-	for _, e := range relay.Endpoints {
-		for _, a := range p2p.Multiaddrs(e.Addr, e.UDP, e.TCP) {
-			if a, err := p2p.WithNode(a, relay.ID); err == nil {
-				out = append(out, p2p.Through(a))
-			}
+	for _, a := range discovery.Addrs(relay) {
+		if a, err := p2p.WithNode(a, relay.ID); err == nil {
+			out = append(out, p2p.Through(a))
 		}
 	}
 	return out
@@ -264,7 +207,7 @@ func (n *Node) relays(ctx context.Context, most int) (out []string) {
 		if len(out) >= most {
 			break
 		}
-		for _, a := range p2p.Multiaddrs(p.Endpoint.Addr, p.Endpoint.UDP, 0) {
+		for _, a := range discovery.Addrs(&overlay.Record{Endpoints: []overlay.Endpoint{p.Endpoint}}) {
 			if a, err := p2p.WithNode(a, p.ID); err == nil {
 				out = append(out, a)
 			}

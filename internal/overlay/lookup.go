@@ -103,6 +103,9 @@ func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 	if why == forOwn || why == forTable {
 		l.Paths, l.fair = min(l.Paths, 2), n.cfg.Fair/4
 	}
+	if why == forTable {
+		l.Paths, l.width = 1, max(n.cfg.Width/2, 1)
+	}
 	l.paths = make([]path, l.Paths)
 	near := n.nearest(n.book.near[:0], &ev.Target, max(n.cfg.BucketSize, 4*l.Paths), func(e *entry) bool { return e.state&fails < 2 })
 	n.book.near = near
@@ -134,7 +137,7 @@ func (n *Node) lookOwn(guide Ref) {
 		l.paths = append(l.paths, path{list: []candidate{{ranked: ranked{d, n.book.again(guide)}}}})
 	}
 	if n.ownWait < 3 {
-		n.ownWait++ // less often, unless somebody new is found
+		n.ownWait++ // less and less often: whoever comes new tells its neighbours by itself
 	}
 	n.advance(l)
 }

@@ -20,7 +20,7 @@ type Node struct {
 
 	self     Ref
 	families uint8 // of addresses that we can reach, bits v4 and v6
-	ownWait  uint8 // own lookups come every RefreshEvery<<ownWait>>2
+	ownWait  uint8 // own lookups come every RefreshEvery<<ownWait>>2: seldom once all is settled
 	joined   bool  // an own lookup has ended
 	table
 
@@ -134,7 +134,7 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	span(&c.PingEvery, time.Minute)
+	span(&c.PingEvery, 2*time.Minute)
 	span(&c.RefreshEvery, 15*time.Minute)
 	span(&c.ProofFor, 12*time.Hour)
 	span(&c.AdFor, 15*time.Minute)
@@ -227,6 +227,7 @@ func (n *Node) Step(now Time, ev Event) []Effect {
 func (n *Node) Adopt(now Time, rec *Record) {
 	n.now = max(n.now, now)
 	n.joined = true
+	n.book.effects = n.book.effects[:0]
 	r := n.book.hold(rec)
 	defer n.book.free(r)
 	if n.entry(&n.book.pages[r].key) != nil || !n.fit(r) {
@@ -523,7 +524,6 @@ func (n *Node) rumour(r Ref) {
 		return
 	}
 	if e := n.entry(&n.book.pages[r].key); e != nil {
-		e.state &^= inbound // others know it too
 		if n.book.seq(r) > n.book.seq(e.ref) {
 			n.update(e, r)
 		}
@@ -594,9 +594,6 @@ func (n *Node) confirm(r Ref, p *pending) {
 		n.emit(Keep{Record: n.book.rec(r)})
 		n.tag(r)
 		n.sweepBy(n.now.Add(n.cfg.PingEvery))
-		if at == asSibling && n.ownWait > 0 && n.joined {
-			n.ownWait-- // the neighbourhood moves
-		}
 		if first {
 			n.own = n.now // alone no longer
 			n.sweepBy(n.now)
@@ -620,6 +617,7 @@ func (n *Node) renew(rec *Record) {
 	n.self = r
 	n.families = familiesOf(n.book, r)
 	n.each(func(e *entry) { e.state &^= hasUs | trusts })
+	n.sweepBy(n.now.Add(n.jitter(n.cfg.PingEvery)))
 	n.renewAds()
 }
 

@@ -31,7 +31,7 @@ const (
 // Bits of entry.state.
 const (
 	fails   = 3      // requests in a row without an answer
-	inbound = 1 << 2 // it came to us; nobody else has named it yet
+	inbound = 1 << 2 // it came to us; we did not go to it
 	hasUs   = 1 << 3 // it has our record as it is now
 	trusts  = 1 << 4 // it has proof of our endpoint
 )
@@ -236,8 +236,7 @@ func (n *Node) diverse(net uint64, p int) bool {
 	return here < n.cfg.PerSubnet && all < n.cfg.PerSubnetAll
 }
 
-// enter puts in the entry e, whose Ref it now holds, at the place that room gave. It tells
-// whether somebody else had to leave.
+// enter puts in the entry e, whose Ref it now holds, at the place that room gave.
 func (n *Node) enter(e entry, at place) {
 	if at == asBucket {
 		n.file(e)
@@ -252,9 +251,11 @@ func (n *Node) enter(e entry, at place) {
 	copy(n.siblings[i+1:], n.siblings[i:])
 	n.siblings[i] = e
 	p := prefix(n.dist(last.ref))
-	if p < len(n.buckets) && len(n.buckets[p].entries) >= n.cfg.BucketSize {
+	if p < len(n.buckets) && (len(n.buckets[p].entries) >= n.cfg.BucketSize ||
+		last.state&inbound != 0 && count(n.buckets[p].entries, inbound) >= n.cfg.BucketSize/3) {
 		// Not an eviction for somebody newer: the place of a sibling is by distance alone.
 		n.emit(Forget{ID: n.book.rec(last.ref).ID})
+		n.untag(n.book.rec(last.ref).ID)
 		n.wait(last.ref)
 		n.book.free(last.ref)
 		return
@@ -501,11 +502,11 @@ func (e *entry) proven(now uint32) uint32 {
 // put this off, but not for ever, since they prove no address.
 func (e *entry) due(c *Config) uint32 {
 	every := uint32(c.PingEvery / time.Second)
-	t := min(max(e.age()/4, every), pingMost*every)
-	if e.state&fails != 0 {
-		t = every
+	t := min(max(e.age()/3, every), pingMost*every)
+	if e.state&fails != 0 || e.state&hasUs == 0 {
+		t = every // to know, or to be known
 	}
 	return min(e.heard, e.heard-e.proven(e.heard)+3*t) + t
 }
 
-const pingMost = 32 // times PingEvery: the longest interval between two pings
+const pingMost = 16 // times PingEvery: the longest interval between two pings

@@ -74,6 +74,7 @@ func newWorld(tb testing.TB, seed uint64, cfg Config) *world {
 // recordOf is a record that nobody has signed.
 func recordOf(rng *rand.Rand, addr netip.Addr, now Time) *Record {
 	r := &Record{Seq: uint64(now / 1000), Endpoints: []Endpoint{{Addr: addr, UDP: 4000, TCP: 4000}}}
+	r.Nonce, r.Epoch = rng.Uint64(), rng.Uint32()
 	for i := 0; i < len(r.ID); i += 8 {
 		binary.BigEndian.PutUint64(r.ID[i:], rng.Uint64())
 	}

@@ -75,21 +75,6 @@ func parseAddr(s string) (p Place, err error) {
 	return p, nil
 }
 
-// Multiaddrs are the ways to whoever listens at an address: QUIC on its UDP port, and TCP. A port 0 is no way.
-func Multiaddrs(addr netip.Addr, udp, tcp uint16) (out []string) {
-	family := "ip4"
-	if addr.Is6() {
-		family = "ip6"
-	}
-	if udp != 0 {
-		out = append(out, fmt.Sprintf("/%s/%s/udp/%d/quic-v1", family, addr, udp))
-	}
-	if tcp != 0 {
-		out = append(out, fmt.Sprintf("/%s/%s/tcp/%d", family, addr, tcp))
-	}
-	return out
-}
-
 // WithNode is a multiaddr that ends with the node behind it.
 func WithNode(addr string, id crowd.NodeID) (string, error) {
 	p, err := PeerIDOf(id)

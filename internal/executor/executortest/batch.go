@@ -119,7 +119,6 @@ func RunBatch(t *testing.T, fresh func(*testing.T) Batcher) map[uint64]Seen {
 	var seen map[uint64]Seen
 	t.Run("as alone", func(t *testing.T) { seen = asAlone(t, x) })
 	t.Run("every order", func(t *testing.T) { everyOrder(t, x, seen) })
-	t.Run("go", func(t *testing.T) { goItems(t, x) })
 	t.Run("stuck item", func(t *testing.T) { stuckItem(t, x) })
 	t.Run("cancel", func(t *testing.T) { cancelledBatch(t, x) })
 	t.Run("each fails", func(t *testing.T) { eachFails(t, x) })
@@ -128,6 +127,7 @@ func RunBatch(t *testing.T, fresh func(*testing.T) Batcher) map[uint64]Seen {
 	t.Run("nothing", func(t *testing.T) { Batch(t, x, Case{Guest: "item.c"}.BatchSpec(t), nil) })
 	t.Run("large output", func(t *testing.T) { largeOutput(t, x) })
 	t.Run("bounded", func(t *testing.T) { boundedBatch(t, x) })
+	t.Run("reactors", func(t *testing.T) { reactors(t, x) })
 	return seen
 }
 
@@ -181,17 +181,50 @@ func everyOrder(t *testing.T, x Batcher, want map[uint64]Seen) {
 	}
 }
 
-// goItems: guests that start slowly are no different.
-func goItems(t *testing.T, x Batcher) {
-	s := Case{Guest: "gofiles.go", Env: []string{"GREETING=hi"}, Inputs: true, Limits: crowd.Limits{Gas: 1_000_000_000, Memory: 64 << 20}}.BatchSpec(t)
-	var items []executor.Item
-	for i := range 5 {
-		items = append(items, executor.Item{Index: uint64(i), Stdin: fmt.Appendf(nil, "%d\n2\n", i), Args: []string{"x", "y"}})
+// reactors: what a reactor does before its item may be done once for all items, and nobody can tell, whatever
+// it did.
+func reactors(t *testing.T, x Batcher) {
+	for _, early := range []string{"", "stdin", "size", "write", "poll", "close", "flags", "file", "exit", "trap", "loop"} {
+		t.Run("c "+early, func(t *testing.T) {
+			s := Case{Guest: "reactor.c", Limits: crowd.Limits{Gas: 5_000_000}}.BatchSpec(t)
+			if early != "" {
+				s.Env = []string{"EARLY=" + early}
+			}
+			var items []executor.Item
+			for i, how := range "uxutucluoguogut" {
+				items = append(items, executor.Item{Index: uint64(i), Stdin: fmt.Appendf(nil, "%c%d", how, i)})
+				if i%4 == 3 {
+					items[i].Args = []string{"more"}
+				}
+			}
+			compare(t, x, s, items)
+		})
 	}
-	for i, r := range Batch(t, x, s, items) {
-		if got, want := seenItem(r), Alone(t, x, s, items[i]); r.Fault != nil || !got.Equal(want) {
-			t.Errorf("item %d: got %.500v, %v, want %.500v", i, got, r.Fault, want)
+	t.Run("go", func(t *testing.T) {
+		s := Case{Guest: "reactor.go", Limits: crowd.Limits{Gas: 2_000_000_000, Memory: 64 << 20}}.BatchSpec(t)
+		var items []executor.Item
+		for i, text := range []string{"", "word3\n", "word7\n", "other\nother\n", "word8\n", ""} {
+			items = append(items, executor.Item{Index: uint64(i), Stdin: []byte(text)})
 		}
+		items[5].Args = []string{"own"}
+		compare(t, x, s, items)
+	})
+}
+
+// compare holds a batch, and the same in another order, to what its items come to alone.
+func compare(t *testing.T, x Batcher, s executor.Spec, items []executor.Item) {
+	t.Helper()
+	want := map[uint64]Seen{}
+	for _, i := range items {
+		want[i.Index] = Alone(t, x, s, i)
+	}
+	for range 2 {
+		for _, r := range Batch(t, x, s, items) {
+			if got := seenItem(r); r.Fault != nil || !got.Equal(want[r.Index]) {
+				t.Errorf("item %d: got %.600v, %v, want %.600v", r.Index, got, r.Fault, want[r.Index])
+			}
+		}
+		slices.Reverse(items)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -88,6 +89,7 @@ func build(dir, name string) guest {
 		return guest{err: err}
 	}
 	out := filepath.Join(dir, "out.wasm")
+	reactor := strings.HasPrefix(name, "reactor.")
 	var cmd *exec.Cmd
 	switch filepath.Ext(name) {
 	case ".c":
@@ -95,8 +97,14 @@ func build(dir, name string) guest {
 			return guest{skip: "no clang: apt-get install clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32"}
 		}
 		cmd = exec.Command(Clang(), "--target=wasm32-wasi", "--sysroot=/usr", "-O2", "-o", out, src)
+		if reactor {
+			cmd.Args = append(cmd.Args, "-mexec-model=reactor")
+		}
 	case ".go":
 		cmd = exec.Command("go", "build", "-o", out, src)
+		if reactor {
+			cmd.Args = slices.Insert(cmd.Args, 2, "-buildmode=c-shared")
+		}
 		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
 	case ".rs":
 		const target = "wasm32-wasip1"

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor"
 )
@@ -142,6 +144,9 @@ func (b *batchRun) tell(ctx context.Context, each func(executor.ItemResult) erro
 				r.Gas += i.Gas
 				if i.Fault != nil {
 					r.Faults++
+				}
+				if i.Warm {
+					r.Warm++
 				}
 				if err := each(i); err != nil {
 					return err
@@ -333,7 +338,14 @@ func (l *lane) begin(ctx context.Context, c *code) error {
 		Args: l.spec.Args, Env: l.spec.Env, Seed: l.spec.Seed, Limits: l.spec.Limits, Memory: c.memory,
 		Code: p.program != l.program, Inputs: l.inputs.inputs != nil,
 	}
-	var files []*os.File
+	fd, err := unix.MemfdCreate("crowd snapshot", unix.MFD_CLOEXEC)
+	if err != nil {
+		p.end()
+		return executor.Faultf(executor.NoSpace, "snapshot: %w", err)
+	}
+	image := os.NewFile(uintptr(fd), "snapshot")
+	defer image.Close()
+	files := []*os.File{image}
 	if o.Code {
 		files = append(files, c.file)
 	}
@@ -342,7 +354,7 @@ func (l *lane) begin(ctx context.Context, c *code) error {
 	stop := context.AfterFunc(ctx, p.kill)
 	l.spent = p.cpu()
 	var ready *begun
-	if err = p.bound(l.spec.Limits.Memory, 0); err == nil {
+	if err = p.bound(2*l.spec.Limits.Memory, l.spec.Limits.Memory); err == nil { // twice: the snapshot and its copy
 		if err = p.send(mBatch, o, files...); err == nil {
 			var k kind
 			var v any
@@ -442,7 +454,7 @@ func check(c *chunk, items []executor.Item, limits *crowd.Limits) ([]executor.It
 	var list []executor.ItemResult
 	for i, d := range c.List {
 		r := executor.ItemResult{
-			Index: d.Index, Status: d.Status, ExitCode: d.ExitCode, Gas: d.Gas, Stdout: d.Stdout, Stderr: d.Stderr, Out: d.Out, Reason: d.Reason,
+			Index: d.Index, Status: d.Status, ExitCode: d.ExitCode, Gas: d.Gas, Stdout: d.Stdout, Stderr: d.Stderr, Out: d.Out, Reason: d.Reason, Warm: d.Warm,
 		}
 		size := uint64(len(d.Stdout)) + uint64(len(d.Stderr))
 		seen := names{}

@@ -5,6 +5,7 @@ package wasm
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor"
@@ -68,12 +69,12 @@ func BenchmarkSpare(b *testing.B) {
 	}
 }
 
-// benchmarkBatch measures items of a batch, from the call to the last result.
+// benchmarkBatch measures items of a batch, from the call to the last result, on all workers; and how
+// many times faster that is than one run after the other, with a warm worker.
 func benchmarkBatch(b *testing.B, engine, guest, stdin string) {
 	x := newTest(b, engine)
-	s := executortest.Case{Guest: guest}.Spec(b)
-	s.Output = ""
-	batch := func(n int) {
+	s := executortest.Case{Guest: guest, Limits: crowd.Limits{Gas: 1 << 40, Memory: 64 << 20}}.BatchSpec(b)
+	batch := func(n int) time.Duration {
 		r, err := x.RunBatch(context.Background(), s, func(yield func(executor.Item) bool) {
 			for i := range n {
 				if !yield(executor.Item{Index: uint64(i), Stdin: []byte(stdin)}) {
@@ -89,17 +90,28 @@ func benchmarkBatch(b *testing.B, engine, guest, stdin string) {
 		if err != nil || r.Items != uint64(n) {
 			b.Fatal(r, err)
 		}
+		return r.CPU
 	}
 	batch(10)
+	alone := s
+	const runs = 20
+	began := time.Now()
+	for range runs {
+		executortest.Alone(b, x, alone, executor.Item{Stdin: []byte(stdin)})
+	}
+	single := time.Since(began) / runs
 	b.ReportAllocs()
 	b.ResetTimer()
-	batch(b.N)
+	cpu := batch(b.N)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
+	b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "worker-us/item")
+	b.ReportMetric(single.Seconds()*float64(b.N)/b.Elapsed().Seconds(), "x-single-runs")
 }
 
 func BenchmarkBatch(b *testing.B) {
 	for _, g := range []struct{ name, guest, stdin string }{
-		{"trivialC", "true.c", ""}, {"itemC", "item.c", "u"}, {"Go", "gohello.go", ""},
+		{"trivialC", "true.c", ""}, {"itemC", "item.c", "u"}, {"reactorC", "reactor.c", "u"},
+		{"Go", "gohello.go", ""}, {"reactorGo", "reactor.go", "word1\n"},
 	} {
 		for _, engine := range Engines() {
 			b.Run(g.name+"/"+engine, func(b *testing.B) { benchmarkBatch(b, engine, g.guest, g.stdin) })

@@ -308,7 +308,9 @@ func (w *worker) run(body []byte, files []file) error {
 			}
 		}
 	}
-	end, used := w.call(h, &o)
+	end, used := call(h, o.Limits, o.Memory, func(h *host, gas int64) (int64, error) {
+		return run(w.loaded, h, gas, memoryOf(o.Limits))
+	})
 	if end.fault != nil {
 		return w.send(mDone, done{Fault: end.fault.Kind, Reason: clip(end.fault.Error())})
 	}
@@ -318,13 +320,15 @@ func (w *worker) run(body []byte, files []file) error {
 	return w.send(mDone, done{Status: end.status, ExitCode: end.exit, Gas: used, Reason: clip(end.reason)})
 }
 
-func (w *worker) call(h *host, o *runOrder) (ending, crowd.Gas) {
-	memory := min(o.Limits.Memory, maxLinear)
-	if o.Memory > memory {
-		return ending{status: crowd.Trapped, reason: fmt.Sprintf("the program begins with %d bytes of memory, the limit is %d", o.Memory, memory)}, 0
+func memoryOf(l crowd.Limits) uint64 { return min(l.Memory, maxLinear) }
+
+// call has run bring a program, which begins with so much memory, to its end.
+func call(h *host, l crowd.Limits, begins uint64, run func(h *host, gas int64) (int64, error)) (ending, crowd.Gas) {
+	if limit := memoryOf(l); begins > limit {
+		return ending{status: crowd.Trapped, reason: fmt.Sprintf("the program begins with %d bytes of memory, the limit is %d", begins, limit)}, 0
 	}
-	left, err := w.loaded.run(h, int64(min(uint64(o.Limits.Gas), maxGas)), memory)
-	return verdict(h, o.Limits, left, err)
+	left, err := run(h, int64(min(uint64(l.Gas), maxGas)))
+	return verdict(h, l, left, err)
 }
 
 func (w *worker) sendResult(list []leaf) error {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor"
 )
@@ -18,11 +20,11 @@ const (
 	maxKept    = 256                  // files of /in that a batch keeps open
 )
 
-// batch is what a worker keeps between the items of one batch: nothing that a
-// program has touched, only the order and what /in looks like.
+// batch is what a worker keeps between the items of one batch: nothing that an item has
+// touched, only the order, what /in looks like, and perhaps a snapshot from before the first item.
 type batch struct {
 	order batchOrder
-	run   runOrder
+	warm  *warm
 	world *inputsWorld
 
 	results []itemDone
@@ -30,26 +32,30 @@ type batch struct {
 	flushed time.Time
 }
 
-// begin makes ready for the items of a batch: files are [code?].
+// begin makes ready for the items of a batch: files are [image, code?].
 func (w *worker) begin(body []byte, files []file) error {
 	w.endBatch()
 	var o batchOrder
 	if err := crowd.Decode(body, &o); err != nil {
 		return err
 	}
-	if (len(files) == 1) != o.Code || len(files) > 1 {
+	if (len(files) == 2) != o.Code || len(files) < 1 || len(files) > 2 {
 		return fmt.Errorf("batch: %d files", len(files))
 	}
 	if o.Code {
-		if err := w.load(files[0]); err != nil {
+		if err := w.load(files[1]); err != nil {
 			return w.send(mBegun, begun{Unloaded: true, Reason: clip(err.Error())})
 		}
 	}
 	if w.loaded == nil {
 		return errors.New("batch: no program")
 	}
+	image, err := unix.FcntlInt(uintptr(files[0]), unix.F_DUPFD_CLOEXEC, 0) // what came with the message is closed behind it
+	if err != nil {
+		return fmt.Errorf("keep image: %w", err)
+	}
 	w.batch = &batch{
-		order: o, run: runOrder{Limits: o.Limits, Memory: o.Memory},
+		order: o, warm: &warm{program: w.loaded, memory: memoryOf(o.Limits), image: file(image)},
 		world: &inputsWorld{parent: &parentWorld{w: w}, lists: map[string][]entry{}, files: map[string]blob{}},
 	}
 	return w.send(mBegun, begun{})
@@ -60,6 +66,7 @@ func (w *worker) endBatch() {
 		for _, f := range w.batch.world.files {
 			f.(kept).blob.Close()
 		}
+		w.batch.warm.close()
 		w.batch = nil
 	}
 }
@@ -137,12 +144,12 @@ func (w *worker) item(b *batch, i *itemOrder) itemDone {
 	var stdout, stderr memory
 	t := newTree(world, b.order.Inputs)
 	h := newHost(spec.Args, b.order.Env, spec.Seed, b.order.Limits.Output, t, stdin, &stdout, &stderr)
-	end, used := w.call(h, &b.run)
+	end, used := call(h, b.order.Limits, b.order.Memory, b.warm.run)
 	h.closeInputs()
 	if end.fault != nil {
 		return itemDone{Index: i.Index, Fault: end.fault.Kind, Reason: clip(end.fault.Error())}
 	}
-	d := itemDone{Index: i.Index, Status: end.status, ExitCode: end.exit, Gas: used, Stdout: stdout.b, Stderr: stderr.b, Reason: clip(end.reason)}
+	d := itemDone{Index: i.Index, Status: end.status, ExitCode: end.exit, Gas: used, Stdout: stdout.b, Stderr: stderr.b, Reason: clip(end.reason), Warm: b.warm.restored}
 	for _, l := range t.result() {
 		f := executor.File{Path: l.Path, Dir: l.Dir}
 		if !l.Dir {

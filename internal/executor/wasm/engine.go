@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/executor/wasm/instrument"
 )
 
 // Names of the engines.
@@ -25,19 +26,89 @@ type engine interface {
 	load(code []byte) (program, error)
 }
 
+// program is loaded code.
 type program interface {
-	// run calls what the module starts with, and _start. What host functions ended is in h.end; what the program
-	// did to itself is in the returned error. left is the gas at the end.
-	run(h *host, gas int64, memory uint64) (left int64, err error)
+	// open makes a module's memory, of at most so many bytes, and what else it begins with. It calls nothing.
+	open(memory uint64) (running, error)
 }
 
-// startExport is what the host calls; programs are commands, not libraries.
-const startExport = "_start"
+// running is a module in memory of its own.
+type running interface {
+	instance
+	has(export string) bool
+	// call runs an exported function for h. What host functions ended is in h.end; what the program did to
+	// itself is in the error.
+	call(export string, h *host) error
+	grow(pages uint64) error                       // of memory, by so many
+	global(name string) (value uint64, there bool) // one of instrument's
+	setGlobal(name string, value uint64)           // which is there
+	close()
+}
+
+// What the host calls. A command exports _start; a reactor exports _initialize, which is
+// called before the item is known, and crowd_item, which is called for it.
+const (
+	startExport = "_start"
+	initExport  = "_initialize"
+	itemExport  = "crowd_item"
+)
+
+// startable says whether a module can be run, from whether it exports functions without parameters and results.
+func startable(plain func(name string) bool) bool {
+	return plain(startExport) || plain(initExport) && plain(itemExport)
+}
+
+// run runs a program once, from nothing. left is the gas at the end.
+func run(p program, h *host, gas int64, memory uint64) (left int64, err error) {
+	r, err := p.open(memory)
+	if err != nil {
+		return gas, err
+	}
+	defer r.close()
+	r.setGas(gas)
+	if err = begin(r, h); err == nil {
+		err = finish(r, h)
+	}
+	h.refused(granted(r), memory)
+	return r.gas(), err
+}
+
+// begin runs what comes before the item. In a reactor randomness is the same for all items until then.
+func begin(r running, h *host) (err error) {
+	reactor := !r.has(startExport)
+	if reactor {
+		h.early = true
+		h.seed(crowd.Hash{})
+	}
+	if r.has(instrument.StartExport) {
+		err = r.call(instrument.StartExport, h)
+	}
+	if reactor && err == nil {
+		err = r.call(initExport, h)
+		h.early = false
+		h.seed(h.own)
+	}
+	return err
+}
+
+// finish runs the item.
+func finish(r running, h *host) error {
+	if r.has(startExport) {
+		return r.call(startExport, h)
+	}
+	return r.call(itemExport, h)
+}
+
+// granted is what host.refused wants to know.
+func granted(r running) uint64 {
+	pages, _ := r.global(instrument.RefusedGlobal)
+	return pages
+}
 
 // errModule marks what is wrong with a module on every machine.
 var errModule = errors.New("invalid module")
 
-var errNoStart = fmt.Errorf("%w: no function _start without parameters and results is exported", errModule)
+var errNoStart = fmt.Errorf("%w: no function _start without parameters and results is exported, nor both _initialize and crowd_item", errModule)
 
 // A trap is the program's own end.
 type trap struct{ reason string }

@@ -25,13 +25,16 @@ type wasmtimeEngine struct {
 }
 
 type wasmtimeProgram struct {
-	e      *wasmtimeEngine
-	module *wasmtime.Module
+	e       *wasmtimeEngine
+	module  *wasmtime.Module
+	exports map[string]bool
 }
 
 // wasmtimeRun is one running module.
 type wasmtimeRun struct {
-	h       *host
+	p       *wasmtimeProgram
+	h       *host // during a call
+	inst    *wasmtime.Instance
 	store   *wasmtime.Store
 	linear  *wasmtime.Memory // nil: none exported
 	gasLeft *wasmtime.Global
@@ -124,12 +127,15 @@ func (e *wasmtimeEngine) compile(module []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer m.Close()
+	plain := map[string]bool{}
 	for _, x := range m.Exports() {
-		if t := x.Type().FuncType(); x.Name() == startExport && t != nil && len(t.Params())+len(t.Results()) == 0 {
-			return m.Serialize()
-		}
+		t := x.Type().FuncType()
+		plain[x.Name()] = t != nil && len(t.Params())+len(t.Results()) == 0
 	}
-	return nil, errNoStart
+	if !startable(func(name string) bool { return plain[name] }) {
+		return nil, errNoStart
+	}
+	return m.Serialize()
 }
 
 func (e *wasmtimeEngine) load(code []byte) (program, error) {
@@ -137,37 +143,65 @@ func (e *wasmtimeEngine) load(code []byte) (program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &wasmtimeProgram{e, m}, nil
+	p := &wasmtimeProgram{e, m, map[string]bool{}}
+	for _, x := range m.Exports() {
+		p.exports[x.Name()] = true
+	}
+	return p, nil
 }
 
-func (p *wasmtimeProgram) run(h *host, gas int64, memory uint64) (int64, error) {
+func (p *wasmtimeProgram) open(memory uint64) (running, error) {
 	store := wasmtime.NewStore(p.e.engine)
-	defer store.Close()
 	store.Limiter(int64(memory), -1, -1, -1, -1)
 	inst, err := p.e.linker.Instantiate(store, p.module)
 	if err != nil {
-		return gas, wasmtimeError(err) // a segment out of bounds
+		store.Close()
+		return nil, wasmtimeError(err) // a segment out of bounds
 	}
-	r := &wasmtimeRun{h: h, store: store}
+	r := &wasmtimeRun{p: p, inst: inst, store: store}
 	if x := inst.GetExport(store, "memory"); x != nil {
 		r.linear = x.Memory()
 	}
 	r.gasLeft = inst.GetExport(store, instrument.GasGlobal).Global()
-	r.setGas(gas)
-	p.e.now = r
-	refused := inst.GetExport(store, instrument.RefusedGlobal).Global()
-	defer func() {
-		p.e.now = nil
-		h.refused(uint64(refused.Get(store).I64()), memory)
-	}()
-	for _, name := range []string{instrument.StartExport, startExport} {
-		if f := inst.GetFunc(store, name); f != nil {
-			if _, err := f.Call(store); err != nil {
-				return r.gas(), wasmtimeError(err)
-			}
-		}
+	return r, nil
+}
+
+func (r *wasmtimeRun) close() { r.store.Close() }
+
+func (r *wasmtimeRun) has(name string) bool { return r.p.exports[name] }
+
+func (r *wasmtimeRun) call(name string, h *host) error {
+	r.h, r.p.e.now = h, r
+	defer func() { r.h, r.p.e.now = nil, nil }()
+	_, err := r.inst.GetFunc(r.store, name).Call(r.store)
+	return wasmtimeError(err)
+}
+
+func (r *wasmtimeRun) grow(pages uint64) error {
+	_, err := r.linear.Grow(r.store, pages)
+	return err
+}
+
+func (r *wasmtimeRun) global(name string) (uint64, bool) {
+	if !r.p.exports[name] {
+		return 0, false
 	}
-	return r.gas(), nil
+	v := r.inst.GetExport(r.store, name).Global().Get(r.store)
+	if v.Kind() == wasmtime.KindI32 {
+		return uint64(uint32(v.I32())), true
+	}
+	return uint64(v.I64()), true
+}
+
+func (r *wasmtimeRun) setGlobal(name string, value uint64) {
+	g := r.inst.GetExport(r.store, name).Global()
+	v := wasmtime.ValI64(int64(value))
+	if g.Type(r.store).Content().Kind() == wasmtime.KindI32 {
+		v = wasmtime.ValI32(int32(value))
+	}
+	if err := g.Set(r.store, v); err != nil {
+		panic("bug: " + err.Error())
+	}
 }
 
 // wasmtimeError tells the program's traps from what is the engine's own.

@@ -34,7 +34,8 @@ type wazeroProgram struct {
 
 // wazeroRun is one running module.
 type wazeroRun struct {
-	h       *host
+	e       *wazeroEngine
+	h       *host // during a call
 	module  api.Module
 	gasLeft api.MutableGlobal
 	linear  *linear
@@ -95,8 +96,10 @@ func (e *wazeroEngine) compile(module []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errModule, err)
 	}
-	start := m.ExportedFunctions()[startExport]
-	if start == nil || len(start.ParamTypes())+len(start.ResultTypes()) != 0 {
+	if !startable(func(name string) bool {
+		f := m.ExportedFunctions()[name]
+		return f != nil && len(f.ParamTypes())+len(f.ResultTypes()) == 0
+	}) {
 		return nil, errNoStart
 	}
 	return module, nil
@@ -110,7 +113,7 @@ func (e *wazeroEngine) load(code []byte) (program, error) {
 	return &wazeroProgram{e, m}, nil
 }
 
-func (p *wazeroProgram) run(h *host, gas int64, memory uint64) (int64, error) {
+func (p *wazeroProgram) open(memory uint64) (running, error) {
 	mem := &linear{limit: memory}
 	ctx := experimental.WithMemoryAllocator(context.Background(), experimental.MemoryAllocatorFunc(
 		func(_, most uint64) experimental.LinearMemory {
@@ -120,25 +123,44 @@ func (p *wazeroProgram) run(h *host, gas int64, memory uint64) (int64, error) {
 	m, err := p.e.runtime.InstantiateModule(ctx, p.module, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
 		mem.Free()
-		return gas, &trap{err.Error()} // a segment out of bounds: all else has been checked
+		return nil, &trap{err.Error()} // a segment out of bounds: all else has been checked
 	}
-	defer m.Close(ctx)
-	r := &wazeroRun{h: h, module: m, linear: mem, exports: m.ExportedMemory("memory") != nil}
+	r := &wazeroRun{e: p.e, module: m, linear: mem, exports: m.ExportedMemory("memory") != nil}
 	r.gasLeft = m.ExportedGlobal(instrument.GasGlobal).(api.MutableGlobal)
-	r.setGas(gas)
-	p.e.now = r
-	defer func() {
-		p.e.now = nil
-		h.refused(m.ExportedGlobal(instrument.RefusedGlobal).Get(), memory)
-	}()
-	for _, name := range []string{instrument.StartExport, startExport} {
-		if f := m.ExportedFunction(name); f != nil {
-			if _, err := f.Call(ctx); err != nil {
-				return r.gas(), wazeroError(err)
-			}
-		}
+	return r, nil
+}
+
+func (r *wazeroRun) close() { r.module.Close(context.Background()) }
+
+func (r *wazeroRun) has(name string) bool {
+	_, is := r.module.ExportedFunctionDefinitions()[name]
+	return is
+}
+
+func (r *wazeroRun) call(name string, h *host) error {
+	r.h, r.e.now = h, r
+	defer func() { r.h, r.e.now = nil, nil }()
+	_, err := r.module.ExportedFunction(name).Call(context.Background())
+	return wazeroError(err)
+}
+
+func (r *wazeroRun) grow(pages uint64) error {
+	if _, did := r.module.ExportedMemory("memory").Grow(uint32(pages)); !did {
+		return fmt.Errorf("%w: no memory", errEngine)
 	}
-	return r.gas(), nil
+	return nil
+}
+
+func (r *wazeroRun) global(name string) (uint64, bool) {
+	g := r.module.ExportedGlobal(name)
+	if g == nil {
+		return 0, false
+	}
+	return g.Get(), true
+}
+
+func (r *wazeroRun) setGlobal(name string, value uint64) {
+	r.module.ExportedGlobal(name).(api.MutableGlobal).Set(value)
 }
 
 // wazeroError tells the program's traps from what is the engine's own. Traps are

@@ -39,10 +39,14 @@ type ending struct {
 type host struct {
 	// set once
 	args, env []string
-	random    *chacha20.Cipher
-	limit     uint64 // output bytes
+	own       crowd.Hash // seed of the item
+	limit     uint64     // output bytes
 	progress  func(gasLeft int64)
 
+	random  *chacha20.Cipher
+	early   bool // the item has not begun: what is looked at now is noted
+	sawArgs bool // early
+	touched bool // early, and in a way that a snapshot does not hold, or that depends on the item
 	files   *tree
 	fds     []*descriptor // nil: free
 	clock   uint64        // ns since 1970
@@ -56,14 +60,11 @@ type host struct {
 
 // newHost prepares a run. stdin may be nil for empty.
 func newHost(args, env []string, seed crowd.Hash, output uint64, t *tree, stdin *node, stdout, stderr blob) *host {
-	c, err := chacha20.NewUnauthenticatedCipher(seed[:], make([]byte, chacha20.NonceSize))
-	if err != nil {
-		panic("bug: " + err.Error())
-	}
 	h := &host{
 		args: append([]string{"program"}, args...), env: env,
-		random: c, limit: output, files: t, clock: epoch,
+		own: seed, limit: output, files: t, clock: epoch,
 	}
+	h.seed(seed)
 	if stdin == nil {
 		stdin = &node{kind: regularType, at: atStream, data: &memory{}}
 	}
@@ -83,11 +84,23 @@ func newHost(args, env []string, seed crowd.Hash, output uint64, t *tree, stdin 
 	return h
 }
 
+// seed begins a stream of randomness.
+func (h *host) seed(s crowd.Hash) {
+	c, err := chacha20.NewUnauthenticatedCipher(s[:], make([]byte, chacha20.NonceSize))
+	if err != nil {
+		panic("bug: " + err.Error())
+	}
+	h.random = c
+}
+
 // call runs one host function and charges for it. It returns false where the run
 // must stop: h.end, or the gas that is left, says why.
 func (h *host) call(f *function, in instance, a []uint64) (errno, bool) {
 	h.mem, h.left = in.memory(), in.gas()
 	e := stopped
+	if h.early {
+		h.note(f.name)
+	}
 	if h.pay(f.gas) {
 		e = f.do(h, a)
 	}
@@ -97,6 +110,20 @@ func (h *host) call(f *function, in instance, a []uint64) (errno, bool) {
 	}
 	h.mem = nil
 	return e, e != stopped
+}
+
+// note holds what a reactor asks for before its item against what a snapshot restores: memory, globals, gas,
+// the clock and the flags of descriptors. These calls change nothing else and tell nothing that another item would be told differently, but
+// for the arguments; the rest makes the run one that has no snapshot. poll_oneoff looks after itself.
+func (h *host) note(function string) {
+	switch function {
+	case "args_get", "args_sizes_get":
+		h.sawArgs = true
+	case "environ_get", "environ_sizes_get", "clock_res_get", "clock_time_get", "random_get", "sched_yield",
+		"fd_fdstat_get", "fd_fdstat_set_flags", "fd_prestat_get", "fd_prestat_dir_name", "poll_oneoff":
+	default:
+		h.touched = true
+	}
 }
 
 // pay takes gas; false means that there is none left and nothing may happen.

@@ -516,6 +516,7 @@ func pollOneoff(h *host, a []uint64) errno {
 			first = min(first, due(s))
 		default:
 			ready = true
+			h.touched = h.touched || h.early // it will see how long stdin is
 		}
 	}
 	if !ready && first > now {

@@ -35,7 +35,7 @@ const (
 	mReply                    // to the worker: the answer to one of these three
 	mLeaves                   // a part of what /out came to
 	mDone                     // the end of the run
-	mBatch                    // to the worker, with [code?]: items of one program follow
+	mBatch                    // to the worker, with [image, code?]: items of one program follow
 	mBegun                    // it is ready for them
 	mItems                    // to the worker: a part of a frame of items; a frame of none ends the batch
 	mResults                  // a part of what some of the frame's items came to
@@ -152,6 +152,7 @@ type itemDone struct {
 	Stderr   []byte
 	Out      []executor.File
 	Reason   string
+	Warm     bool
 	Fault    executor.Kind // not 0: there is no status
 }
 

@@ -598,7 +598,7 @@ func (b *Backend) Send(_ context.Context, to crowd.Address, amount crowd.Credits
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if int64(amount) > 1_000_000_000+b.change[Owner.Address()] {
-		return 0, rpc.Errorf(rpc.InsufficientFunds, "the transfer of %s and its fee are not in the balance", amount)
+		return 0, rpc.Errorf(rpc.InsufficientFunds, "the transfer of %s and its fee are not in the balance", amount).WithHint("fund the account, or send less")
 	}
 	b.change[Owner.Address()] -= int64(amount)
 	b.change[to] += int64(amount)

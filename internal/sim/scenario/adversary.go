@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/job"
 )
 
@@ -15,6 +16,9 @@ type Adversary interface {
 	Serves(w *World, n *Node, c crowd.CID, to *Node) bool
 	// Result replaces what a run comes to.
 	Result(w *World, n *Node, id crowd.JobID, honest crowd.Outcome) crowd.Outcome
+	// Leaves replaces what a run of a batch's items comes to: all of them, as its
+	// executor, or only some, as its verifier. honest is a copy.
+	Leaves(w *World, n *Node, id crowd.JobID, only []uint32, honest []batch.Leaf) []batch.Leaf
 	// Saw is told every record that reaches the node.
 	Saw(w *World, n *Node, c job.Chain)
 }
@@ -28,6 +32,9 @@ func (plain) Bend(_ *World, _ *Node, _ crowd.JobID, _ job.Role, e job.Effect) []
 func (plain) Serves(*World, *Node, crowd.CID, *Node) bool { return true }
 func (plain) Result(_ *World, _ *Node, _ crowd.JobID, o crowd.Outcome) crowd.Outcome {
 	return o
+}
+func (plain) Leaves(_ *World, _ *Node, _ crowd.JobID, _ []uint32, honest []batch.Leaf) []batch.Leaf {
+	return honest
 }
 func (plain) Saw(*World, *Node, job.Chain) {}
 

@@ -24,11 +24,12 @@ func (p *Posted) WrongAccepted() bool {
 //   - credits are conserved and every open job has a deadline, after each block;
 //   - no honest node loses stake, and none ever signs two different commits for one job;
 //   - every job ends within Bound;
-//   - no wrong outcome is accepted unless every executor on the verdict is an
+//   - no wrong outcome of a single task is accepted unless every executor on the verdict is an
 //     adversary with that same lie;
 //   - in a job that came to the right verdict, nobody who committed to
 //     something else keeps its stake, whether it revealed or not, and who is
 //     caught really loses it;
+//   - of a batch, what checkBatch says;
 //   - the honest owner of a settled job that some honest node can serve has the result.
 func (w *World) Check() error {
 	errs := append([]error(nil), w.Broken...)
@@ -58,6 +59,11 @@ func (w *World) Check() error {
 		if bound := w.Bound(&p.Spec); took > bound {
 			bad("job %s took %v, at most %v", p.ID.Short(), took, bound)
 		}
+		if p.Spec.Items > 0 {
+			w.checkBatch(p, bad)
+			w.checkDelivered(p, bad)
+			continue
+		}
 		if j.Verdict == nil {
 			continue
 		}
@@ -70,11 +76,9 @@ func (w *World) Check() error {
 			}
 			continue
 		}
-		served := false
 		for i := range j.Places {
 			pl := &j.Places[i]
 			n := w.byID[pl.Node]
-			served = served || pl.State == ledger.Revealed && n.Honest() && n.alive
 			lie, lied := n.Wrong[p.ID]
 			switch {
 			case pl.State == ledger.Revealed && pl.Opening.Outcome != p.Truth():
@@ -83,9 +87,21 @@ func (w *World) Check() error {
 				bad("job %s: node %d committed to %s and got away with silence", p.ID.Short(), n.index, lie)
 			}
 		}
-		if j.State == ledger.Settled && served && p.Owner.Honest() && p.Owner.alive && !p.Owner.Has(j.Verdict.Outcome.Result) {
-			bad("job %s is settled, its owner has no result", p.ID.Short())
-		}
+		w.checkDelivered(p, bad)
 	}
 	return errors.Join(errs...)
+}
+
+// checkDelivered: the owner of what is settled has it, where somebody honest could serve it.
+func (w *World) checkDelivered(p *Posted, bad func(string, ...any)) {
+	j := &p.Last
+	served := false
+	for i := range j.Places {
+		pl := &j.Places[i]
+		n := w.byID[pl.Node]
+		served = served || pl.State == ledger.Revealed && !pl.Verifier && n.Honest() && n.alive
+	}
+	if j.State == ledger.Settled && served && p.Owner.Honest() && p.Owner.alive && !p.Owner.Has(j.Verdict.Outcome.Result) {
+		bad("job %s is settled, its owner has no result", p.ID.Short())
+	}
 }

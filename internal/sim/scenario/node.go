@@ -47,6 +47,7 @@ type Node struct {
 	slots    []slot // of machines, in order of start
 	out      []outgoing
 	sending  bool
+	seen     map[crowd.JobID]crowd.Height // the newest record of each job: headers only go up
 }
 
 // slot is one role in one job.
@@ -90,6 +91,7 @@ func (n *Node) start() {
 	n.alive = true
 	n.life++
 	n.machines, n.slots, n.out, n.sending = map[slot]*running{}, nil, nil, false
+	n.seen = map[crowd.JobID]crowd.Height{}
 	n.conf.Rand = n.w.seeded(2, n.index<<16|n.life)
 	n.sweep()
 	slots := make([]slot, 0, len(n.journals))
@@ -140,6 +142,10 @@ func (n *Node) news(id crowd.JobID, ev job.Event) {
 		return
 	}
 	ch, ok := ev.(job.Chain)
+	if ok && ch.Height < n.seen[id] {
+		return // a machine that is done would begin again
+	}
+	n.seen[id] = max(n.seen[id], ch.Height)
 	if ok && n.adv != nil {
 		n.adv.Saw(n.w, n, ch)
 	}
@@ -213,12 +219,24 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 				n.tell(s, r, job.Ran{Try: e.Try, Err: errors.New("the worker crashed")})
 				return
 			}
+			if e.Items > 0 {
+				n.tell(s, r, n.runBatch(s, e))
+				return
+			}
 			o := Outcome(&e.Task, e.Unusable)
 			if n.adv != nil {
 				o = n.adv.Result(n.w, n, s.id, o)
 			}
 			n.hold(o.Result)
 			n.tell(s, r, job.Ran{Try: e.Try, Outcome: o})
+		})
+	case job.ReadLeaves:
+		r.work++
+		work := r.work
+		n.later(10*time.Millisecond, func() {
+			if r.work == work {
+				n.tell(s, r, n.readLeaves(e))
+			}
 		})
 	case job.Stop:
 		r.work++
@@ -377,6 +395,9 @@ func (n *Node) hold(c crowd.CID) {
 	if _, ok := n.blocks[c]; !ok {
 		n.blocks[c] = n.w.Now()
 	}
+	if leaves, ok := n.w.leavesIn(c); ok {
+		n.hold(leaves)
+	}
 }
 
 func (n *Node) pin(c crowd.CID, by string) { n.pins[pin{c, by}] = true }
@@ -386,6 +407,9 @@ func (n *Node) sweep() {
 	pinned := map[crowd.CID]bool{}
 	for p := range n.pins {
 		pinned[p.cid] = true
+		if leaves, ok := n.w.leavesIn(p.cid); ok {
+			pinned[leaves] = true
+		}
 	}
 	for c, at := range n.blocks {
 		if !pinned[c] && at.Before(n.swept) {

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
@@ -30,6 +31,14 @@ func (h Withhold) Serves(*World, *Node, crowd.CID, *Node) bool { return !h.Serve
 func (h Withhold) Result(_ *World, n *Node, id crowd.JobID, honest crowd.Outcome) crowd.Outcome {
 	if h.Lie {
 		return wrong(n, id, honest, n.ID.Short())
+	}
+	return honest
+}
+
+// Leaves implements Adversary.
+func (h Withhold) Leaves(w *World, n *Node, id crowd.JobID, only []uint32, honest []batch.Leaf) []batch.Leaf {
+	if h.Lie {
+		return Cheat{Rate: 0.5}.Leaves(w, n, id, only, honest)
 	}
 	return honest
 }

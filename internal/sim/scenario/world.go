@@ -74,6 +74,8 @@ type World struct {
 	byID    map[crowd.NodeID]*Node
 	jobs    map[crowd.JobID]*Posted
 	posts   int
+	files   map[crowd.CID]*shard  // what batches' results and leaves hold
+	honest  map[crowd.Hash]*shard // the truth of each, computed once
 }
 
 // grantedStake is what every provider begins with.
@@ -103,6 +105,7 @@ func New(c Config) *World {
 	w := &World{
 		World: sim.New(c.Seed, c.Link), Config: c, last: sim.Epoch,
 		byID: map[crowd.NodeID]*Node{}, jobs: map[crowd.JobID]*Posted{},
+		files: map[crowd.CID]*shard{}, honest: map[crowd.Hash]*shard{},
 	}
 	w.TraceTo(c.Trace)
 	g := ledger.Genesis{Name: "sim", Time: crowd.Time(sim.Epoch.UnixMilli()), Params: c.Params}
@@ -331,11 +334,16 @@ func (w *World) AllEnded() bool {
 
 // Bound is the longest that a job may take from its post to its end: every
 // state has a deadline, and each of the best MaxClaims may fail one after the other.
+// Each dispute about an item of a batch convicts somebody with a place, so there are no more than places.
 func (w *World) Bound(s *crowd.JobSpec) time.Duration {
 	p := w.Config.Params
 	each := s.Task.Limits.Wall.Milliseconds() + p.DispatchGrace
 	ms := p.ClaimWindow + int64(p.MaxClaims)*each + p.RevealWindow + 3*p.CourtWindow + p.DeliveryWindow
-	return time.Duration(ms)*time.Millisecond + 20*w.Config.Block
+	executors, verifiers := ledger.Seats(&s.Plan)
+	if verifiers > 0 {
+		ms += int64(executors+verifiers) * (p.DeliveryWindow + 2*p.CourtWindow)
+	}
+	return time.Duration(ms)*time.Millisecond + 40*w.Config.Block
 }
 
 // Outcome is what an honest run of t comes to: a pure function of t.

@@ -204,6 +204,9 @@ func (c *coder) instruction() {
 			c.call(start, costIndirect, true, m.types[t]) // perhaps to an import
 		}
 		return
+	case opTableSet:
+		c.immediate(start, o, op)
+		m.hidden = true
 	case opMemoryGrow:
 		c.immediate(start, o, op)
 		c.sized(start, costGrow, opI64Mul, costPage)
@@ -217,6 +220,7 @@ func (c *coder) instruction() {
 		}
 		o = &bulk[n]
 		c.immediate(start, o, byte(n))
+		m.hidden = m.hidden || n >= bulkDataDrop && n != bulkMemoryCopy && n != bulkMemoryFill && n != bulkTableSize
 		switch n {
 		case bulkMemoryInit, bulkMemoryCopy, bulkMemoryFill:
 			c.sized(start, costBulk, opI64ShrU, bulkBytesShift)

@@ -58,6 +58,10 @@ const (
 	// though the module's own maximum allows them; NeverRefused where there was none. Only the host knows
 	// whether it meant to refuse them, or the machine had no memory, which the program must not be seen to see.
 	RefusedGlobal = "crowd:refused"
+	// SavedPrefix and a number, from 0 on without a gap, name mutable globals of i32 and i64: with the memory they are all
+	// that a run changes of its module. There are none where there is more: tables or segments that
+	// instructions change, globals of other types, or more than maxSaved.
+	SavedPrefix = "crowd:saved:"
 	// StartExport is the module's start function, () -> (), if it had one (Info.HasStart).
 	// The host calls it before anything else.
 	StartExport = "crowd:start"
@@ -88,6 +92,7 @@ const (
 	maxBodyOut   = 7_654_321 // bytes of an instrumented function: the engines' own bound
 	maxNesting   = 1 << 16   // Go nests a block for each point where a function can resume
 	maxLabels    = 1 << 16   // of a br_table
+	maxSaved     = 64        // mutable globals of the guest, of a module whose state can be saved
 	maxPages     = 1 << 16
 	maxWork      = 1 << 28 // values moved while validating, beyond two per byte: a second at most
 	// uncheckedGas bounds the static gas of a function's blocks that do not test the gas.

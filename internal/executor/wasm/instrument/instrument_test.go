@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -372,6 +374,7 @@ func TestRefused(t *testing.T) {
 		{"gas exported", wat(t, `(module (func (export "crowd:gas")))`), "reserved"},
 		{"depth exported", wat(t, `(module (func (export "crowd:depth")))`), "reserved"},
 		{"refused exported", wat(t, `(module (func (export "crowd:refused")))`), "reserved"},
+		{"saved exported", wat(t, `(module (func (export "crowd:saved:99")))`), "reserved"},
 		{"start exported", wat(t, `(module (func (export "crowd:start")))`), "reserved"},
 		{"shared memory", wat(t, `(module (memory 1 1 shared))`), "shared"},
 		{"memory64", wat(t, `(module (memory i64 1))`), "64-bit"},
@@ -492,5 +495,49 @@ func TestDeterministic(t *testing.T) {
 	}
 	if _, _, err := Module(a, Options{}); err == nil {
 		t.Error("an instrumented module was instrumented again")
+	}
+}
+
+// TestSaved: what a run can change besides memory is in the globals that are named for it, or none are.
+func TestSaved(t *testing.T) {
+	table := `(module (memory 1) (table 2 funcref) (global (mut i32) (i32.const 7)) (global $k i32 (i32.const 8)) (global (mut i64) (i64.const 9)) %s
+		(elem $e func 0) (data $d "x") (func (export "f") %s))`
+	for _, tt := range []struct {
+		name, text string
+		want       int
+	}{
+		{"globals", fmt.Sprintf(table, "", ""), 4},
+		{"reading tables and segments", fmt.Sprintf(table, "", "i32.const 0 table.get 0 drop table.size 0 drop i32.const 0 i32.const 0 i32.const 1 memory.init $d"), 4},
+		{"bulk memory", fmt.Sprintf(table, "", "i32.const 0 i32.const 0 i32.const 1 memory.copy i32.const 0 i32.const 0 i32.const 1 memory.fill"), 4},
+		{"float", fmt.Sprintf(table, "(global (mut f64) (f64.const 1))", ""), 0},
+		{"vector", fmt.Sprintf(table, "(global (mut v128) (v128.const i64x2 1 1))", ""), 0},
+		{"reference", fmt.Sprintf(table, "(global (mut funcref) (ref.null func))", ""), 0},
+		{"fixed float", fmt.Sprintf(table, "(global f64 (f64.const 1))", ""), 4},
+		{"table.set", fmt.Sprintf(table, "", "i32.const 0 ref.null func table.set 0"), 0},
+		{"table.grow", fmt.Sprintf(table, "", "ref.null func i32.const 0 table.grow 0 drop"), 0},
+		{"table.fill", fmt.Sprintf(table, "", "i32.const 0 ref.null func i32.const 0 table.fill 0"), 0},
+		{"table.copy", fmt.Sprintf(table, "", "i32.const 0 i32.const 0 i32.const 0 table.copy"), 0},
+		{"table.init", fmt.Sprintf(table, "", "i32.const 0 i32.const 0 i32.const 0 table.init $e"), 0},
+		{"elem.drop", fmt.Sprintf(table, "", "elem.drop $e"), 0},
+		{"data.drop", fmt.Sprintf(table, "", "data.drop $d"), 0},
+		{"many globals", fmt.Sprintf(table, strings.Repeat("(global (mut i32) (i32.const 0))", maxSaved), ""), 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			out := instrumented(t, wat(t, tt.text), Options{})
+			_, info, err := Module(wat(t, tt.text), Options{})
+			if err != nil || len(info.Exports) != 1 {
+				t.Fatalf("got %v, %v", info, err)
+			}
+			got := bytes.Count(out, []byte(SavedPrefix))
+			if got != tt.want {
+				t.Errorf("got %d saved globals, want %d", got, tt.want)
+			}
+			for i := range got {
+				if !bytes.Contains(out, []byte(SavedPrefix+strconv.Itoa(i))) {
+					t.Errorf("got no %s%d, want no gap", SavedPrefix, i)
+				}
+			}
+			both(t, out, plenty, "f") // both engines take it
+		})
 	}
 }

@@ -1,6 +1,10 @@
 package instrument
 
-import "slices"
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
 
 type funcType struct{ params, results []byte }
 
@@ -54,6 +58,7 @@ type module struct {
 	elements  []elementType
 	segments  []bool // of each data segment announced before the code: a body initialises memory from it
 	counted   bool   // they were, and have not been met yet
+	hidden    bool   // an instruction changes what is neither memory nor a global
 	start     int    // function index, or -1
 
 	stack
@@ -410,7 +415,7 @@ func (m *module) readExports() {
 		switch {
 		case m.err != nil:
 			return
-		case slices.Contains([]string{GasGlobal, DepthGlobal, RefusedGlobal, StartExport}, e.Name):
+		case strings.HasPrefix(e.Name, SavedPrefix) || slices.Contains([]string{GasGlobal, DepthGlobal, RefusedGlobal, StartExport}, e.Name):
 			m.fail(at, "export %q: the name is reserved", e.Name)
 		case seen[e.Name]:
 			m.fail(at, "export %q twice", e.Name)
@@ -568,7 +573,8 @@ func (m *module) assemble(header string) []byte {
 		b = append(uleb(b, uint64(len(name))), name...)
 		return uleb(append(b, kind), uint64(index))
 	}
-	n := m.exportCount + 3
+	saved := m.saved()
+	n := m.exportCount + 3 + len(saved)
 	if m.start >= 0 {
 		n++
 	}
@@ -576,6 +582,9 @@ func (m *module) assemble(header string) []byte {
 	b = export(b, GasGlobal, 3, m.gas())
 	b = export(b, DepthGlobal, 3, m.depth())
 	b = export(b, RefusedGlobal, 3, m.refused())
+	for i, g := range saved {
+		b = export(b, SavedPrefix+strconv.Itoa(i), 3, g)
+	}
 	if m.start >= 0 {
 		b = export(b, StartExport, 0, uint32(m.start))
 	}
@@ -593,6 +602,24 @@ func (m *module) assemble(header string) []byte {
 		}
 	}
 	return out
+}
+
+// saved lists the globals that SavedPrefix names: our own, but for the gas, and the guest's.
+func (m *module) saved() []uint32 {
+	list := []uint32{m.depth(), m.refused()}
+	for i, g := range m.globals {
+		if !g.mutable {
+			continue
+		}
+		if g.valueType != i32 && g.valueType != i64 {
+			return nil
+		}
+		list = append(list, uint32(i))
+	}
+	if m.hidden || len(list) > maxSaved {
+		return nil
+	}
+	return list
 }
 
 // countPrefix reads the number of items at the start of a section that was read before.

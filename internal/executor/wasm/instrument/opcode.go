@@ -107,11 +107,13 @@ const (
 	opVector      = 0xfd
 
 	bulkMemoryInit = 8
+	bulkDataDrop   = 9
 	bulkMemoryCopy = 10
 	bulkMemoryFill = 11
 	bulkTableInit  = 12
 	bulkTableCopy  = 14
 	bulkTableGrow  = 15
+	bulkTableSize  = 16
 	bulkTableFill  = 17
 
 	vectorConst     = 12

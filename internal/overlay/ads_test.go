@@ -1,0 +1,328 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+)
+
+// tagIt gives a member the tags.
+func (w *world) tagIt(m *member, tags ...string) {
+	rec := *m.rec
+	rec.Tags, rec.Seq = tags, rec.Seq+1
+	m.rec = &rec
+	w.step(m, Renewed{Record: &rec})
+}
+
+func TestAds_AreFoundAndAgeOut(t *testing.T) {
+	w := settledWorld(t, 21, 300, Config{})
+	topic := Topic("gpu")
+	for i := range 12 {
+		w.tagIt(w.nodes[i], "gpu")
+		w.step(w.nodes[i], Announce{Topic: topic})
+	}
+	w.run(10 * time.Minute)
+	done, found := w.look(w.nodes[200], Lookup{Target: topic, Ads: true, Paths: 8})
+	if len(done.Ads) != 12 {
+		t.Errorf("%d ads found, want 12", len(done.Ads))
+	}
+	if len(found) != 12 || slices.ContainsFunc(found, func(f Found) bool { return !f.Ad || !slices.Contains(f.Record.Tags, "gpu") }) {
+		t.Errorf("%d ads told", len(found))
+	}
+	if done, _ := w.look(w.nodes[200], Lookup{Target: topic, Ads: true, Want: 5}); len(done.Ads) < 5 {
+		t.Errorf("%d ads, wanted 5", len(done.Ads))
+	}
+	if done, _ := w.look(w.nodes[200], Lookup{Target: topic}); len(done.Ads) != 0 {
+		t.Errorf("%d ads that nobody asked for", len(done.Ads))
+	}
+	kept := 0
+	for _, m := range w.nearest(topic, 16) {
+		if m.ads != nil {
+			kept += len(m.ads.ads)
+		}
+	}
+	if kept < 12*12 {
+		t.Errorf("%d ads at the 16 siblings of the topic", kept)
+	}
+	// They are renewed before they age out, and not after Withdraw.
+	w.run(time.Hour)
+	if done, _ := w.look(w.nodes[201], Lookup{Target: topic, Ads: true, Paths: 8}); len(done.Ads) != 12 {
+		t.Errorf("%d ads an hour later, want 12", len(done.Ads))
+	}
+	for i := range 6 {
+		w.step(w.nodes[i], Withdraw{Topic: topic})
+	}
+	w.run(20 * time.Minute)
+	if done, _ := w.look(w.nodes[202], Lookup{Target: topic, Ads: true, Paths: 8}); len(done.Ads) != 6 {
+		t.Errorf("%d ads after six were withdrawn, want 6", len(done.Ads))
+	}
+	// Those with the tag have met by it.
+	for i := 6; i < 12; i++ {
+		if got := len(w.nodes[i].Tagged("gpu")); got < 8 {
+			t.Errorf("node %d knows %d of its tag", i, got)
+		}
+	}
+}
+
+// A client has no endpoint: it is found by the ad under its own key.
+func TestAds_AClientIsFoundUnderItsKey(t *testing.T) {
+	w := settledWorld(t, 22, 200, Config{})
+	rec := recordOf(w.rng, publicAddr(w.rng), w.now)
+	rec.Endpoints, rec.Relay = nil, w.nodes[3].Key()
+	c := w.add(rec)
+	for _, o := range w.nodes[10:14] {
+		w.step(c, Seed{ID: o.rec.ID, Addr: o.addr, Record: o.rec})
+	}
+	w.run(time.Minute)
+	w.step(c, Announce{Topic: c.Key()})
+	w.run(3 * time.Minute)
+	done, _ := w.look(w.nodes[100], Lookup{Target: c.Key(), Ads: true})
+	if len(done.Ads) != 1 || done.Ads[0] != rec {
+		t.Fatalf("the client is not found: %d ads", len(done.Ads))
+	}
+	for _, m := range w.nodes {
+		if m.entry(&c.Node.key) != nil {
+			t.Fatal("a client became an entry")
+		}
+	}
+}
+
+// advertiser speaks to a registrar by hand, from any address, and is proven there.
+type advertiser struct {
+	w    *world
+	m    *member
+	rec  *Record
+	addr netip.AddrPort
+}
+
+func (w *world) advertiser(m *member, addr netip.Addr, tags ...string) advertiser {
+	rec := recordOf(w.rng, addr, w.now)
+	rec.Tags = tags
+	a := advertiser{w, m, rec, netip.AddrPortFrom(addr, 4000)}
+	m.prove(&rec.ID, a.addr)
+	return a
+}
+
+func (a advertiser) register(ticket []byte) Ticket {
+	a.w.tb.Helper()
+	for _, e := range a.m.Step(a.w.now, Received{From: a.rec.ID, Addr: a.addr, Size: packetMost, Msg: Register{Req: 5, Topic: Topic(a.rec.Tags[0]), Ticket: ticket, Record: a.rec}}) {
+		if s, ok := e.(Send); ok {
+			if t, ok := s.Msg.(Ticket); ok {
+				return t
+			}
+		}
+	}
+	a.w.tb.Fatal("a Register is not answered")
+	return Ticket{}
+}
+
+// wait goes through with a registration; it fails if more than max would pass.
+func (a advertiser) wait(longest time.Duration) bool {
+	var ticket []byte
+	for passed := time.Duration(0); passed <= longest; {
+		t := a.register(ticket)
+		if t.Kept {
+			return true
+		}
+		ticket = t.Ticket
+		passed += t.Wait
+		a.w.now = a.w.now.Add(t.Wait)
+	}
+	return false
+}
+
+func TestTicket_WorthlessUnlessItsOwnDueAndGenuine(t *testing.T) {
+	w := settledWorld(t, 23, 20, Config{Secret: [32]byte{1}})
+	m := w.nodes[0]
+	for range 60 {
+		w.advertiser(m, publicAddr(w.rng), "gpu").wait(time.Hour)
+	}
+	a := w.advertiser(m, publicAddr(w.rng), "gpu")
+	first := a.register(nil)
+	if first.Kept || first.Wait < 10*time.Second {
+		t.Fatalf("kept %v, wait %v beside 60 ads", first.Kept, first.Wait)
+	}
+	start := w.now
+	tests := []struct {
+		name string
+		at   time.Duration
+		who  func() advertiser
+		bend func([]byte) []byte
+		kept bool
+	}{
+		{name: "early", at: first.Wait - time.Second},
+		{name: "late", at: first.Wait + adWindow + time.Second},
+		{name: "no ticket", at: first.Wait, bend: func([]byte) []byte { return nil }},
+		{name: "cut", at: first.Wait, bend: func(b []byte) []byte { return b[:len(b)-1] }},
+		{name: "older than it is", at: first.Wait, bend: func(b []byte) []byte { b[5]--; return b }},
+		{name: "forged MAC", at: first.Wait, bend: func(b []byte) []byte { b[39] ^= 1; return b }},
+		{name: "another's", at: first.Wait, who: func() advertiser { return w.advertiser(m, publicAddr(w.rng), "gpu") }},
+		{name: "another's at the same address", at: first.Wait, who: func() advertiser { return w.advertiser(m, a.addr.Addr(), "gpu") }},
+		{name: "from another address", at: first.Wait, who: func() advertiser {
+			b := a
+			b.addr = netip.AddrPortFrom(publicAddr(w.rng), 4000)
+			m.prove(&b.rec.ID, b.addr)
+			return b
+		}},
+		{name: "for another topic", at: first.Wait, who: func() advertiser {
+			b := a
+			rec := *a.rec
+			rec.Tags, rec.Seq = []string{"disk"}, rec.Seq+1
+			b.rec = &rec
+			for range 60 {
+				w.advertiser(m, publicAddr(w.rng), "disk").wait(0)
+			}
+			return b
+		}},
+		{name: "as it should be", at: first.Wait, kept: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w.now = start.Add(tt.at)
+			m.Node.now = 0 // the same moment for every case
+			who, ticket := a, slices.Clone(first.Ticket)
+			if tt.who != nil {
+				who = tt.who()
+			}
+			if tt.bend != nil {
+				ticket = tt.bend(ticket)
+			}
+			if got := who.register(ticket); got.Kept != tt.kept {
+				t.Errorf("kept %v, want %v (wait %v)", got.Kept, tt.kept, got.Wait)
+			}
+		})
+	}
+	// Another registrar's ticket: same machine, another secret.
+	w.now = start
+	m.secret[0]++
+	m.Node.now = 0
+	b := w.advertiser(m, publicAddr(w.rng), "gpu")
+	ticket := b.register(nil)
+	m.secret[0]--
+	w.now = w.now.Add(ticket.Wait)
+	if got := b.register(ticket.Ticket); got.Kept {
+		t.Error("a ticket under another secret counts")
+	}
+}
+
+func TestAds_AreBounded(t *testing.T) {
+	w := settledWorld(t, 24, 20, Config{Ads: 40})
+	m := w.nodes[0]
+	kept := 0
+	for range 30 {
+		if w.advertiser(m, publicAddr(w.rng), "gpu").wait(0) || w.advertiser(m, publicAddr(w.rng), "gpu").wait(time.Minute) {
+			kept++
+		}
+	}
+	if kept == 0 || kept > 10 {
+		t.Errorf("%d ads of one topic among 40, want at most 10", kept)
+	}
+	near := 0
+	for i := range 20 {
+		tag := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"}[i]
+		if w.advertiser(m, netip.AddrFrom4([4]byte{9, 9, 9, byte(i)}), tag).wait(14 * time.Minute) {
+			near++
+		}
+	}
+	if near > 10 {
+		t.Errorf("%d ads of one network", near)
+	}
+	if len(m.ads.ads) > 40 {
+		t.Errorf("%d ads kept", len(m.ads.ads))
+	}
+}
+
+// TestDISCNG_WaitsGrow is the formula's point: the fuller, the more alike, the longer.
+func TestDISCNG_WaitsGrow(t *testing.T) {
+	w := settledWorld(t, 25, 20, Config{})
+	m := w.nodes[0]
+	wait := func(tag string, addr netip.Addr) time.Duration { return w.advertiser(m, addr, tag).register(nil).Wait }
+	fill := func(tag string, count int) {
+		for range count {
+			m.Step(w.now, Woke{})
+			if m.ads == nil {
+				m.ads = &registrar{}
+			}
+			m.ads.ads = append(m.ads.ads, ad{Topic(tag), w.book.hold(recordOf(w.rng, publicAddr(w.rng), w.now)), publicAddr(w.rng), w.now.Add(time.Hour)})
+		}
+	}
+	addr := publicAddr(w.rng)
+	empty := wait("gpu", addr)
+	fill("gpu", 50)
+	some := wait("gpu", addr)
+	rare := wait("disk", addr)
+	m.ads.ads = append(m.ads.ads, ad{Topic("x"), w.book.hold(recordOf(w.rng, addr, w.now)), addr.Next(), w.now.Add(time.Hour)})
+	alike := wait("disk", addr)
+	fill("y", 300)
+	full := wait("gpu", addr)
+	if !(empty < 10*time.Millisecond && rare < some && rare < alike && some < full) {
+		t.Errorf("waits: nobody there %v, 50 of the topic %v, none of it %v, a neighbour's address %v, a third full %v", empty, some, rare, alike, full)
+	}
+}
+
+func TestLookup_DropsAdsThatDoNotNameTheTopic(t *testing.T) {
+	w := settledWorld(t, 26, 100, Config{})
+	other := recordOf(w.rng, publicAddr(w.rng), w.now)
+	other.Tags = []string{"disk"}
+	w.evil = func(m *member, r Received) bool {
+		q, ok := r.Msg.(FindNode)
+		if ok && m != w.nodes[0] {
+			w.send(m, Send{To: r.From, Addr: r.Addr, Msg: Nodes{Req: q.Req, Parts: 1, Ads: 1, Records: []*Record{other}}})
+		}
+		return ok && m != w.nodes[0]
+	}
+	done, found := w.look(w.nodes[0], Lookup{Target: Topic("gpu"), Ads: true})
+	if len(done.Ads) != 0 || len(found) != 0 {
+		t.Error("an ad of another tag was believed")
+	}
+	var none crowd.Key
+	if done, _ := w.look(w.nodes[0], Lookup{Target: none, Ads: true}); len(done.Ads) != 0 {
+		t.Error("an ad of another tag was believed")
+	}
+}
+
+// Whatever else the wait would be, a ticket opens for its own ID, address, port and topic alone, here alone.
+func TestTicket_OpensForNobodyElse(t *testing.T) {
+	w := settledWorld(t, 27, 20, Config{Secret: [32]byte{1}})
+	m := w.nodes[0].Node
+	m.now = w.now
+	ev := Received{From: w.nodes[1].rec.ID, Addr: w.nodes[1].addr}
+	reg := Register{Topic: Topic("gpu")}
+	reg.Ticket = m.makeTicket(reg.Topic, ev, w.now, 0)
+	if first, ok := m.openTicket(&reg, ev); !ok || first != w.now {
+		t.Fatal("an honest ticket does not open")
+	}
+	id, addr, port, topic := ev, ev, ev, reg
+	id.From = w.nodes[2].rec.ID
+	addr.Addr = netip.AddrPortFrom(w.nodes[2].addr.Addr(), ev.Addr.Port())
+	port.Addr = netip.AddrPortFrom(ev.Addr.Addr(), ev.Addr.Port()+1)
+	topic.Topic = Topic("disk")
+	for name, other := range map[string]Received{"ID": id, "address": addr, "port": port} {
+		if _, ok := m.openTicket(&reg, other); ok {
+			t.Errorf("opens for another %s", name)
+		}
+	}
+	if _, ok := m.openTicket(&topic, ev); ok {
+		t.Error("opens for another topic")
+	}
+	m.secret[5]++
+	if _, ok := m.openTicket(&reg, ev); ok {
+		t.Error("opens under another secret")
+	}
+}
+
+func TestProof_AgesOutsideTheTableToo(t *testing.T) {
+	w := settledWorld(t, 28, 5, Config{})
+	m, id := w.nodes[0].Node, w.nodes[1].rec.ID
+	m.now = w.now
+	m.prove(&id, w.nodes[1].addr)
+	if !m.isProven(&id, w.nodes[1].addr) || m.isProven(&id, w.nodes[2].addr) {
+		t.Error("proven where it is not, or not where it is")
+	}
+	if m.now = w.now.Add(13 * time.Hour); m.isProven(&id, w.nodes[1].addr) {
+		t.Error("proven after 13 hours")
+	}
+}

@@ -1,0 +1,232 @@
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/job"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+// Batch lets Config.Spec post batches of n items instead of single tasks, each
+// checked by so many verifiers with so many checks.
+func Batch(items, verifiers, checks uint32) func(*World, *crowd.JobSpec) {
+	return func(_ *World, s *crowd.JobSpec) {
+		s.Items = items
+		s.Task.Stdin = "items-" + s.Task.Inputs
+		s.Task.Limits.Gas, s.Task.Limits.Output = 1e9/crowd.Gas(items), 1<<10
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: verifiers, Checks: checks}
+	}
+}
+
+// shard is what somebody made of a batch: right or wrong, its CIDs name it alone.
+type shard struct {
+	leaves  []batch.Leaf
+	root    batch.Root
+	outcome crowd.Outcome
+}
+
+// LeafOf is what item i of a batch of t comes to: a pure function of both.
+func LeafOf(t *crowd.Task, i uint32, unusable bool) batch.Leaf {
+	if unusable {
+		return batch.Leaf{Status: crowd.NoInput}
+	}
+	h := crowd.Digest("sim/item", struct {
+		_    struct{} `cbor:",toarray"`
+		Args []string
+		Seed crowd.Hash
+		I    uint32
+	}{Args: t.Args, Seed: t.Seed, I: i})
+	l := batch.Leaf{Status: crowd.Exited, Gas: 1 + (crowd.Gas(h[0])<<16|crowd.Gas(h[1])<<8)%t.Limits.Gas, Output: h}
+	switch {
+	case h[2] < 8:
+		l.Status = crowd.OutOfGas
+	case h[2] < 32:
+		l.ExitCode = uint32(h[3])
+	case h[2] > 128: // programs often say the same thing twice
+		l.Gas, l.Output = 1, crowd.Hash{1}
+	}
+	return l
+}
+
+// made registers leaves as content: what comes of running all items, or a lie in their place.
+func (w *World) made(leaves []batch.Leaf) *shard {
+	tree, err := batch.NewTree(leaves)
+	if err != nil {
+		panic("bug: " + err.Error())
+	}
+	s := &shard{leaves: leaves, root: tree.Root()}
+	name := s.root.Top.Hash.String()[:16]
+	s.outcome = crowd.Outcome{
+		Status: crowd.Exited, Gas: s.root.Top.Gas, Root: s.root.Top.Hash,
+		Result: crowd.CID("result-" + name), Leaves: crowd.CID("leaves-" + name),
+	}
+	if old := w.files[s.outcome.Leaves]; old != nil {
+		return old
+	}
+	w.files[s.outcome.Leaves], w.files[s.outcome.Result] = s, s
+	return s
+}
+
+// truth is the honest work on all items.
+func (w *World) truth(t *crowd.Task, items uint32, unusable bool) *shard {
+	key := crowd.Digest("sim/batch", struct {
+		_        struct{} `cbor:",toarray"`
+		Task     *crowd.Task
+		Unusable bool
+	}{Task: t, Unusable: unusable})
+	if s := w.honest[key]; s != nil {
+		return s
+	}
+	leaves := make([]batch.Leaf, items)
+	for i := range leaves {
+		leaves[i] = LeafOf(t, uint32(i), unusable)
+	}
+	s := w.made(leaves)
+	w.honest[key] = s
+	return s
+}
+
+// lie is another outcome of an item, of the same taste for all who share it.
+func lie(l batch.Leaf, taste string) batch.Leaf {
+	l.Status, l.ExitCode = crowd.Exited, 0
+	l.Output = crowd.Keccak256([]byte("lie"), []byte(taste), l.Output[:])
+	return l
+}
+
+// runBatch ends a Run of a batch.
+func (n *Node) runBatch(s slot, e job.Run) job.Ran {
+	honest := n.w.truth(&e.Task, e.Items, e.Unusable).leaves
+	leaves := slices.Clone(honest)
+	if e.Only != nil {
+		leaves = leaves[:0]
+		for _, i := range e.Only {
+			leaves = append(leaves, honest[i])
+		}
+	}
+	if n.adv != nil && s.role == job.AsExecutor {
+		leaves = n.adv.Leaves(n.w, n, s.id, e.Only, leaves)
+	}
+	if e.Only != nil {
+		return job.Ran{Try: e.Try, Leaves: leaves}
+	}
+	made := n.w.made(leaves)
+	n.hold(made.outcome.Result)
+	return job.Ran{Try: e.Try, Outcome: made.outcome}
+}
+
+// readLeaves ends a ReadLeaves as the real one would: from the own store only.
+func (n *Node) readLeaves(e job.ReadLeaves) job.LeavesRead {
+	s := n.w.files[e.Leaves]
+	switch {
+	case !n.Has(e.Leaves) || e.Result != "" && !n.Has(e.Result):
+		return job.LeavesRead{Try: e.Try, Err: errors.New("they are not in the store")}
+	case s == nil || uint32(len(s.leaves)) != e.Items:
+		return job.LeavesRead{Try: e.Try, Err: fmt.Errorf("no %d leaves: %w", e.Items, job.ErrUnusable)}
+	case e.Result != "" && n.w.files[e.Result] != s:
+		return job.LeavesRead{Try: e.Try, Err: fmt.Errorf("an item's output is not that of its leaf: %w", job.ErrUnusable)}
+	}
+	return job.LeavesRead{Try: e.Try, Leaves: slices.Clone(s.leaves)}
+}
+
+// leavesIn is the file of leaves that lies in a batch's result folder.
+func (w *World) leavesIn(result crowd.CID) (crowd.CID, bool) {
+	s := w.files[result]
+	if s == nil || s.outcome.Result != result {
+		return "", false
+	}
+	return s.outcome.Leaves, true
+}
+
+// Finding is what an all-knowing observer sees in one batch.
+type Finding struct {
+	Lies     []uint32 // items that the executor got wrong on purpose
+	Sampled  bool     // a verifier whose answers are open had one of them in its sample, and was right about it
+	Conflict bool     // an open answer of a verifier that stands differs from the executor's leaf
+}
+
+// Look is the observer's view of a batch whose executor's outcome is open; false: there is none.
+func (w *World) Look(p *Posted) (f Finding, ok bool) {
+	j := &p.Last
+	var e *ledger.Place
+	for i := range j.Places {
+		if pl := &j.Places[i]; !pl.Verifier && pl.Opening != nil {
+			e = pl
+		}
+	}
+	if e == nil {
+		return f, false
+	}
+	truth := p.batchTruth(w)
+	said := w.files[e.Opening.Outcome.Leaves]
+	if said == nil || len(said.leaves) != len(truth.leaves) {
+		return f, false
+	}
+	for i := range truth.leaves {
+		if said.leaves[i] != truth.leaves[i] {
+			f.Lies = append(f.Lies, uint32(i))
+		}
+	}
+	for i := range j.Places {
+		v := &j.Places[i]
+		if !v.Verifier || v.Opening == nil {
+			continue
+		}
+		lot, err := j.Lot(v.Node, v.Opening)
+		if err != nil {
+			continue
+		}
+		for k, item := range ledger.Sampled(&j.Spec, lot) {
+			if _, lied := slices.BinarySearch(f.Lies, item); lied && v.Opening.Answers[k] == truth.leaves[item].Hash() {
+				f.Sampled = true
+			}
+			if v.State == ledger.Revealed && v.Opening.Answers[k] != said.leaves[item].Hash() {
+				f.Conflict = true
+			}
+		}
+	}
+	return f, true
+}
+
+func (p *Posted) batchTruth(w *World) *shard {
+	t := &p.Spec.Task
+	return w.truth(t, p.Spec.Items, oversized(t.Program) || oversized(t.Inputs) || oversized(t.Stdin))
+}
+
+// checkBatch reports every guarantee of a batch that did not hold:
+//
+//   - an honest owner's batch is settled only if every answer that stands agrees with the leaves,
+//     and never with a lie where an open answer is right;
+//   - a lie about an item that a verifier opened the right answer for costs the executor its stake, unless the court
+//     could not look, which refunds;
+//   - nobody's outcome stands that is not the leaves' under its root.
+func (w *World) checkBatch(p *Posted, bad func(string, ...any)) {
+	j := &p.Last
+	f, ok := w.Look(p)
+	settled := j.State == ledger.Settled
+	if !ok {
+		if settled {
+			bad("batch %s is settled without leaves", p.ID.Short())
+		}
+		return
+	}
+	e := j.Executor()
+	if settled && p.Owner.Honest() && f.Conflict {
+		bad("batch %s is settled, and a verifier's open answer differs from it", p.ID.Short())
+	}
+	if settled && p.Owner.Honest() && f.Sampled {
+		bad("batch %s is settled with a lie about what a verifier answered rightly", p.ID.Short())
+	}
+	if settled && len(f.Lies) > 0 && w.byID[e.Node].Honest() {
+		bad("batch %s: honest node %d lied about %d items", p.ID.Short(), w.byID[e.Node].index, len(f.Lies))
+	}
+	if e != nil && f.Sampled && j.State == ledger.Failed && j.Dispute != nil && j.Dispute.Right != (crowd.Hash{}) && j.Dispute.Right != j.Dispute.Executor {
+		bad("batch %s: the court found a lie, and node %d is not punished", p.ID.Short(), w.byID[e.Node].index)
+	}
+	if settled && w.files[e.Opening.Outcome.Leaves].root != ledger.Root(&j.Spec, &e.Opening.Outcome) {
+		bad("batch %s is settled with leaves of another root", p.ID.Short())
+	}
+}

@@ -127,18 +127,6 @@ func (n *localNode) Close() error {
 	return n.Wait()
 }
 
-// workerCommand starts this program again as a worker. On Linux it goes by the running process: the program's folder need
-// not be open to the nobody that a worker is, and its file may have been replaced by a newer one.
-func workerCommand() ([]string, error) {
-	self := "/proc/self/exe"
-	if _, err := os.Stat(self); err != nil {
-		if self, err = os.Executable(); err != nil {
-			return nil, err
-		}
-	}
-	return []string{self, "wasm-worker"}, nil
-}
-
 // networkFile is what a node's folder keeps of its network.
 const networkFile = "network.json"
 

@@ -186,11 +186,14 @@ func (d *Discovery) find(key crowd.Key, reply chan<- *overlay.Record) {
 		}
 		l.wait = nil
 	}
-	l = d.look(overlay.Lookup{Target: key}, func(done overlay.Done) {
+	// Who is reached through a relay is in nobody's table: it has an ad under its own key.
+	l = d.look(overlay.Lookup{Target: key, Ads: true, Want: 1}, func(done overlay.Done) {
 		delete(d.finding, key)
-		if done.Target != nil {
-			tell(done.Target, cacheFor)
-			return
+		for _, r := range append([]*overlay.Record{done.Target}, done.Ads...) {
+			if r != nil && r.ID.Key() == key {
+				tell(r, cacheFor)
+				return
+			}
 		}
 		tell(nil, missFor)
 	})

@@ -406,7 +406,7 @@ func TestClockOff(t *testing.T) {
 	}
 }
 
-// TestRelayed: a node behind a NAT, with a relay, finds others and is no entry of anybody's table.
+// TestRelayed: a node behind a NAT, with a relay, finds others, is found, and is no entry of anybody's table.
 func TestRelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()
@@ -420,6 +420,15 @@ func TestRelayed(t *testing.T) {
 		}
 		if _, err := hidden.Confirm(within(t, time.Minute), fleet[4].id); err != nil {
 			t.Error(err)
+		}
+		for began := time.Now(); ; time.Sleep(time.Second) {
+			r, err := fleet[5].Find(within(t, time.Minute), hidden.id)
+			if err == nil && r.ID == hidden.id && r.Relay == fleet[2].id.Key() {
+				break
+			}
+			if time.Since(began) > 30*time.Second {
+				t.Fatalf("nobody finds it: %+v, %v", r, err)
+			}
 		}
 		time.Sleep(5 * time.Minute)
 		for i, m := range fleet {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/overlay"
 )
@@ -18,6 +19,7 @@ import (
 type own struct {
 	self      Self
 	tags      []string // sorted
+	hidden    bool     // announced under the own key
 	seq       uint64
 	epoch     uint32
 	nonce     uint64
@@ -82,6 +84,19 @@ func (d *Discovery) renew() {
 		return
 	}
 	d.step(overlay.Renewed{Record: d.record})
+	d.hide()
+}
+
+// hide announces this node under its own key while it is reached through a relay: it is in nobody's table then.
+func (d *Discovery) hide() {
+	hidden := d.own.self.Relay != (crowd.Key{})
+	switch {
+	case hidden && !d.own.hidden:
+		d.step(overlay.Announce{Topic: d.key})
+	case !hidden && d.own.hidden:
+		d.step(overlay.Withdraw{Topic: d.key})
+	}
+	d.own.hidden = hidden
 }
 
 func (d *Discovery) solution(s solution) {

@@ -119,7 +119,7 @@ func (n *Node) decide(ev Received, m *Register, v *visitor, answer *Ticket) {
 	if t, ok := n.openTicket(m, ev); ok {
 		first = t
 	}
-	wait, never := n.adWait(m.Topic, ev.Addr.Addr(), mine)
+	wait, never := n.adWait(m.Topic, ev, mine)
 	left := wait - n.now.Sub(first)
 	if !v.proven {
 		left = max(left, time.Second) // enough for the ping that proves its endpoint
@@ -140,8 +140,11 @@ func (n *Node) decide(ev Received, m *Register, v *visitor, answer *Ticket) {
 }
 
 // adWait is DISC-NG's waiting time for one more ad; the ad of index mine, if there is one, does not count. never is for
-// what no waiting makes right: the store, the topic's share or the network's is full.
-func (n *Node) adWait(topic crowd.Key, from netip.Addr, mine int) (wait time.Duration, never bool) {
+// what no waiting makes right: the store, the topic's share or the network's is full. Ads of one node under other topics do
+// not make each other wait: they are one identity's, and in a small network all topics have the same registrars. Under a
+// node's own key there is nobody to compete with.
+func (n *Node) adWait(topic crowd.Key, ev Received, mine int) (wait time.Duration, never bool) {
+	from := ev.Addr.Addr()
 	_, net := netOf(Endpoint{Addr: from, UDP: 1})
 	var shared [129]int // ads by length of the prefix of their address that from shares
 	all, same, near, nearSame := 0, 0, 0, 0
@@ -154,7 +157,7 @@ func (n *Node) adWait(topic crowd.Key, from netip.Addr, mine int) (wait time.Dur
 		if a.topic == topic {
 			same++
 		}
-		if a.addr.BitLen() == from.BitLen() {
+		if a.addr.BitLen() == from.BitLen() && n.book.rec(a.ref).ID != ev.From {
 			shared[sharedBits(a.addr, from)]++
 		}
 		if _, o := netOf(Endpoint{Addr: a.addr, UDP: 1}); o == net {
@@ -179,6 +182,9 @@ func (n *Node) adWait(topic crowd.Key, from netip.Addr, mine int) (wait time.Dur
 	if d := from.BitLen(); d > 0 && net&private == 0 {
 		score /= float64(d)
 	} else {
+		score = 0
+	}
+	if topic == n.book.keyOf(ev.From) {
 		score = 0
 	}
 	full := 1 / math.Pow(1-float64(all)/float64(limit), adOccupancy)

@@ -235,6 +235,31 @@ func TestAds_AreBounded(t *testing.T) {
 	}
 }
 
+// A node's ads under several topics do not make each other wait, nor does anything a client's under its own key.
+func TestAds_OfOneNodeDoNotWaitForEachOther(t *testing.T) {
+	w := settledWorld(t, 26, 20, Config{})
+	m := w.nodes[0]
+	m.Step(w.now, Woke{})
+	addr := publicAddr(w.rng)
+	rec, other := recordOf(w.rng, addr, w.now), recordOf(w.rng, addr, w.now)
+	m.ads = &registrar{ads: []ad{{Topic("gpu"), w.book.hold(rec), addr, w.now.Add(time.Hour)}}}
+	for _, c := range []struct {
+		name  string
+		from  crowd.NodeID
+		topic crowd.Key
+		free  bool
+	}{
+		{"the same node, another topic", rec.ID, Topic("disk"), true},
+		{"another node there", other.ID, Topic("disk"), false},
+		{"another node there, under its own key", other.ID, other.ID.Key(), true},
+		{"another node there, under a key of somebody else", other.ID, rec.ID.Key(), false},
+	} {
+		if wait, _ := m.adWait(c.topic, Received{From: c.from, Addr: netip.AddrPortFrom(addr, 4000)}, -1); (wait < 10*time.Millisecond) != c.free {
+			t.Errorf("%s: waits %v", c.name, wait)
+		}
+	}
+}
+
 // TestDISCNG_WaitsGrow is the formula's point: the fuller, the more alike, the longer.
 func TestDISCNG_WaitsGrow(t *testing.T) {
 	w := settledWorld(t, 25, 20, Config{})

@@ -90,6 +90,25 @@ func TestAds_AClientIsFoundUnderItsKey(t *testing.T) {
 	}
 }
 
+// A peer that finds itself behind a NAT says so, and is an entry no more, although it still answers.
+func TestTable_WhoBecomesAClientLeaves(t *testing.T) {
+	w := settledWorld(t, 27, 20, Config{})
+	m, o := w.nodes[0], w.nodes[1]
+	if m.entry(&o.Node.key) == nil {
+		t.Fatal("want all of twenty as entries")
+	}
+	rec := *o.rec
+	rec.Endpoints, rec.Relay, rec.Seq = nil, w.nodes[3].Key(), rec.Seq+1
+	forgot := false
+	for _, e := range m.Step(w.now, Received{From: rec.ID, Addr: o.addr, Size: packetMost, Msg: Ping{Req: 1, Record: &rec}}) {
+		f, ok := e.(Forget)
+		forgot = forgot || ok && f.ID == rec.ID
+	}
+	if m.entry(&o.Node.key) != nil || !forgot {
+		t.Errorf("still an entry: %v, forgotten: %v", m.entry(&o.Node.key) != nil, forgot)
+	}
+}
+
 // advertiser speaks to a registrar by hand, from any address, and is proven there.
 type advertiser struct {
 	w    *world

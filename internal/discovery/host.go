@@ -15,16 +15,22 @@ import (
 
 // SelfOf is a Config.Self that reads where this node can be reached off its host. With private, which is that of
 // overlay.Config, addresses of this machine and its LAN count too. relay names the node through which a host
-// that is behind a NAT can be reached, zero: none; nil: there never is one.
+// that is behind a NAT can be reached, zero: none; nil: there never is one. Until AutoNAT has found out, only addresses of
+// the machine's own count: where peers see a host behind a NAT, strangers do not get through.
 func SelfOf(h *p2p.Host, private bool, relay func() crowd.Key) func(observed []netip.AddrPort) Self {
 	return func(observed []netip.AddrPort) Self {
 		reach, _ := h.Reachability()
-		if reach == p2p.Private && !private {
+		if reach == p2p.Private {
 			var s Self
 			if relay != nil {
 				s.Relay = relay()
 			}
-			return s
+			if !private || s.Relay != (crowd.Key{}) { // with a relay, the network is not only a LAN's
+				return s
+			}
+		}
+		if reach != p2p.Public {
+			return Self{Endpoints: endpoints(h.LocalAddrs(), nil, private)}
 		}
 		return Self{Endpoints: endpoints(h.Addrs(), append(h.ExternalUDP(), observed...), private)}
 	}

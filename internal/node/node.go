@@ -159,6 +159,7 @@ func New(cfg Config) (_ *Node, err error) {
 		})
 	}
 	n.host.Answer(protoGenesis, maxChainID+8, n.answerGenesis)
+	n.host.Answer(protoPeers, 0, n.answerPeers)
 	n.host.Handle(protoTelling, n.hear)
 	if cfg.RPC != nil {
 		if n.rpc, err = rpc.NewServer(*cfg.RPC, backend{n}); err != nil {

@@ -108,13 +108,19 @@ func (n *Node) met(id crowd.NodeID, _ []string) {
 	}
 }
 
-const introduceEvery = time.Second
+const (
+	introduceEvery = time.Second
+	introduceAgain = 30 * time.Second // the same peer: the overlay keeps on trying by itself
+	lonelyAgain    = 3 * time.Second  // the same, while the overlay knows nobody
+)
 
 // introduce tells the overlay of seeds and of peers on the LAN that the transport is connected to: under the addresses
-// that led there, which a name or an announcement alone does not tell.
+// that led there, which a name or an announcement alone does not tell. A peer behind the same NAT is in nobody's table, so
+// that a node which knows only such ones asks them whom they know.
 func (n *Node) introduce(ctx context.Context) error {
 	tick := time.NewTicker(introduceEvery)
 	defer tick.Stop()
+	last := map[crowd.NodeID]time.Time{} // as many as friends
 	for {
 		select {
 		case <-ctx.Done():
@@ -125,23 +131,67 @@ func (n *Node) introduce(ctx context.Context) error {
 		for _, p := range n.disc.Peers() {
 			known[p.ID] = true
 		}
+		again := introduceAgain
+		if len(known) == 0 {
+			again = lonelyAgain
+		}
 		for _, p := range n.host.Peers() {
 			n.mu.Lock()
 			friend := n.friends[p.ID]
 			n.mu.Unlock()
-			if !friend || known[p.ID] {
+			if !friend || known[p.ID] || time.Since(last[p.ID]) < again {
 				continue
 			}
+			last[p.ID] = time.Now()
 			for _, a := range slices.Concat(p.Addrs, n.host.Known(p.ID)) {
-				at, ok := discovery.UDPOf(a)
-				if !ok {
-					continue
+				if at, ok := discovery.UDPOf(a); ok {
+					n.introducePeer(ctx, p.ID, at)
+					break
 				}
-				if err := n.disc.AddPeer(ctx, p.ID, at); err != nil && ctx.Err() == nil {
-					n.log.Debug("introduce a peer to the overlay", "peer", p.ID.Short(), "err", err)
-				}
-				break
 			}
+			if len(known) == 0 {
+				n.askAround(ctx, p.ID)
+			}
+		}
+	}
+}
+
+func (n *Node) introducePeer(ctx context.Context, id crowd.NodeID, at netip.AddrPort) {
+	if err := n.disc.AddPeer(ctx, id, at); err != nil && ctx.Err() == nil {
+		n.log.Debug("introduce a peer to the overlay", "peer", id.Short(), "err", err)
+	}
+}
+
+// protoPeers names nodes to begin with: multiaddrs with /p2p/. Nothing is asked.
+const protoPeers = "/crowd/peers/1"
+
+const (
+	peersTold    = 8 // more are not named, nor believed
+	maxPeersTold = 4 << 10
+	askPeersTime = 5 * time.Second
+)
+
+func (n *Node) answerPeers(ctx context.Context, _ crowd.NodeID, _ []byte) ([]byte, error) {
+	list := n.relays(ctx, peersTold)
+	return crowd.Encode(list[:min(len(list), peersTold)]), nil
+}
+
+// askAround introduces those to the overlay whom a peer names. Each must prove itself there, as any seed.
+func (n *Node) askAround(ctx context.Context, id crowd.NodeID) {
+	ask, cancel := context.WithTimeout(ctx, askPeersTime)
+	defer cancel()
+	var list []string
+	raw, err := n.host.Request(ask, id, protoPeers, nil, maxPeersTold)
+	if err == nil {
+		err = crowd.Decode(raw, &list)
+	}
+	if err != nil {
+		n.log.Debug("ask a peer on the LAN whom it knows", "peer", id.Short(), "err", err)
+		return
+	}
+	for _, a := range list[:min(len(list), peersTold)] {
+		if p, err := p2p.ParseAddr(a); err == nil && p.UDP.IsValid() && p.Relay.IsZero() && !p.Node.IsZero() && p.Node != n.id {
+			n.introducePeer(ctx, p.Node, p.UDP)
 		}
 	}
 }

@@ -129,6 +129,25 @@ func TestAds_AClientIsFoundByItsKey(t *testing.T) {
 	}
 }
 
+// A peer that finds itself behind a NAT says so, and is an entry no more, although it still answers.
+func TestTable_WhoBecomesAClientLeaves(t *testing.T) {
+	w := settledWorld(t, 27, 20, Config{})
+	m, o := w.nodes[0], w.nodes[1]
+	if m.entry(&o.Node.key) == nil {
+		t.Fatal("want all of twenty as entries")
+	}
+	rec := *o.rec
+	rec.Endpoints, rec.Relay, rec.Seq = nil, w.nodes[3].Key(), rec.Seq+1
+	forgot := false
+	for _, e := range m.Step(w.now, Received{From: rec.ID, Addr: o.addr, Size: packetMost, Msg: Ping{Req: 1, Record: &rec}}) {
+		f, ok := e.(Forget)
+		forgot = forgot || ok && f.ID == rec.ID
+	}
+	if m.entry(&o.Node.key) != nil || !forgot {
+		t.Errorf("still an entry: %v, forgotten: %v", m.entry(&o.Node.key) != nil, forgot)
+	}
+}
+
 // advertiser speaks to a registrar by hand, from any address, and is proven there.
 type advertiser struct {
 	w    *world
@@ -278,6 +297,31 @@ func TestAds_AreBounded(t *testing.T) {
 	}
 	if len(m.ads.ads) > 40 {
 		t.Errorf("%d ads kept", len(m.ads.ads))
+	}
+}
+
+// A node's ads under several topics do not make each other wait, nor does anything a client's under its own key.
+func TestAds_OfOneNodeDoNotWaitForEachOther(t *testing.T) {
+	w := settledWorld(t, 26, 20, Config{})
+	m := w.nodes[0]
+	m.Step(w.now, Woke{})
+	addr := publicAddr(w.rng)
+	rec, other := recordOf(w.rng, addr, w.now), recordOf(w.rng, addr, w.now)
+	m.ads = &registrar{ads: []ad{{Topic("gpu"), w.book.hold(rec), addr, w.now.Add(time.Hour)}}}
+	for _, c := range []struct {
+		name  string
+		from  crowd.NodeID
+		topic crowd.Key
+		free  bool
+	}{
+		{"the same node, another topic", rec.ID, Topic("disk"), true},
+		{"another node there", other.ID, Topic("disk"), false},
+		{"another node there, under its own key", other.ID, other.ID.Key(), true},
+		{"another node there, under a key of somebody else", other.ID, rec.ID.Key(), false},
+	} {
+		if wait, _ := m.adWait(c.topic, Received{From: c.from, Addr: netip.AddrPortFrom(addr, 4000)}, -1, c.topic == c.from.Key()); (wait < 10*time.Millisecond) != c.free {
+			t.Errorf("%s: waits %v", c.name, wait)
+		}
 	}
 }
 

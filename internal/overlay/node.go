@@ -557,12 +557,18 @@ func (n *Node) rumour(r Ref) {
 	}
 }
 
-// update takes a later record of a peer: at once if its address is the same, else when it answers there.
+// update takes a later record of a peer: at once if its address is the same, else when it answers there. A peer that says
+// itself that it cannot be reached any more, but by a relay, is none; e must not be used then.
 func (n *Node) update(e *entry, r Ref) {
 	switch addr := n.addrOf(r); {
-	case addr == n.addrOf(e.ref) && n.fit(r):
+	case !n.fit(r):
+		id := n.book.rec(r).ID
+		n.emit(Forget{ID: id})
+		n.untag(id)
+		n.drop(&n.book.pages[r].key)
+	case addr == n.addrOf(e.ref):
 		n.replace(e, r)
-	case n.fit(r) && !n.pinging(&n.book.rec(r).ID, addr):
+	case !n.pinging(&n.book.rec(r).ID, addr):
 		n.ping(r, pending{why: whyAlive})
 	}
 }

@@ -106,6 +106,9 @@ func (n *Node) visit(ev Received, rec *Record) (v visitor, ok bool) {
 	r := n.book.hold(rec)
 	if e := n.entry(&key); e != nil && n.book.seq(r) > n.book.seq(e.ref) {
 		n.update(e, r)
+		if v.entry != nil {
+			v.entry = n.entry(&key)
+		}
 	}
 	n.book.free(v.ref)
 	v.ref = r

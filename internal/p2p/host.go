@@ -284,6 +284,20 @@ func (h *Host) Addrs() []string {
 	return out
 }
 
+// LocalAddrs are the addresses of the machine's own interfaces on which this host listens, without /p2p/. Whether others get
+// through to them is not known.
+func (h *Host) LocalAddrs() []string {
+	list, err := h.host.Network().InterfaceListenAddresses()
+	if err != nil {
+		h.cfg.Log.Debug("list the addresses of the interfaces", "err", err)
+	}
+	out := make([]string, len(list))
+	for i, a := range list {
+		out[i] = a.String()
+	}
+	return out
+}
+
 // NodeIDOf is the node behind a peer ID: only secp256k1 peers have one.
 func NodeIDOf(p peer.ID) (crowd.NodeID, error) {
 	pub, err := p.ExtractPublicKey()

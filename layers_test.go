@@ -47,6 +47,7 @@ const layers = `
 	165  internal/rpc/rpctest
 	167  internal/lab
 	170  internal/node
+	172  internal/fleet
 	175  sdk
 	180  programs
 	190  cmd/crowd

@@ -139,7 +139,7 @@ func TestTable_WhoBecomesAClientLeaves(t *testing.T) {
 	rec := *o.rec
 	rec.Endpoints, rec.Relay, rec.Seq = nil, w.nodes[3].Key(), rec.Seq+1
 	forgot := false
-	for _, e := range m.Step(w.now, Received{From: rec.ID, Addr: o.addr, Size: packetMost, Msg: Ping{Req: 1, Record: &rec}}) {
+	for _, e := range m.Step(w.now, Received{From: rec.ID, Addr: o.addr, Size: MaxPacket, Msg: Ping{Req: 1, Record: &rec}}) {
 		f, ok := e.(Forget)
 		forgot = forgot || ok && f.ID == rec.ID
 	}

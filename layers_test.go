@@ -47,11 +47,14 @@ const layers = `
 	165  internal/rpc/rpctest
 	167  internal/lab
 	170  internal/node
+	175  sdk
 	180  programs
 	190  cmd/crowd
 	200  programs/blur
 	210  programs/hello
 	220  programs/wordcount
+	230  programs/count
+	240  programs/sum
 `
 
 // doors says which packages, with all below them, may import a heavy dependency.

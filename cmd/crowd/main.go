@@ -32,7 +32,8 @@ type env struct {
 
 	// What other rooms supply; nil means that this binary is built without it.
 	startNetwork  func(context.Context, upConfig) (network, error)
-	verifyReceipt func(receipt, genesis []byte) ([]Check, error)
+	verifyReceipt func(receipt, genesis, leaves []byte) ([]Check, error)
+	itemReceipt   func(receipt, leaves []byte, item uint32, stdout, stderr []byte) ([]byte, error)
 	demo          func() (demoAssets, error)
 	wasmWorker    func() int
 }
@@ -46,7 +47,7 @@ const (
 
 func main() {
 	e := process()
-	e.startNetwork, e.verifyReceipt, e.demo, e.wasmWorker = startNetwork(e.getenv), verifyReceipt(e.getenv), builtAssets, wasmWorker
+	e.startNetwork, e.verifyReceipt, e.itemReceipt, e.demo, e.wasmWorker = startNetwork(e.getenv), verifyReceipt(e.getenv), itemReceipt, builtAssets, wasmWorker
 	os.Exit(run(context.Background(), e))
 }
 
@@ -165,8 +166,8 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 			root.AddCommand(c)
 		}
 	}
-	add("work", a.runCommand(), a.jobCommand(), a.receiptCommand())
-	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.peersCommand(), a.doctorCommand())
+	add("work", a.runCommand(), a.mapCommand(), a.planCommand(), a.jobCommand(), a.receiptCommand())
+	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.reputationCommand(), a.peersCommand(), a.doctorCommand())
 	add("net", a.upCommand(), a.demoCommand(), a.simCommand())
 	root.AddCommand(a.versionCommand(), a.workerCommand())
 	return root

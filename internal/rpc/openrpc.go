@@ -22,6 +22,7 @@ var docs = []struct{ method, summary, params string }{
 	{"AbortUpload", "Forgets an upload.", "upload"},
 	{"Quote", "What a job would cost at most, who could run it, how it would be checked.", "request"},
 	{"Post", "Posts a job and returns its ID.", "request"},
+	{"PlanBatch", "How many items would be cut into jobs and checked, what that costs and how sure it is; where that cannot be had, the nearest that can.", "request"},
 	{"Cancel", "Takes a job back, while that is possible.", "job"},
 	{"Jobs", "The jobs that this node knows, newest first.", "limit"},
 	{"ResolveJob", "The one job whose ID begins with the given hex digits.", "prefix"},
@@ -34,6 +35,7 @@ var docs = []struct{ method, summary, params string }{
 	{"Accounts", "The accounts of this node.", ""},
 	{"Account", "What an address owns.", "address"},
 	{"Providers", "The providers that this node knows.", ""},
+	{"Reputation", "What the chain knows of a node, with the evidence.", "address"},
 	{"Peers", "The nodes that this one is connected to.", ""},
 }
 

@@ -109,7 +109,7 @@ func (w *World) done(e *overlay.Done) {
 	w.note(w.queue.Now(), "%d lookup %d %v alive %v hops %d asked %d", a.from, e.ID, a.state == found, e.Alive, e.Hops, e.Asked)
 }
 
-// Lookups measured.
+// Result is what lookups brought.
 type Result struct {
 	Lookups int // that count: both nodes stayed
 	Found   int // the target's own record as it is now, and it answered there

@@ -97,7 +97,7 @@ func RestartEclipse(cfg Config, hosts, restarts int, effort time.Duration) (*Res
 
 const (
 	flood          = 30 * time.Second
-	identitiesMost = 4096
+	identitiesMost = 1024
 	database       = 64 // peers that a restarted node begins with
 )
 

@@ -44,18 +44,18 @@ func (a *app) accountCommand() *cobra.Command {
 			table(w, "", rows)
 		})
 	}
-	return noun("account", "Show what accounts own",
-		&cobra.Command{
-			Use: "list", Short: "List the node's own accounts", Args: cobra.NoArgs,
-			Example: "  crowd account list",
-			RunE: a.with(func(ctx context.Context, c *rpc.Client, _ []string) error {
-				list, err := c.Accounts(ctx)
-				if err != nil {
-					return err
-				}
-				return show(list, list)
-			}),
-		},
+	list := &cobra.Command{
+		Use: "list", Short: "List the node's own accounts", Args: cobra.NoArgs,
+		Example: "  crowd account list",
+		RunE: a.with(func(ctx context.Context, c *rpc.Client, _ []string) error {
+			list, err := c.Accounts(ctx)
+			if err != nil {
+				return err
+			}
+			return show(list, list)
+		}),
+	}
+	account := noun("account", "Show what accounts own", list,
 		&cobra.Command{
 			Use: "show [ADDRESS]", Short: "Show an account; without ADDRESS the node's first", Args: cobra.MaximumNArgs(1),
 			Example: "  crowd account show 0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
@@ -86,10 +86,19 @@ func (a *app) accountCommand() *cobra.Command {
 				return show([]rpc.Account{x}, x)
 			}),
 		})
+	verbs := account.RunE
+	account.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return list.RunE(cmd, args)
+		}
+		return verbs(cmd, args)
+	}
+	account.Example = "  crowd account              the node's own"
+	return account
 }
 
 func (a *app) providerCommand() *cobra.Command {
-	return noun("provider", "Show who lends machines", &cobra.Command{
+	return noun("provider", "Show who lends machines, and stop lending", &cobra.Command{
 		Use: "list", Short: "List the providers that the node knows", Args: cobra.NoArgs,
 		Example: "  crowd provider list --json",
 		RunE: a.with(func(ctx context.Context, c *rpc.Client, _ []string) error {
@@ -117,30 +126,36 @@ func (a *app) providerCommand() *cobra.Command {
 				table(w, "", rows)
 			})
 		}),
-	})
+	}, a.leaveCommand())
 }
 
 func (a *app) peersCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "peers", Short: "List the nodes that the node is connected to", Args: cobra.NoArgs,
-		Example: "  crowd peers",
+		Use: "peers", Short: "List the nodes that the node is connected to, and others that it knows", Args: cobra.NoArgs,
+		Long: `List the nodes that the node is connected to, with the path: direct, punched (direct
+through NATs, after a relay had helped) or relayed. Without a path stand those that the
+node only knows: it connects to them when it has something to say.`,
+		Example: "  crowd peers\n  crowd peers --json",
 		RunE: a.with(func(ctx context.Context, c *rpc.Client, _ []string) error {
 			list, err := c.Peers(ctx)
 			if err != nil {
 				return err
 			}
 			if len(list) == 0 && !a.json {
-				a.say("no peers are connected")
+				a.say("no peers are known: is a node of this network running? see: crowd node info")
 				return nil
 			}
 			return a.result(list, func(w io.Writer) {
-				rows := [][]string{{"PEER", "PATH", "ROUND TRIP", "SINCE", "ADDRESS"}}
+				rows := [][]string{{"PEER", "PATH", "ROUND TRIP", "TAGS", "SINCE", "ADDRESS"}}
 				for _, p := range list {
-					address := ""
+					address, rtt := "", ""
 					if len(p.Addresses) > 0 {
 						address = p.Addresses[0]
 					}
-					rows = append(rows, []string{p.Node.Short(), p.Path, fmt.Sprintf("%.1f ms", p.RTTMillis), timeText(p.Since), address})
+					if p.RTTMillis > 0 {
+						rtt = fmt.Sprintf("%.1f ms", p.RTTMillis)
+					}
+					rows = append(rows, []string{p.Node.Short(), p.Path, rtt, strings.Join(p.Tags, ","), timeText(p.Since), address})
 				}
 				table(w, "", rows)
 			})

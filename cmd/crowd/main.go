@@ -34,6 +34,7 @@ type env struct {
 	startNetwork  func(context.Context, upConfig) (network, error)
 	verifyReceipt func(receipt, genesis, leaves []byte) ([]Check, error)
 	itemReceipt   func(receipt, leaves []byte, item uint32, stdout, stderr []byte) ([]byte, error)
+	joinNetwork   func(context.Context, joinConfig) (joined, error)
 	demo          func() (demoAssets, error)
 	wasmWorker    func() int
 }
@@ -46,9 +47,14 @@ const (
 )
 
 func main() {
-	e := process()
-	e.startNetwork, e.verifyReceipt, e.itemReceipt, e.demo, e.wasmWorker = startNetwork(e.getenv), verifyReceipt(e.getenv), itemReceipt, builtAssets, wasmWorker
-	os.Exit(run(context.Background(), e))
+	os.Exit(run(context.Background(), process().withParts()))
+}
+
+// withParts is e with what the other rooms supply.
+func (e env) withParts() env {
+	e.startNetwork, e.joinNetwork = startNetwork(e.getenv), joinNetwork(e.getenv)
+	e.verifyReceipt, e.itemReceipt, e.demo, e.wasmWorker = verifyReceipt(e.getenv), itemReceipt, builtAssets, wasmWorker
+	return e
 }
 
 // process is the env of the real process.
@@ -146,6 +152,7 @@ a receipt that says how sure you can be.
 Results go to stdout, all talk to stderr; --json makes results machine-readable.
 Exit codes: 0 done, 1 failed, 2 misused.`,
 		Example: `  crowd up                                   a network on this machine
+  crowd node run --network network.json      a node of somebody's network
   crowd run blur.wasm --in photo.png --out out.png -- --radius 8
   crowd job list
   crowd receipt verify receipt.json`,
@@ -167,8 +174,8 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 		}
 	}
 	add("work", a.runCommand(), a.mapCommand(), a.planCommand(), a.jobCommand(), a.receiptCommand())
-	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.reputationCommand(), a.peersCommand(), a.doctorCommand())
-	add("net", a.upCommand(), a.demoCommand(), a.simCommand())
+	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.reputationCommand(), a.peersCommand(), a.findCommand(), a.doctorCommand())
+	add("net", a.upCommand(), a.nodeCommand(), a.networkCommand(), a.sendCommand(), a.demoCommand(), a.simCommand())
 	root.AddCommand(a.versionCommand(), a.workerCommand())
 	return root
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,13 +25,17 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "wasm-worker" { // of a real network in this process
+	if command, err := workerCommand(); err == nil && slices.Equal(os.Args, command) { // of a script's real node
 		os.Exit(wasmWorker())
 	}
 	testscript.Main(m, map[string]func(){"crowd": func() {
 		e := process()
-		if os.Getenv("SEAMS") != "" {
-			e.startNetwork, e.verifyReceipt, e.demo = startTestNetwork, verifyTestReceipt, testAssets
+		switch {
+		case os.Getenv("PARTS") != "":
+			e = e.withParts()
+		case os.Getenv("SEAMS") != "":
+			e.startNetwork, e.joinNetwork = startTestNetwork, joinTestNetwork
+			e.verifyReceipt, e.demo = verifyTestReceipt, testAssets
 			e.wasmWorker = func() int { fmt.Println("working"); return 0 }
 		}
 		os.Exit(run(context.Background(), e))
@@ -52,6 +57,13 @@ func startTestNetwork(_ context.Context, cfg upConfig) (network, error) {
 	return serve(cfg.Dir, cfg.Addr)
 }
 
+func joinTestNetwork(_ context.Context, cfg joinConfig) (joined, error) {
+	if len(cfg.Peers) > 0 {
+		return nil, rpc.Errorf(rpc.Unavailable, "nobody answers at %s", cfg.Peers[0]).WithHint("is that node running?")
+	}
+	return serve(cfg.Dir, cfg.Addr)
+}
+
 func serve(dir, addr string) (*testNetwork, error) {
 	b := rpctest.New()
 	s, err := rpc.NewServer(rpc.Config{Dir: dir, Addr: addr}, b)
@@ -69,6 +81,7 @@ func serve(dir, addr string) (*testNetwork, error) {
 
 func (n *testNetwork) Endpoint() rpc.Endpoint { return n.server.Endpoint() }
 func (n *testNetwork) Providers() int         { return 7 }
+func (n *testNetwork) Ready() <-chan struct{} { c := make(chan struct{}); close(c); return c }
 func (n *testNetwork) Wait() error            { return <-n.ended }
 func (n *testNetwork) Close() error           { n.stop(); <-n.ended; return nil }
 
@@ -131,6 +144,31 @@ func TestScripts(t *testing.T) {
 				if strconv.Itoa(got) != args[0] {
 					ts.Fatalf("%s: got exit code %d, want %s", strings.Join(args[1:], " "), got, args[0])
 				}
+			},
+			// eventually COMMAND… [has TEXT]: runs it until it succeeds, and says that.
+			"eventually": func(ts *testscript.TestScript, _ bool, args []string) {
+				text := ""
+				if n := len(args) - 2; n > 0 && args[n] == "has" {
+					text, args = args[n+1], args[:n]
+				}
+				for end := time.Now().Add(40 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+					err := ts.Exec(args[0], args[1:]...)
+					if err == nil && strings.Contains(ts.ReadFile("stdout"), text) {
+						return
+					}
+					if time.Now().After(end) {
+						ts.Fatalf("%s: %v", strings.Join(args, " "), err)
+					}
+				}
+			},
+			// address DIR: puts account, first listening address and chain of the node there into ADDRESS, LISTEN and CHAIN.
+			"address": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(ts.Exec("crowd", "--node", args[0], "node", "info", "--json"))
+				var s rpc.Status
+				ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &s))
+				ts.Setenv("ADDRESS", s.Address.String())
+				ts.Setenv("LISTEN", s.Listen[0])
+				ts.Setenv("CHAIN", s.Chain)
 			},
 			// keep NAME: puts the last stdout, trimmed, into a variable.
 			"keep": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -221,6 +259,42 @@ func TestRun_Terminal(t *testing.T) {
 	}
 }
 
+// TestNodeRun runs a node, reads its line, and stops it with Ctrl-C.
+func TestNodeRun(t *testing.T) {
+	dir, err := os.MkdirTemp("", "crowd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	interrupts := make(chan os.Signal, 1)
+	r, w := io.Pipe()
+	var talk bytes.Buffer
+	code := make(chan int, 1)
+	go func() {
+		code <- run(t.Context(), env{args: []string{"node", "run", "--json", "--dir", filepath.Join(dir, "n"), "--listen", "127.0.0.1:0"}, stdout: w, stderr: &talk,
+			getenv: func(string) string { return "" }, interrupts: interrupts, joinNetwork: joinTestNetwork})
+		w.Close()
+	}()
+	line := make([]byte, 1<<16)
+	n, err := r.Read(line) // it is ready when it says so
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ready nodeReady
+	if err := json.Unmarshal(line[:n], &ready); err != nil || bytes.Count(line[:n], []byte("\n")) != 1 || ready.Chain != "crowd-test" || ready.Socket == "" {
+		t.Errorf("got %q, %v; want one line of JSON", line[:n], err)
+	}
+	interrupts <- os.Interrupt
+	select {
+	case got := <-code:
+		if got != exitDone || !strings.Contains(talk.String(), "stopping") {
+			t.Errorf("got code %d, %s; want 0", got, talk.String())
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("Ctrl-C does not stop it")
+	}
+}
+
 // TestUp starts a network, uses it, and stops it with Ctrl-C.
 func TestUp(t *testing.T) {
 	for _, args := range [][]string{{"up"}, {"up", "--json"}} {
@@ -260,6 +334,24 @@ func TestUp(t *testing.T) {
 				}
 			case <-time.After(20 * time.Second):
 				t.Error("Ctrl-C does not stop it")
+			}
+		})
+	}
+}
+
+func TestListenAddrs(t *testing.T) {
+	for _, tt := range []struct{ name, in, want string }{
+		{"address and port", "0.0.0.0:4141", "/ip4/0.0.0.0/udp/4141/quic-v1 /ip4/0.0.0.0/tcp/4141"},
+		{"ip6", "[::]:0", "/ip6/::/udp/0/quic-v1 /ip6/::/tcp/0"},
+		{"multiaddress", "/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1"},
+		{"a name", "localhost:4141", ""},
+		{"no port", "127.0.0.1", ""},
+		{"nothing", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := listenAddrs([]string{tt.in})
+			if text := strings.Join(got, " "); text != tt.want || (err == nil) != (tt.want != "") {
+				t.Errorf("got %q, %v; want %q", text, err, tt.want)
 			}
 		})
 	}

@@ -91,6 +91,7 @@ type mapFlags struct {
 	reduce             string
 	partitions         uint64
 	parallel           int
+	patience           time.Duration
 	allowFailed        bool
 	quiet              bool
 }
@@ -135,6 +136,7 @@ beside --out, with ".map" at the end, and keeps the receipts.`,
 	fl.StringVar(&f.reduce, "reduce", "", "a program to run on the sorted lines of all outputs")
 	fl.Uint64Var(&f.partitions, "partitions", 0, "least partitions for --reduce (default: as many as needed)")
 	fl.IntVar(&f.parallel, "parallel", 8, "shards at the same time")
+	fl.DurationVar(&f.patience, "patience", 2*time.Minute, "how long to wait for providers that are away, or for credits that other shards lock")
 	fl.BoolVar(&f.allowFailed, "allow-failed", false, "exit with 0 though items failed")
 	fl.StringVar(&f.state, "state", "", "the folder for what is needed to go on (default: OUT.map)")
 	fl.StringVar(&f.resume, "resume", "", "go on with the crowd map of this folder")
@@ -177,6 +179,7 @@ type mapping struct {
 	d        *mapDir
 	show     *progress
 	parallel int
+	patience time.Duration
 }
 
 func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err error) {
@@ -229,7 +232,7 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 			return err
 		}
 	}
-	m := &mapping{app: a, c: c, d: d, parallel: f.parallel, show: a.newProgress(f.quiet)}
+	m := &mapping{app: a, c: c, d: d, parallel: f.parallel, patience: f.patience, show: a.newProgress(f.quiet)}
 	defer m.show.done()
 	begin := time.Now()
 	err = m.phases(ctx)
@@ -381,16 +384,15 @@ func (m *mapping) left(ctx context.Context, err error) error {
 func (m *mapping) deliver(out *output) (mapSummary, error) {
 	s := &m.d.state
 	sum := mapSummary{Failures: []failure{}, State: m.d.dir, WallMillis: s.Worked.Milliseconds()}
-	phases := s.phases()
-	for i, p := range phases {
-		if i == len(phases)-1 {
-			sum.Items = p.Index.Items
-		}
+	phases, liars := s.phases(), map[crowd.NodeID]bool{}
+	for _, p := range phases {
 		for k, sh := range p.Shards {
 			sum.Shards++
 			sum.Jobs = append(sum.Jobs, sh.Jobs[len(sh.Jobs)-1])
 			sum.Lost += len(sh.Failed)
-			sum.Convicted += sh.Convicted
+			for _, n := range sh.Convicted {
+				liars[n] = true
+			}
 			sum.Gas += sh.Gas
 			sum.CheckGas += sh.CheckGas
 			sum.Paid += sh.Paid
@@ -405,7 +407,7 @@ func (m *mapping) deliver(out *output) (mapSummary, error) {
 			}
 		}
 	}
-	sum.Items = s.Map.Index.Items
+	sum.Items, sum.Convicted = s.Map.Index.Items, len(liars)
 	if sum.Gas > 0 {
 		sum.Overhead = float64(sum.CheckGas) / float64(sum.Gas)
 	}

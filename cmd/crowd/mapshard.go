@@ -23,6 +23,9 @@ import (
 // reposts is how often one command posts a shard again whose job failed.
 const reposts = 3
 
+// repostPause is the first pause before that; each is twice as long as the one before.
+const repostPause = time.Second
+
 // phases runs what is not done yet.
 func (m *mapping) phases(ctx context.Context) error {
 	s := &m.d.state
@@ -165,9 +168,9 @@ func (s *mapState) spent() (sum crowd.Credits) {
 	return sum
 }
 
-// shardLimit is how many items of a phase a node should hold at a time; 0: any number.
+// shardLimit is how many items of a phase a node should hold at a time; 0: what the plan says.
 func (p *phase) shardLimit() uint64 {
-	if p.Index.Bytes == 0 {
+	if p.Index.Bytes <= shardBytes {
 		return p.ShardSize
 	}
 	most := max(1, shardBytes*p.Index.Items/p.Index.Bytes)
@@ -287,6 +290,9 @@ func (m *mapping) shard(ctx context.Context, p *phase, k int) error {
 			if len(sh.Failed)-before > reposts {
 				return &rpc.Error{Kind: rpc.NodeFault, Err: fmt.Errorf("%w: shard %d of %d failed %d times, the last time: %s", errLost, k+1, len(p.Shards), len(sh.Failed), sh.Failed[len(sh.Failed)-1])}
 			}
+			if n := len(sh.Failed) - before; n > 0 && !sleep(ctx, min(m.patience, repostPause<<(n-1))) {
+				return ctx.Err()
+			}
 			if err := m.post(ctx, p, k); err != nil {
 				return err
 			}
@@ -300,11 +306,11 @@ func (m *mapping) shard(ctx context.Context, p *phase, k int) error {
 		if err != nil {
 			return err
 		}
-		convicted := 0
+		var convicted []crowd.NodeID
 		if v.Verdict != nil {
 			for _, b := range v.Verdict.Blame {
-				if b.Fault == "malice" {
-					convicted++
+				if b.Fault == "malice" && b.Node != nil {
+					convicted = append(convicted, *b.Node)
 					m.show.say("shard %d: %s", k+1, blameText(b))
 				}
 			}
@@ -314,7 +320,7 @@ func (m *mapping) shard(ctx context.Context, p *phase, k int) error {
 				return err
 			}
 			if err := m.d.change(func(*mapState) {
-				sh.Done, sh.Paid, sh.Convicted = true, v.Price, sh.Convicted+convicted
+				sh.Done, sh.Paid, sh.Convicted = true, v.Price, append(sh.Convicted, convicted...)
 				if b := v.Batch; b != nil {
 					sh.Gas, sh.CheckGas, sh.Undetected = b.Gas, b.CheckGas, b.Undetected
 					if b.Failed != nil {
@@ -330,7 +336,9 @@ func (m *mapping) shard(ctx context.Context, p *phase, k int) error {
 		}
 		m.show.at(k, 0)
 		m.show.say("shard %d of %d: job %s %s: %s", k+1, len(p.Shards), id.Short(), last.Stage, last.Why)
-		if err := m.d.change(func(*mapState) { sh.Failed, sh.Convicted = append(sh.Failed, last.Why), sh.Convicted+convicted }); err != nil {
+		if err := m.d.change(func(*mapState) {
+			sh.Failed, sh.Convicted = append(sh.Failed, last.Why), append(sh.Convicted, convicted...)
+		}); err != nil {
 			return err
 		}
 		if last.Stage == rpc.Cancelled {
@@ -371,7 +379,7 @@ func (m *mapping) post(ctx context.Context, p *phase, k int) error {
 	if err := m.d.change(func(*mapState) { sh.Posting = true }); err != nil {
 		return err
 	}
-	id, err := m.c.Post(ctx, p.post(sh))
+	id, err := m.patiently(ctx, func() (crowd.JobID, error) { return m.c.Post(ctx, p.post(sh)) })
 	if err != nil {
 		var e *rpc.Error
 		if errors.As(err, &e) && e.Kind != rpc.Unavailable && e.Kind != rpc.Internal { // it was refused: there is no job
@@ -380,6 +388,38 @@ func (m *mapping) post(ctx context.Context, p *phase, k int) error {
 		return err
 	}
 	return m.d.change(func(*mapState) { sh.Jobs, sh.Posting = append(sh.Jobs, id), false })
+}
+
+// patiently posts again what is refused for a reason that can pass by itself: providers
+// that have just come back, escrows of other shards that are still locked.
+func (m *mapping) patiently(ctx context.Context, post func() (crowd.JobID, error)) (crowd.JobID, error) {
+	pause := time.Second
+	for begin, said := time.Now(), false; ; pause = min(2*pause, 10*time.Second) {
+		id, err := post()
+		kind := rpc.KindOf(err)
+		if err == nil || kind != rpc.NoProvider && kind != rpc.InsufficientFunds || time.Since(begin)+pause > m.patience {
+			return id, err
+		}
+		if !said {
+			m.show.say("waiting: %v", err)
+			said = true
+		}
+		if !sleep(ctx, pause) {
+			return id, ctx.Err()
+		}
+	}
+}
+
+// sleep reports whether it was not interrupted.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // post is the request for a shard.

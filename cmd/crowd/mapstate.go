@@ -59,12 +59,12 @@ type shard struct {
 	Failed  []string       `json:"failed,omitempty"`  // why earlier ones did
 	Done    bool           `json:"done,omitempty"`    // its result lies in its folder
 
-	Gas        crowd.Gas     `json:"gas,omitempty"`
-	CheckGas   crowd.Gas     `json:"checkGas,omitempty"`
-	BadItems   uint32        `json:"badItems,omitempty"`
-	Paid       crowd.Credits `json:"paid,omitempty"`
-	Undetected float64       `json:"undetected,omitempty"`
-	Convicted  int           `json:"convicted,omitempty"` // nodes, over all its jobs
+	Gas        crowd.Gas      `json:"gas,omitempty"`
+	CheckGas   crowd.Gas      `json:"checkGas,omitempty"`
+	BadItems   uint32         `json:"badItems,omitempty"`
+	Paid       crowd.Credits  `json:"paid,omitempty"`
+	Undetected float64        `json:"undetected,omitempty"`
+	Convicted  []crowd.NodeID `json:"convicted,omitempty"` // over all its jobs
 }
 
 // mapDir is the folder of one crowd map. Its state is on disk before anything that follows from it is done.

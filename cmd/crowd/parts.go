@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -14,15 +15,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/executor/adversary"
 	"github.com/crowdcompute/crowd/internal/executor/wasm"
+	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/node"
 	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/store"
 	"github.com/crowdcompute/crowd/internal/verify"
 	"github.com/crowdcompute/crowd/programs"
 )
@@ -65,21 +69,14 @@ func (n *localNetwork) Close() error {
 	return n.Wait()
 }
 
-// ownProgram is the running program where there is Linux's /proc: the same though its
-// file is replaced, and though it lies in a folder that a sandbox cannot enter.
-const ownProgram = "/proc/self/exe"
-
 func startNetwork(getenv func(string) string) func(context.Context, upConfig) (network, error) {
 	return func(ctx context.Context, c upConfig) (network, error) {
-		self, err := os.Executable()
+		worker, err := workerCommand()
 		if err != nil {
 			return nil, err
 		}
-		if _, err := os.Stat(ownProgram); err == nil {
-			self = ownProgram
-		}
 		cfg := node.LocalConfig{
-			Dir: c.Dir, Providers: c.Providers, RPC: c.Addr, Worker: []string{self, "wasm-worker"},
+			Dir: c.Dir, Providers: c.Providers, RPC: c.Addr, Listen: c.Listen, Worker: worker,
 			Version: version(), Log: slog.New(slog.DiscardHandler),
 		}
 		if c.Log != nil {
@@ -112,7 +109,7 @@ func startNetwork(getenv func(string) string) func(context.Context, upConfig) (n
 		case <-local.Ready():
 		case <-n.ended:
 			stop()
-			return nil, n.err
+			return nil, explain(n.err)
 		case <-ctx.Done():
 			return nil, errors.Join(ctx.Err(), n.Close())
 		}
@@ -121,6 +118,161 @@ func startNetwork(getenv func(string) string) func(context.Context, upConfig) (n
 		}
 		return n, nil
 	}
+}
+
+// localNode is a node in this process.
+type localNode struct {
+	*node.Node
+	stop  context.CancelFunc
+	ended chan struct{} // closed when Run has returned
+	err   error         // of Run; read after ended
+}
+
+func (n *localNode) Wait() error {
+	<-n.ended
+	return n.err
+}
+
+func (n *localNode) Close() error {
+	n.stop()
+	return n.Wait()
+}
+
+// networkFile is what a node's folder keeps of its network.
+const networkFile = "network.json"
+
+func joinNetwork(getenv func(string) string) func(context.Context, joinConfig) (joined, error) {
+	return func(ctx context.Context, c joinConfig) (joined, error) {
+		level := slog.LevelWarn
+		if c.Verbose {
+			level = slog.LevelInfo
+		}
+		log := slog.New(slog.NewTextHandler(c.Log, &slog.HandlerOptions{Level: level}))
+		key, err := node.OpenKey(c.Dir)
+		if err != nil {
+			return nil, err
+		}
+		file, genesis, err := chooseNetwork(ctx, c, key, log)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(c.Dir, networkFile), node.EncodeNetwork(file), 0o600); err != nil {
+			return nil, err
+		}
+		if err := trustChain(getenv, genesis.ChainID()); err != nil {
+			return nil, err
+		}
+		cfg := node.Config{
+			Dir: c.Dir, Key: key, Genesis: genesis, Listen: c.Listen, Seeds: file.Seeds, MDNS: c.MDNS,
+			RPC: &rpc.Config{Dir: c.Dir, Addr: c.Addr}, Version: version(), Log: log,
+		}
+		closeExec := func() error { return nil }
+		if o := c.Provide; o != nil {
+			worker, err := workerCommand()
+			if err != nil {
+				return nil, err
+			}
+			exec, err := wasm.New(wasm.Config{CacheDir: filepath.Join(c.Dir, "compiled"), Command: worker})
+			if err != nil {
+				return nil, err
+			}
+			closeExec = exec.Close
+			cfg.Exec = exec
+			cfg.Offer = &node.Offer{Offer: ledger.Offer{Price: o.Price, Tags: o.Tags, Country: o.Country}, Stake: o.Stake}
+		}
+		n, err := node.New(cfg)
+		if err != nil {
+			return nil, errors.Join(explain(err), closeExec())
+		}
+		run, stop := context.WithCancel(context.WithoutCancel(ctx)) // an interrupt closes it in order, through Close
+		l := &localNode{Node: n, stop: stop, ended: make(chan struct{})}
+		go func() {
+			defer close(l.ended)
+			l.err = errors.Join(n.Run(run), closeExec())
+		}()
+		return l, nil
+	}
+}
+
+// chooseNetwork is the one that the user means, with all seeds that are known: that of a file, of a chain ID whose genesis a
+// peer gives, or the one that the folder keeps.
+func chooseNetwork(ctx context.Context, c joinConfig, key *identity.Key, log *slog.Logger) (rpc.Network, *ledger.Genesis, error) {
+	kept, keptGenesis, err := readNetwork(filepath.Join(c.Dir, networkFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return rpc.Network{}, nil, err
+	}
+	file, genesis := kept, keptGenesis
+	if c.File != "" {
+		if file, genesis, err = readNetwork(c.File); err != nil {
+			return rpc.Network{}, nil, err
+		}
+	}
+	switch {
+	case c.Chain != "" && c.Chain != kept.Chain && keptGenesis == nil:
+		if len(c.Peers) == 0 {
+			return rpc.Network{}, nil, misuse("add --peer ADDRESS of a node of that network", "nobody to ask for the genesis of chain %s", c.Chain)
+		}
+		if genesis, err = node.FetchGenesis(ctx, key, c.Peers, c.Chain, log); err != nil {
+			return rpc.Network{}, nil, noGenesis(c.Chain, err)
+		}
+		file = node.NetworkFile(genesis, nil)
+	case genesis == nil && len(c.Peers) > 0:
+		return rpc.Network{}, nil, misuse("add --chain ID: it says which network you mean, so that nobody can give you another; crowd node info at any of its nodes shows it",
+			"the address of a peer does not say of which network")
+	case genesis == nil:
+		return rpc.Network{}, nil, misuse("give its file with --network, or --peer and --chain; or run one of your own with: crowd up", "which network?")
+	}
+	if want := cmp.Or(c.Chain, genesis.ChainID()); keptGenesis != nil && kept.Chain != want {
+		return rpc.Network{}, nil, &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("the folder %s is of chain %s, not of %s", c.Dir, kept.Chain, want),
+			Hint: "choose another folder with --dir"}
+	}
+	for _, s := range slices.Concat(c.Peers, kept.Seeds) {
+		if !slices.Contains(file.Seeds, s) {
+			file.Seeds = append(file.Seeds, s)
+		}
+	}
+	file.Seeds = file.Seeds[:min(len(file.Seeds), maxSeeds)]
+	return file, genesis, nil
+}
+
+// maxSeeds is how many addresses a folder keeps to begin with.
+const maxSeeds = 64
+
+func readNetwork(path string) (rpc.Network, *ledger.Genesis, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return rpc.Network{}, nil, err
+	}
+	defer f.Close()
+	file, genesis, err := node.DecodeNetwork(f)
+	if err != nil {
+		return rpc.Network{}, nil, &rpc.Error{Kind: rpc.BadRequest, Err: fmt.Errorf("%s: %w", path, err), Hint: "get the file anew from whoever runs the network: crowd network export"}
+	}
+	return file, genesis, nil
+}
+
+// noGenesis says what to do when nobody gave the genesis of a chain.
+func noGenesis(chain string, err error) error {
+	e := &rpc.Error{Kind: rpc.Unavailable, Err: err, Hint: "is the address right, is that node running, does UDP get out of here?"}
+	if other := (*node.OtherChainError)(nil); errors.As(err, &other) {
+		e.Kind, e.Hint = rpc.NotFound, "that peer is of another network: check --chain, or ask a node of "+chain
+	}
+	return e
+}
+
+// explain adds what to do to errors of a start that users can help.
+func explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EADDRINUSE), strings.Contains(err.Error(), "address already in use"):
+		return &rpc.Error{Kind: rpc.Conflict, Err: err, Hint: "another program has that port; choose one with --listen, as --listen 0.0.0.0:0 for any that is free"}
+	case errors.Is(err, syscall.EADDRNOTAVAIL), strings.Contains(err.Error(), "cannot assign requested address"):
+		return &rpc.Error{Kind: rpc.BadRequest, Err: err, Hint: "no interface of this machine has that address; --listen 0.0.0.0:4141 takes all of them"}
+	case errors.Is(err, store.ErrLocked):
+		return &rpc.Error{Kind: rpc.Conflict, Err: err, Hint: "another node runs in that folder: use it, stop it, or choose another folder with --dir"}
+	}
+	return err
 }
 
 // chainsFile lists the chains that this user's own networks run, as known_hosts does for hosts.
@@ -241,6 +393,18 @@ func builtAssets() (demoAssets, error) {
 			return out.Bytes(), nil
 		},
 	}, nil
+}
+
+// workerCommand starts this program again as a worker. Linux has a name for it that works where the worker, which
+// may be nobody, must not enter the folder that the program lies in.
+func workerCommand() ([]string, error) {
+	self := "/proc/self/exe"
+	if _, err := os.Stat(self); err != nil {
+		if self, err = os.Executable(); err != nil {
+			return nil, err
+		}
+	}
+	return []string{self, "wasm-worker"}, nil
 }
 
 // wasmWorker serves the parent that started this process.

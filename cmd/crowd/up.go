@@ -16,6 +16,7 @@ type upConfig struct {
 	Dir       string // of all its nodes; the consumer's node serves RPC in it
 	Providers int
 	Cheat     string    // strategy of one of the providers; "" for none
+	Listen    []string  // multiaddresses of the network's first node; nil: loopback alone
 	Addr      string    // TCP address of the consumer's RPC; "" for any free port of loopback
 	Log       io.Writer // the nodes' logs; nil discards them
 }
@@ -31,15 +32,23 @@ type network interface {
 func (a *app) upCommand() *cobra.Command {
 	cfg := upConfig{}
 	verbose := false
+	var listen []string
 	c := &cobra.Command{
 		Use: "up", Short: "Run a network on this machine until Ctrl-C", Args: cobra.NoArgs,
 		Long: `Run a whole network on this machine: an authority, providers, and a node for you,
-with an account that holds credits. It listens on loopback only, keeps its state in
-its folder, and continues from it at the next start.`,
-		Example: "  crowd up\n  crowd up --dir /tmp/net --providers 4",
+with an account that holds credits. It listens on loopback only unless you say --listen,
+keeps its state in its folder, and continues from it at the next start. Others join it
+with the file network.json in that folder: crowd node run --network network.json`,
+		Example: "  crowd up\n  crowd up --dir /tmp/net --providers 4\n  crowd up --listen 0.0.0.0:4141      open to other machines",
 		RunE: a.until(func(_ *cobra.Command, ctx context.Context, _ []string) error {
 			if cfg.Providers < needed || cfg.Providers > 64 {
 				return misuse("a pair of executors needs at least 2; one machine serves at most 64", "up: %d providers", cfg.Providers)
+			}
+			if len(listen) > 0 {
+				var err error
+				if cfg.Listen, err = listenAddrs(listen); err != nil {
+					return err
+				}
 			}
 			if a.startNetwork == nil {
 				return notBuilt("up")
@@ -84,6 +93,7 @@ its folder, and continues from it at the next start.`,
 	fl.StringVar(&cfg.Dir, "dir", "", "the network's folder (default: "+`$XDG_DATA_HOME/crowd/local)`)
 	fl.IntVar(&cfg.Providers, "providers", 7, "how many providers")
 	fl.StringVar(&cfg.Cheat, "cheat", "", "let one of them cheat, as wrong-result does")
+	fl.StringArrayVar(&listen, "listen", nil, "IP:PORT or multiaddress where other machines reach the network; may be repeated (default: loopback)")
 	fl.StringVar(&cfg.Addr, "addr", "", "loopback address for HTTP and WebSocket (default: a free port)")
 	fl.BoolVarP(&verbose, "verbose", "v", false, "print the nodes' logs")
 	return c
@@ -101,7 +111,8 @@ func (a *app) greet(net network, cfg upConfig) error {
 			env = "export CROWD_NODE=" + cfg.Dir
 		}
 		fmt.Fprintf(w, "the network is up: 1 authority, %d providers, and your node\n\n", net.Providers())
-		fields(w, "  socket", end.Socket, "  url", end.URL, "  token", "in "+filepath.Join(cfg.Dir, "token"))
+		fields(w, "  socket", end.Socket, "  url", end.URL, "  token", "in "+filepath.Join(cfg.Dir, "token"),
+			"  to join", filepath.Join(cfg.Dir, "network.json"))
 		fmt.Fprintln(w, "\nin another terminal:")
 		if env != "" {
 			fmt.Fprintln(w, "  "+env)

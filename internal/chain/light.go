@@ -55,6 +55,7 @@ const (
 	askTime  = 10 * time.Second
 	dialTime = 10 * time.Second // for a dial
 
+	maxErrors = 3               // answers in a row that are errors, before another full node is asked
 	firstTime = 3 * time.Second // then for the first verified head
 	heartbeat = time.Second     // between questions whether the full node lives
 	beatTime  = 2 * time.Second // for their answer
@@ -86,7 +87,11 @@ func (l *Light) Run(ctx context.Context) error {
 		if time.Since(at) > maxPause {
 			pause = minPause
 		}
-		l.log.Warn("the stream to a full node ended", "err", err, "again_in", pause)
+		level := slog.LevelWarn
+		if errors.Is(err, errNoStream) {
+			level = slog.LevelInfo // nothing was lost, and whoever dials knows better what it means
+		}
+		l.log.Log(ctx, level, "the stream to a full node ended", "err", err, "again_in", pause)
 		t := time.NewTimer(pause)
 		select {
 		case <-t.C:
@@ -107,6 +112,7 @@ type session struct {
 	mu    sync.Mutex
 	calls map[uint64]chan frame // guarded by mu; each has capacity 1, for its one answer
 	last  uint64                // guarded by mu: newest ID
+	errs  int                   // guarded by mu: answers to ask that were errors, since the last that was none
 	min   crowd.Height          // reader only: header of the last values
 }
 
@@ -118,8 +124,30 @@ func (l *Light) beat(ctx context.Context, s *session) error {
 	l.mu.Lock()
 	h := l.head.Height
 	l.mu.Unlock()
-	_, err := s.call(ctx, kHeader, headerBody{Height: h})
+	f, err := s.call(ctx, kHeader, headerBody{Height: h})
+	if err == nil && f.Kind == kError {
+		err = errors.New("an error instead of a header")
+	}
 	return err
+}
+
+// judge ends a session that has only errors for answers. A full node can be unable to answer a question, but not all.
+func (l *Light) judge(s *session, f frame) {
+	s.mu.Lock()
+	if s.errs++; f.Kind != kError {
+		s.errs = 0
+	}
+	bad := s.errs >= maxErrors
+	s.mu.Unlock()
+	if !bad {
+		return
+	}
+	s.lied(fmt.Errorf("%d errors in a row", maxErrors))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.session == s { // nobody asks it again while it ends
+		l.session = nil
+	}
 }
 
 // follow works on one stream until it ends, and says why.
@@ -128,7 +156,7 @@ func (l *Light) follow(ctx context.Context) error {
 	stream, err := l.cfg.Dial(dial)
 	cancel()
 	if err != nil {
-		return fmt.Errorf("dial: %w", err)
+		return fmt.Errorf("%w: %w", errNoStream, err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	unhook := context.AfterFunc(ctx, func() { stream.Close() })
@@ -315,6 +343,9 @@ func (l *Light) ask(ctx context.Context, k kind, question func(minimum crowd.Hei
 			}
 			f, err := s.call(once, k, question(minimum))
 			cancel()
+			if err == nil {
+				l.judge(s, f)
+			}
 			switch {
 			case err != nil && once.Err() != nil && ctx.Err() == nil:
 				why = s.lied(fmt.Errorf("no answer in %v", l.patience))
@@ -352,7 +383,10 @@ func (s *session) lied(err error) error {
 	return err
 }
 
-var errGone = errors.New("the stream has ended")
+var (
+	errGone     = errors.New("the stream has ended")
+	errNoStream = errors.New("dial")
+)
 
 func (s *session) call(ctx context.Context, k kind, question any) (frame, error) {
 	c := make(chan frame, 1)

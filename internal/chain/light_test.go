@@ -308,6 +308,36 @@ func TestLight_BelievesNoLiar(t *testing.T) {
 	}
 }
 
+// A full node that answers every question with an error, and signs of life well, is left for another.
+func TestLight_LeavesWhoOnlyHasErrors(t *testing.T) {
+	w := newWorld(t, 1, 0, 1)
+	f := start(t, solo(t, w, t.TempDir()))
+	honest := dialer(t, f.Full)
+	bad := lying(t, f.Full, func(fr frame) []byte {
+		if fr.ID == 0 || fr.Kind == kEvidence {
+			return plain(fr)
+		}
+		return encodeFrame(fr.ID, kError, errorBody{Text: "try again later"})
+	})
+	var dials atomic.Int32
+	l := startLight(t, LightConfig{Genesis: w.genesis, Dial: func(ctx context.Context) (io.ReadWriteCloser, error) {
+		if dials.Add(1) == 1 {
+			return bad(ctx)
+		}
+		return honest(ctx)
+	}})
+	ready(t, l)
+	errs := 0
+	for ; errs <= maxErrors; errs++ {
+		if _, err := l.Get(deadline(t), ledger.ParamsKey()); err == nil {
+			break
+		}
+	}
+	if errs != maxErrors || dials.Load() != 2 {
+		t.Errorf("got %d errors and %d dials, want %d, then another full node", errs, dials.Load(), maxErrors)
+	}
+}
+
 func TestLight_ProvesOutcomes(t *testing.T) {
 	w := newWorld(t, 1, 0, 2)
 	f := start(t, solo(t, w, t.TempDir()))

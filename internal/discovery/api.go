@@ -136,7 +136,7 @@ func (d *Discovery) FindKey(ctx context.Context, key crowd.Key) (*overlay.Record
 		case len(d.lookups) >= maxLookups:
 			refused <- ErrBusy
 		default:
-			d.find(key, reply)
+			d.find(key, false, reply)
 		}
 	})
 	if err != nil {
@@ -177,7 +177,9 @@ func (d *Discovery) known(key crowd.Key) (*overlay.Record, bool) {
 	return nil, false
 }
 
-func (d *Discovery) find(key crowd.Key, reply chan<- *overlay.Record) {
+// find looks for the node of key among those that answer the overlay and then, with ads, for one behind a NAT: it is in
+// nobody's table, and keeps an ad under its own key.
+func (d *Discovery) find(key crowd.Key, ads bool, wait ...chan<- *overlay.Record) {
 	var l *lookup
 	tell := func(r *overlay.Record, keep time.Duration) {
 		d.cache.put(key, cached{r, time.Now().Add(keep)})
@@ -186,20 +188,24 @@ func (d *Discovery) find(key crowd.Key, reply chan<- *overlay.Record) {
 		}
 		l.wait = nil
 	}
-	l = d.look(overlay.Lookup{Target: key}, func(done overlay.Done) {
+	l = d.look(overlay.Lookup{Target: key, Ads: ads}, func(done overlay.Done) {
 		delete(d.finding, key)
-		if done.Target != nil {
+		switch {
+		case done.Target != nil:
 			tell(done.Target, cacheFor)
-			return
+		case len(l.wait) == 0: // told already
+		case !ads:
+			d.find(key, true, l.wait...)
+		default:
+			tell(nil, missFor)
 		}
-		tell(nil, missFor)
 	})
 	l.found = func(f overlay.Found) {
 		if f.Record.ID.Key() == key {
 			tell(f.Record, cacheFor)
 		}
 	}
-	l.wait = append(l.wait, reply)
+	l.wait = wait
 	d.finding[key] = l
 	d.start(l)
 }

@@ -365,6 +365,8 @@ func (d *Discovery) boot(remembered []*overlay.Record) {
 	for _, tag := range d.own.tags {
 		d.step(overlay.Announce{Topic: overlay.Topic(tag)})
 	}
+	d.own.relayed = false // the machine is new
+	d.advertise()
 	ids := make([]uint64, 0, len(d.lookups))
 	for id := range d.lookups {
 		ids = append(ids, id)

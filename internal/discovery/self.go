@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/overlay"
 )
@@ -22,6 +23,7 @@ type own struct {
 	epoch     uint32
 	nonce     uint64
 	solving   bool
+	relayed   bool          // there is an ad under the own key
 	solutions chan solution // capacity 1: one puzzle is solved at a time
 	signed    time.Time
 }
@@ -82,6 +84,21 @@ func (d *Discovery) renew() {
 		return
 	}
 	d.step(overlay.Renewed{Record: d.record})
+	d.advertise()
+}
+
+// advertise keeps an ad under the own key while another node relays to this one, for nobody has it in a table.
+func (d *Discovery) advertise() {
+	relayed := d.own.self.Relay != (crowd.Key{})
+	if relayed == d.own.relayed {
+		return
+	}
+	d.own.relayed = relayed
+	if relayed {
+		d.step(overlay.Announce{Topic: d.key})
+	} else {
+		d.step(overlay.Withdraw{Topic: d.key})
+	}
 }
 
 func (d *Discovery) solution(s solution) {

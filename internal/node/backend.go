@@ -467,28 +467,8 @@ func (b backend) Providers(ctx context.Context) ([]rpc.Provider, error) {
 	out := []rpc.Provider{}
 	s.EachProvider(func(p ledger.Provider) bool {
 		r := s.Reputation(p.ID.Address())
-		v := rpc.Provider{
-			Node: p.ID, Address: p.ID.Address(), Price: p.Offer.Price, Country: p.Offer.Country, Tags: p.Offer.Tags,
-			Stake: p.Stake, Done: r.Done, Caught: r.Caught, Online: r.Missed < b.params.MaxMissed,
-		}
-		switch {
-		case p.Tombstoned:
-			v.Suspended = "caught cheating"
-		case p.Leaving != 0:
-			v.Suspended = "leaving"
-		case r.Missed >= b.params.MaxMissed:
-			v.Suspended = "asleep: missed its draws"
-		}
-		out = append(out, v)
+		out = append(out, provider(&p, &r, b.params.MaxMissed))
 		return true
 	})
-	return out, nil
-}
-
-func (b backend) Peers(context.Context) ([]rpc.Peer, error) {
-	out := []rpc.Peer{}
-	for _, p := range b.host.Peers() {
-		out = append(out, rpc.Peer{Node: p.ID, Addresses: p.Addrs, Path: string(p.Path), RTTMillis: float64(p.RTT.Microseconds()) / 1000, Since: p.Since})
-	}
 	return out, nil
 }

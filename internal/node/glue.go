@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -21,45 +20,6 @@ import (
 
 // This file joins rooms that do not know each other: each type here gives one
 // room what it asks for out of others.
-
-// protoChain is the light nodes' stream to a full node.
-const protoChain = "/crowd/chain/1"
-
-// openChain makes an authority's full node, which serves light ones, or a light
-// node that follows the seeds.
-func (n *Node) openChain() error {
-	if n.authority {
-		full, err := chain.NewFull(chain.Config{Dir: filepath.Join(n.cfg.Dir, "chain"), Genesis: n.cfg.Genesis, Key: n.cfg.Key, Log: n.log})
-		if err != nil {
-			return err
-		}
-		n.chain, n.wallet = full, full.Wallet()
-		return nil
-	}
-	light := chain.NewLight(chain.LightConfig{
-		Genesis: n.cfg.Genesis, Dial: n.dialChain, Log: n.log,
-		Prefixes: []string{ledger.PrefixJob},
-	})
-	n.chain, n.wallet = light, chain.NewWallet(n.cfg.Key, light)
-	return nil
-}
-
-// dialChain opens a stream to the first seed that serves the chain.
-func (n *Node) dialChain(ctx context.Context) (io.ReadWriteCloser, error) {
-	errs := []error{errors.New("no seed serves the chain")}
-	for _, seed := range n.cfg.Seeds {
-		id, err := n.host.Connect(ctx, seed)
-		if err == nil {
-			s, err2 := n.host.Open(ctx, id, protoChain)
-			if err2 == nil {
-				return s, nil
-			}
-			err = err2
-		}
-		errs = append(errs, err)
-	}
-	return nil, errors.Join(errs...)
-}
 
 // jobChain is the chain as the runner wants it.
 type jobChain struct{ *Node }
@@ -297,31 +257,6 @@ func (n *Node) chore(f func(context.Context)) {
 	case <-n.choresEnd:
 	}
 }
-
-// stayAwake tells the chain that a provider is there again after it missed draws.
-func (n *Node) stayAwake(ctx context.Context) error {
-	for {
-		raw, err := n.chain.Get(ctx, ledger.ReputationKey(n.id.Address()))
-		var r ledger.Reputation
-		if err == nil && raw != nil {
-			err = crowd.Decode(raw, &r)
-		}
-		if err == nil && r.Missed >= n.params.MaxMissed {
-			_, err = jobChain{n}.Send(ctx, &ledger.Awake{})
-		}
-		if err != nil && ctx.Err() == nil {
-			n.log.Warn("say that this provider is awake", "err", err)
-		}
-		select {
-		case <-time.After(awakeEvery):
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// awakeEvery is how often a provider looks whether the chain takes it for asleep.
-const awakeEvery = 30 * time.Second
 
 // doChores does what was brought, and first what an earlier life left undone.
 func (n *Node) doChores(ctx context.Context) error {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/p2p"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/store"
 )
@@ -33,9 +35,12 @@ type LocalConfig struct {
 	Cheats    map[int]Cheat         // by provider, 0-based; adversaries for demonstrations and tests
 	Stakes    map[int]crowd.Credits // of a new network's providers; default 100 credits
 	RPC       string                // TCP address; default a free port of 127.0.0.1
+	Listen    []string              // multiaddrs of the authority; the other nodes take free ports of the same IP addresses; default loopback
 	Worker    []string              // command that starts a wasm worker
 	Version   string
 	Log       *slog.Logger
+
+	alone bool // on loopback: nobody looks for it on the LAN
 }
 
 // Cheat wraps a provider's executor: the only place where a demonstration may lie.
@@ -48,10 +53,32 @@ func (c LocalConfig) withDefaults() LocalConfig {
 	if c.Params == (ledger.Params{}) {
 		c.Params = ledger.DevParams()
 	}
+	if c.Listen == nil {
+		c.alone = true
+		c.Listen = []string{"/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c
+}
+
+// freePorts are the same multiaddrs with ports that the system chooses.
+func freePorts(listen []string) (out []string, err error) {
+	for _, s := range listen {
+		p, err := p2p.ParseAddr(s)
+		switch {
+		case err != nil:
+			return nil, err
+		case p.UDP.IsValid():
+			out = append(out, strings.Replace(s, fmt.Sprintf("/udp/%d/", p.UDP.Port()), "/udp/0/", 1))
+		case p.TCP.IsValid():
+			out = append(out, strings.Replace(s, fmt.Sprintf("/tcp/%d", p.TCP.Port()), "/tcp/0", 1))
+		default:
+			return nil, fmt.Errorf("listen on %s: want QUIC or TCP at an IP address", s)
+		}
+	}
+	return out, nil
 }
 
 // What everybody has in a new local network.
@@ -105,6 +132,9 @@ func OpenLocal(cfg LocalConfig) (*Local, error) {
 	}
 	return l, nil
 }
+
+// networkFile is what others need to join, in the network's folder: node.DecodeNetwork reads it.
+const networkFile = "network.json"
 
 func (l *Local) genesisPath() string { return filepath.Join(l.cfg.Dir, "genesis") }
 
@@ -199,10 +229,14 @@ func (l *Local) Run(ctx context.Context) error {
 		return err
 	}
 	defer exec.Close()
+	others, err := freePorts(l.cfg.Listen)
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	start := func(name string, c Config) (*Node, error) {
 		c.Dir, c.Genesis, c.Version = l.dir(name), l.genesis, l.cfg.Version
-		c.Listen = []string{"/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"}
+		c.MDNS = !l.cfg.alone
 		c.Log = l.cfg.Log.With("node", name)
 		n, err := New(c)
 		if err != nil {
@@ -220,21 +254,25 @@ func (l *Local) Run(ctx context.Context) error {
 		return n, nil
 	}
 	err = func() error {
-		a, err := start("authority", Config{Key: l.keys.authority, Exec: exec})
+		a, err := start("authority", Config{Key: l.keys.authority, Exec: exec, Listen: l.cfg.Listen})
 		if err != nil {
 			return err
 		}
-		seeds := a.host.Addrs()
+		// All that anybody is told of the others: who is there besides, nodes find out.
+		file := a.network()
+		if err := writePrivate(filepath.Join(l.cfg.Dir, networkFile), EncodeNetwork(file)); err != nil {
+			return err
+		}
 		for i, k := range l.keys.providers {
 			var e executor.Executor = exec
 			if cheat := l.cfg.Cheats[i]; cheat != nil {
 				e = cheat(exec)
 			}
-			if _, err := start(providerName(i), Config{Key: k, Exec: e, Seeds: seeds}); err != nil {
+			if _, err := start(providerName(i), Config{Key: k, Exec: e, Listen: others, Seeds: file.Seeds}); err != nil {
 				return err
 			}
 		}
-		_, err = start("consumer", Config{Key: l.keys.consumer, Seeds: seeds, RPC: &rpc.Config{Dir: l.cfg.Dir, Addr: l.cfg.RPC}})
+		_, err = start("consumer", Config{Key: l.keys.consumer, Listen: others, Seeds: file.Seeds, RPC: &rpc.Config{Dir: l.cfg.Dir, Addr: l.cfg.RPC}})
 		return err
 	}()
 	if err != nil {
@@ -253,6 +291,15 @@ func (l *Local) Run(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
+}
+
+// OpenKey reads the key of a node's folder, or makes both.
+func OpenKey(dir string) (*identity.Key, error) {
+	k, err := nodeKey(dir, true)
+	if err != nil {
+		return nil, fmt.Errorf("open key: %w", err)
+	}
+	return k, nil
 }
 
 // nodeKey reads the key of a node's folder; with make it makes one that is not there.

@@ -12,12 +12,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/chain"
+	"github.com/crowdcompute/crowd/internal/discovery"
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/ledger"
@@ -33,11 +35,19 @@ type Config struct {
 	Key     *identity.Key
 	Genesis *ledger.Genesis
 	Listen  []string          // multiaddrs
-	Seeds   []string          // multiaddrs with /p2p/; those that are authorities serve the chain
+	Seeds   []string          // multiaddrs with /p2p/ to begin with; the node remembers whom it meets
+	MDNS    bool              // find nodes of the same network on the LAN
+	Offer   *Offer            // register as a provider with it as soon as the balance suffices; nil: what the chain says holds
 	Exec    executor.Executor // nil: this node runs nothing; the caller closes it after Run
 	RPC     *rpc.Config       // nil: no RPC
 	Version string
 	Log     *slog.Logger
+}
+
+// Offer is what a node wants to be registered with.
+type Offer struct {
+	ledger.Offer
+	Stake crowd.Credits // at least; more than is staked already is taken from the balance
 }
 
 // chainNode is what full and light nodes have in common.
@@ -61,10 +71,13 @@ type Node struct {
 	chainID   string
 	params    ledger.Params
 	authority bool
+	seeds     []p2p.Place
+	private   bool // the network is a LAN's or this machine's own
 	log       *slog.Logger
 	started   time.Time
 	store     *store.Store
 	host      *p2p.Host
+	disc      *discovery.Discovery
 	chain     chainNode
 	wallet    *chain.Wallet
 	runner    *runner.Runner
@@ -73,7 +86,14 @@ type Node struct {
 	rpc       *rpc.Server // nil: none
 	chores    chan func(context.Context)
 	choresEnd chan struct{} // closed when no more are done
+	opened    chan struct{} // closed when New has made all of these
 	ready     chan struct{}
+
+	mu      sync.Mutex
+	friends map[crowd.NodeID]bool      // guarded by mu: seeds, and peers seen on the LAN
+	asked   map[crowd.NodeID]time.Time // guarded by mu: full nodes, when each was last turned to
+	enrol   string                     // guarded by mu: how far the registration of Config.Offer is
+	left    bool                       // guarded by mu: the user wants it no more
 }
 
 // New opens everything that the node keeps and listens; nothing runs before Run.
@@ -83,7 +103,15 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg: cfg, id: cfg.Key.ID(), chainID: cfg.Genesis.ChainID(), params: cfg.Genesis.Params,
-		log: cfg.Log, started: time.Now().UTC(), chores: make(chan func(context.Context), chores), choresEnd: make(chan struct{}), ready: make(chan struct{}),
+		log: cfg.Log, started: time.Now().UTC(), chores: make(chan func(context.Context), chores), choresEnd: make(chan struct{}),
+		opened: make(chan struct{}), ready: make(chan struct{}), friends: map[crowd.NodeID]bool{}, asked: map[crowd.NodeID]time.Time{},
+	}
+	if n.seeds, err = parseSeeds(cfg.Seeds); err != nil {
+		return nil, err
+	}
+	n.private = private(n.seeds, cfg.Listen)
+	for _, s := range n.seeds {
+		n.friends[s.Node] = true
 	}
 	n.teller = &teller{node: n, lines: map[line]chan telling{}}
 	n.authority = slices.ContainsFunc(cfg.Genesis.Authorities, func(a ledger.Authority) bool { return a.ID == n.id })
@@ -102,9 +130,13 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.host, err = p2p.New(p2p.Config{
-		PrivateKey: cfg.Key.Bytes(), Listen: cfg.Listen, Seeds: cfg.Seeds, Find: n.meet, Blocks: n.store.Blocks(), Log: cfg.Log,
+		PrivateKey: cfg.Key.Bytes(), Listen: cfg.Listen, Seeds: cfg.Seeds, MDNS: cfg.MDNS, LANTag: n.chainID, Found: n.met,
+		Relays: n.relays, Find: n.reach, Blocks: n.store.Blocks(), Log: cfg.Log,
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := n.openDiscovery(); err != nil {
 		return nil, err
 	}
 	if err := n.openChain(); err != nil {
@@ -126,7 +158,7 @@ func New(cfg Config) (_ *Node, err error) {
 			return full.Serve(ctx, s)
 		})
 	}
-	n.host.Answer(protoWhere, maxWhere, n.answerWhere)
+	n.host.Answer(protoGenesis, maxChainID+8, n.answerGenesis)
 	n.host.Handle(protoTelling, n.hear)
 	if cfg.RPC != nil {
 		if n.rpc, err = rpc.NewServer(*cfg.RPC, backend{n}); err != nil {
@@ -136,11 +168,23 @@ func New(cfg Config) (_ *Node, err error) {
 			return nil, err
 		}
 	}
+	close(n.opened)
 	return n, nil
 }
 
 // ID of the node.
 func (n *Node) ID() crowd.NodeID { return n.id }
+
+// Addrs are the multiaddrs under which others can reach the node, each with /p2p/.
+func (n *Node) Addrs() []string { return n.host.Addrs() }
+
+// Endpoint is where the node's RPC is; zero without one.
+func (n *Node) Endpoint() rpc.Endpoint {
+	if n.rpc == nil {
+		return rpc.Endpoint{}
+	}
+	return n.rpc.Endpoint()
+}
 
 // Ready is closed when the node follows the chain and takes part in jobs.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
@@ -173,6 +217,9 @@ func (n *Node) Run(ctx context.Context) error {
 		})
 	}
 	part("p2p", n.host.Run)
+	part("discovery", n.disc.Run)
+	part("introductions", n.introduce)
+	part("doubts", n.doubt)
 	part("chain", n.chain.Run)
 	part("jobs", func(ctx context.Context) error {
 		select {
@@ -180,7 +227,7 @@ func (n *Node) Run(ctx context.Context) error {
 			close(n.ready)
 			g.Go(func() error { return n.doChores(ctx) })
 			if n.provides() {
-				g.Go(func() error { return n.stayAwake(ctx) })
+				g.Go(func() error { return n.offer(ctx) })
 			}
 			return n.runner.Run(ctx)
 		case <-ctx.Done():

@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/chain"
+	"github.com/crowdcompute/crowd/internal/identity"
+	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/runner"
 )
 
@@ -51,20 +54,18 @@ func TestVectors(t *testing.T) {
 		Encoding string  `json:"encoding"`
 	}
 	var v struct {
-		Where struct {
-			Node      crowd.NodeID `json:"node"`
-			Question  string       `json:"question"`
-			Addresses []string     `json:"addresses"`
-			Answer    string       `json:"answer"`
-			Unknown   string       `json:"unknown"`
-		} `json:"where"`
+		Genesis struct {
+			Chain    string `json:"chain"`
+			Question string `json:"question"`
+			Answer   string `json:"answer"`
+			Other    string `json:"other"` // to who asks for another chain
+		} `json:"genesis"`
 		Telling []told `json:"telling"`
 	}
-	w := &v.Where
-	w.Node = crowd.NodeID(bytes.Repeat([]byte{0x11}, 64))
-	w.Addresses = []string{"/ip4/192.0.2.1/udp/4001/quic-v1", "/ip4/192.0.2.1/tcp/4001"}
-	w.Question, w.Answer = hex.EncodeToString(crowd.Encode(w.Node)), hex.EncodeToString(crowd.Encode(w.Addresses))
-	w.Unknown = hex.EncodeToString(crowd.Encode([]string(nil)))
+	v.Genesis.Chain = "net-aaaa"
+	v.Genesis.Question = hex.EncodeToString(crowd.Encode(v.Genesis.Chain))
+	v.Genesis.Answer = hex.EncodeToString(crowd.Encode(genesisAnswer{Chain: v.Genesis.Chain, Genesis: []byte("genesis")}))
+	v.Genesis.Other = hex.EncodeToString(crowd.Encode(genesisAnswer{Chain: v.Genesis.Chain}))
 	for _, m := range someTellings() {
 		raw := crowd.Encode(m)
 		if got, err := decodeTelling(raw); err != nil || !bytes.Equal(crowd.Encode(got), raw) {
@@ -87,18 +88,53 @@ func FuzzDecodeTelling(f *testing.F) {
 	})
 }
 
-// FuzzWhere: both sides of the question where a node is.
-func FuzzWhere(f *testing.F) {
-	f.Add(crowd.Encode(crowd.NodeID{1}))
-	f.Add(crowd.Encode([]string{"/ip4/192.0.2.1/tcp/4001"}))
+// FuzzGenesis: both sides of the question how a chain begins.
+func FuzzGenesis(f *testing.F) {
+	g := someGenesis(f)
+	f.Add(crowd.Encode(g.ChainID()))
+	f.Add(crowd.Encode(genesisAnswer{Chain: g.ChainID(), Genesis: crowd.Encode(g)}))
+	f.Add(crowd.Encode(genesisAnswer{Chain: "other"}))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		var id crowd.NodeID
-		if crowd.Decode(raw, &id) == nil && !bytes.Equal(crowd.Encode(id), raw) {
-			t.Errorf("got %x, want %x", crowd.Encode(id), raw)
+		var chain string
+		if crowd.Decode(raw, &chain) == nil && !bytes.Equal(crowd.Encode(chain), raw) {
+			t.Errorf("got %x, want %x", crowd.Encode(chain), raw)
 		}
-		var addrs []string
-		if crowd.Decode(raw, &addrs) == nil && !bytes.Equal(crowd.Encode(addrs), raw) {
-			t.Errorf("got %x, want %x", crowd.Encode(addrs), raw)
+		var a genesisAnswer
+		if crowd.Decode(raw, &a) == nil && !bytes.Equal(crowd.Encode(a), raw) {
+			t.Errorf("got %x, want %x", crowd.Encode(a), raw)
+		}
+		if got, err := readGenesis(raw, g.ChainID()); err == nil && got.ChainID() != g.ChainID() {
+			t.Errorf("took chain %s", got.ChainID())
 		}
 	})
+}
+
+// FuzzNetworkFile: what is read as a network's file is written as the same network's.
+func FuzzNetworkFile(f *testing.F) {
+	g := someGenesis(f)
+	f.Add(EncodeNetwork(NetworkFile(g, []string{"/ip4/192.0.2.1/udp/4001/quic-v1/p2p/16Uiu2HAkvHdGHEvJYmbvCPYWzVTBFyUpeKjyBHiTSbXRxHzHXUEw"})))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		file, _, err := DecodeNetwork(bytes.NewReader(raw))
+		if err != nil {
+			return
+		}
+		once := EncodeNetwork(file)
+		again, _, err := DecodeNetwork(bytes.NewReader(once))
+		if err != nil || !bytes.Equal(EncodeNetwork(again), once) {
+			t.Errorf("got %s, %v from %s", EncodeNetwork(again), err, once)
+		}
+	})
+}
+
+func someGenesis(t testing.TB) *ledger.Genesis {
+	t.Helper()
+	k, err := identity.FromBytes(bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &ledger.Genesis{
+		Name: "net", Time: 1, Params: ledger.DevParams(),
+		Authorities: []ledger.Authority{{ID: k.ID(), VRF: k.VRF().Public(), Consensus: chain.ConsensusKey(k)}},
+		Grants:      []ledger.Grant{{ID: k.ID(), Balance: crowd.Credit}},
+	}
 }

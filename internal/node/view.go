@@ -217,3 +217,19 @@ func request(spec *crowd.JobSpec) rpc.PostRequest {
 	}
 	return r
 }
+
+func provider(p *ledger.Provider, r *ledger.Reputation, maxMissed uint32) rpc.Provider {
+	v := rpc.Provider{
+		Node: p.ID, Address: p.ID.Address(), Price: p.Offer.Price, Country: p.Offer.Country, Tags: p.Offer.Tags,
+		Stake: p.Stake, Done: r.Done, Caught: r.Caught, Online: r.Missed < maxMissed,
+	}
+	switch {
+	case p.Tombstoned:
+		v.Suspended = "caught cheating"
+	case p.Leaving != 0:
+		v.Suspended = "leaving"
+	case r.Missed >= maxMissed:
+		v.Suspended = "asleep: missed its draws"
+	}
+	return v
+}

@@ -123,7 +123,7 @@ func (n *Node) decide(ev Received, m *Register, v *visitor, answer *Ticket) {
 		}
 		first = min(first, a.until.Add(-n.cfg.AdFor)) // for its next life it waits since this one began
 	}
-	wait, never := n.adWait(m.Topic, ev.Addr.Addr(), mine)
+	wait, never := n.adWait(m.Topic, ev.Addr.Addr(), mine, n.book.pages[v.ref].key == m.Topic)
 	left := wait - n.now.Sub(first)
 	if !v.proven {
 		left = max(left, time.Second) // enough for the ping that proves its endpoint
@@ -145,7 +145,7 @@ func (n *Node) decide(ev Received, m *Register, v *visitor, answer *Ticket) {
 
 // adWait is DISC-NG's waiting time for one more ad; the ad of index mine, if there is one, does not count. never is for
 // what no waiting makes right: the store, the topic's share or the network's is full.
-func (n *Node) adWait(topic crowd.Key, from netip.Addr, mine int) (wait time.Duration, never bool) {
+func (n *Node) adWait(topic crowd.Key, from netip.Addr, mine int, own bool) (wait time.Duration, never bool) {
 	_, net := netOf(Endpoint{Addr: from, UDP: 1})
 	var shared [129]int // ads by length of the prefix of their address that from shares
 	all, same, near, nearSame := 0, 0, 0, 0
@@ -180,7 +180,8 @@ func (n *Node) adWait(topic crowd.Key, from netip.Addr, mine int) (wait time.Dur
 			score++
 		}
 	}
-	if d := from.BitLen(); d > 0 && net&private == 0 {
+	// Under its own key stands one node alone: nobody crowds others out there, and until the ad is kept it cannot be found.
+	if d := from.BitLen(); d > 0 && net&private == 0 && !own {
 		score /= float64(d)
 	} else {
 		score = 0

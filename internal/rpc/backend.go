@@ -44,5 +44,11 @@ type Backend interface {
 	Account(ctx context.Context, a crowd.Address) (Account, error)
 	Providers(ctx context.Context) ([]Provider, error)
 	Reputation(ctx context.Context, a crowd.Address) (Reputation, error)
-	Peers(ctx context.Context) ([]Peer, error)
+	Peers(ctx context.Context) ([]Peer, error)                                              // connected ones first
+	Status(ctx context.Context) (Status, error)                                             //
+	Network(ctx context.Context) (Network, error)                                           //
+	Find(ctx context.Context, name string) (Found, error)                                   // by ID, key, or first digits of a known ID; NotFound
+	FindTag(ctx context.Context, tag string, want int) ([]Found, error)                     // at most want
+	Send(ctx context.Context, to crowd.Address, amount crowd.Credits) (crowd.Height, error) // once; the block that did it
+	Leave(ctx context.Context) (string, error)                                              // the stake comes back by a second call; what became of it
 }

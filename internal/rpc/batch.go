@@ -15,7 +15,7 @@ type SamplePlan struct {
 // BatchRequest asks how a batch would be sharded and checked. Nothing is uploaded yet.
 type BatchRequest struct {
 	Items      uint64        `json:"items"`
-	Shard      uint64        `json:"shard,omitempty"`  // most items of one job; 0: as many as fit
+	Shard      uint64        `json:"shard,omitempty"`  // most items of one job; 0: what keeps all nodes busy
 	Gas        crowd.Gas     `json:"gas,omitempty"`    // expected of one item; 0: limits.gas
 	Limits     Limits        `json:"limits"`           // of one item; wallMillis is for a shard
 	Filters    Filters       `json:"filters"`          //

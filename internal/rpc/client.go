@@ -153,6 +153,34 @@ func (c *Client) Peers(ctx context.Context) ([]Peer, error) {
 	return do[[]Peer](ctx, c, "list peers", "crowd_peers")
 }
 
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return do[Status](ctx, c, "describe node", "crowd_status")
+}
+
+func (c *Client) Network(ctx context.Context) (Network, error) {
+	return do[Network](ctx, c, "describe network", "crowd_network")
+}
+
+// Find looks a node up, by its ID, its key, or the first digits of the ID of a node that is known there.
+func (c *Client) Find(ctx context.Context, node string) (Found, error) {
+	return do[Found](ctx, c, "find node", "crowd_find", node)
+}
+
+// FindTag finds nodes that announce a tag; want 0 is as many as one answer may have.
+func (c *Client) FindTag(ctx context.Context, tag string, want int) ([]Found, error) {
+	return do[[]Found](ctx, c, "find tag", "crowd_findTag", tag, orNil(want))
+}
+
+// Send moves credits out of the node's account. After an error of the way it may have happened: look before sending again.
+func (c *Client) Send(ctx context.Context, to crowd.Address, amount crowd.Credits) (crowd.Height, error) {
+	return do[crowd.Height](ctx, c, "send credits", "crowd_send", to, amount)
+}
+
+// Leave takes the node out of the draw or, later, its stake back; it says which.
+func (c *Client) Leave(ctx context.Context) (string, error) {
+	return do[string](ctx, c, "stop providing", "crowd_leave")
+}
+
 func orNil(limit int) any {
 	if limit == 0 {
 		return nil

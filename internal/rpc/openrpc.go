@@ -36,7 +36,13 @@ var docs = []struct{ method, summary, params string }{
 	{"Account", "What an address owns.", "address"},
 	{"Providers", "The providers that this node knows.", ""},
 	{"Reputation", "What the chain knows of a node, with the evidence.", "address"},
-	{"Peers", "The nodes that this one is connected to.", ""},
+	{"Peers", "The nodes that this one is connected to, then those that the overlay knows besides.", ""},
+	{"Status", "How the node stands in its network.", ""},
+	{"Network", "What somebody needs to join the network: its genesis, and seeds.", ""},
+	{"Find", "Where a node is, by its own record. node is an ID, a key, or the first digits of the ID of a known node.", "node"},
+	{"FindTag", "Nodes that announce a tag; it takes seconds where few do.", "tag want"},
+	{"Send", "Moves credits of this node's account to another, once. Returns the block.", "to amount"},
+	{"Leave", "Ends that this node is drawn as a provider; called again when its stake is free, it brings the stake back.", ""},
 }
 
 var streamDocs = []struct{ name, summary, params string }{

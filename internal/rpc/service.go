@@ -231,6 +231,52 @@ func (m methods) Peers(ctx context.Context) ([]Peer, error) {
 	})
 }
 
+func (m methods) Status(ctx context.Context) (Status, error) {
+	return answer(ctx, m.s, "describe node", m.s.backend.Status)
+}
+
+func (m methods) Network(ctx context.Context) (Network, error) {
+	return answer(ctx, m.s, "describe network", m.s.backend.Network)
+}
+
+// maxName bounds what somebody looks for, in bytes.
+const maxName = 256
+
+func (m methods) Find(ctx context.Context, node string) (Found, error) {
+	return answer(ctx, m.s, "find node", func(ctx context.Context) (Found, error) {
+		if len(node) > maxName {
+			return Found{}, Errorf(BadRequest, "node: %d bytes, at most %d", len(node), maxName)
+		}
+		return m.s.backend.Find(ctx, node)
+	})
+}
+
+func (m methods) FindTag(ctx context.Context, tag string, want *int) ([]Found, error) {
+	return answer(ctx, m.s, "find tag", func(ctx context.Context) ([]Found, error) {
+		n, err := listLimit(want)
+		if err != nil {
+			return nil, err
+		}
+		if len(tag) > maxName {
+			return nil, Errorf(BadRequest, "tag: %d bytes, at most %d", len(tag), maxName)
+		}
+		return listed(m.s.backend.FindTag(ctx, tag, n))
+	})
+}
+
+func (m methods) Send(ctx context.Context, to crowd.Address, amount crowd.Credits) (crowd.Height, error) {
+	return answer(ctx, m.s, "send credits", func(ctx context.Context) (crowd.Height, error) {
+		if amount == 0 {
+			return 0, Errorf(BadRequest, "nothing is to be sent")
+		}
+		return m.s.backend.Send(ctx, to, amount)
+	})
+}
+
+func (m methods) Leave(ctx context.Context) (string, error) {
+	return answer(ctx, m.s, "stop providing", m.s.backend.Leave)
+}
+
 func listLimit(limit *int) (int, error) {
 	if limit == nil {
 		return maxList, nil

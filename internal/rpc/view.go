@@ -318,11 +318,61 @@ type Provider struct {
 	Suspended string        `json:"suspended,omitempty"` // why it cannot be drawn
 }
 
-// Peer is a node that this one is connected to.
+// Peer is a node that this one is connected to, or that the overlay knows.
 type Peer struct {
 	Node      crowd.NodeID `json:"node"`
 	Addresses []string     `json:"addresses"`
-	Path      string       `json:"path"` // direct, punched, relayed
-	RTTMillis float64      `json:"rttMillis"`
-	Since     time.Time    `json:"since"`
+	Tags      []string     `json:"tags,omitempty"`      // that it announces
+	Path      string       `json:"path,omitempty"`      // direct, punched, relayed; empty: not connected, only known
+	RTTMillis float64      `json:"rttMillis,omitempty"` // 0: not measured yet
+	Since     time.Time    `json:"since"`               // it is connected, or in the overlay's table
+	Overlay   bool         `json:"overlay"`             // it is in the overlay's table
+}
+
+// Network is what one must know of a network to join it: the content of a network file.
+type Network struct {
+	Name    string   `json:"name"`
+	Chain   string   `json:"chain"`   // of Genesis: its hash is in it
+	Genesis []byte   `json:"genesis"` // canonical encoding
+	Seeds   []string `json:"seeds"`   // multiaddresses with /p2p/
+}
+
+// Status is how a node stands in its network.
+type Status struct {
+	Info
+	Network      string    `json:"network"`           // its name
+	Reachability string    `json:"reachability"`      // public, private, unknown: whether strangers can dial this node
+	Seen         []string  `json:"seen"`              // UDP addresses at which peers see this node
+	Relay        string    `json:"relay,omitempty"`   // key of the node through which this one is reached; only of a private one
+	Tags         []string  `json:"tags"`              // that it announces
+	Seeds        []string  `json:"seeds"`             // that it began with
+	Provide      string    `json:"provide,omitempty"` // how far its registration as a provider is
+	ChainTime    time.Time `json:"chainTime"`         // of the newest block
+	Overlay      Overlay   `json:"overlay"`
+}
+
+// Overlay is a node's part in finding others. Packets are counted since the node started.
+type Overlay struct {
+	Key         string `json:"key"`         // the node's position
+	Joined      bool   `json:"joined"`      // its neighbourhood has answered
+	Peers       int    `json:"peers"`       // in its table
+	Known       int    `json:"known"`       // in its database, for the next start
+	Sent        uint64 `json:"sent"`        // packets
+	Received    uint64 `json:"received"`    // packets
+	Refused     uint64 `json:"refused"`     // of those received: noise, other networks, expired, unasked, badly signed
+	OverBudget  uint64 `json:"overBudget"`  // of those received: dropped unseen, there were too many
+	Lookups     uint64 `json:"lookups"`     //
+	ClockMillis int64  `json:"clockMillis"` // by which peers say that this machine's clock lags; 0: it is right
+}
+
+// Found is a node that the overlay knows, by the node's own signed record.
+type Found struct {
+	Node      crowd.NodeID  `json:"node"`
+	Key       string        `json:"key"` // its position in the overlay
+	Address   crowd.Address `json:"address"`
+	Addresses []string      `json:"addresses"`       // multiaddresses where it can be reached
+	Relay     string        `json:"relay,omitempty"` // key of the node through which it is reached
+	Tags      []string      `json:"tags"`
+	Signed    time.Time     `json:"signed"`          // when it last signed its record
+	Offer     *Provider     `json:"offer,omitempty"` // what the chain says that it offers
 }

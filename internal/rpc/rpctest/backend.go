@@ -562,5 +562,57 @@ func (b *Backend) Providers(context.Context) ([]rpc.Provider, error) {
 }
 
 func (b *Backend) Peers(context.Context) ([]rpc.Peer, error) {
-	return []rpc.Peer{{Node: Node(1), Addresses: []string{"/ip4/127.0.0.1/udp/4002/quic-v1"}, Path: "direct", RTTMillis: 0.4, Since: Start}}, nil
+	return []rpc.Peer{
+		{Node: Node(1), Addresses: []string{"/ip4/127.0.0.1/udp/4002/quic-v1"}, Tags: []string{"gpu", "provider"}, Path: "direct", RTTMillis: 0.4, Since: Start, Overlay: true},
+		{Node: Node(2), Addresses: []string{"/ip4/127.0.0.1/udp/4003/quic-v1"}, Since: Start, Overlay: true},
+	}, nil
+}
+
+func (b *Backend) Status(ctx context.Context) (rpc.Status, error) {
+	i, err := b.Info(ctx)
+	return rpc.Status{Info: i, Network: "crowd-test", Reachability: "unknown", Seen: []string{"192.0.2.7:4001"}, Tags: []string{"chain"},
+		Seeds: b.seeds(), ChainTime: Start, Overlay: rpc.Overlay{Key: Owner.Key().String(), Joined: true, Peers: 2, Known: 3, Sent: 40, Received: 38}}, err
+}
+
+func (b *Backend) seeds() []string { return []string{"/ip4/192.0.2.1/udp/4001/quic-v1/p2p/seed"} }
+
+// Network has no real genesis in it.
+func (b *Backend) Network(context.Context) (rpc.Network, error) {
+	return rpc.Network{Name: "crowd-test", Chain: "crowd-test", Genesis: []byte("genesis"), Seeds: b.seeds()}, nil
+}
+
+func (b *Backend) found(ctx context.Context) (rpc.Found, error) {
+	p, err := b.Providers(ctx)
+	return rpc.Found{Node: Node(1), Key: Node(1).Key().String(), Address: Node(1).Address(), Addresses: []string{"/ip4/127.0.0.1/udp/4002/quic-v1"},
+		Tags: []string{"gpu", "provider"}, Signed: Start, Offer: &p[0]}, err
+}
+
+func (b *Backend) Find(ctx context.Context, name string) (rpc.Found, error) {
+	if len(name) < 8 || !strings.HasPrefix(Node(1).String(), name) && name != Node(1).Key().String() {
+		return rpc.Found{}, rpc.Errorf(rpc.NotFound, "nobody knows node %.16s", name)
+	}
+	return b.found(ctx)
+}
+
+func (b *Backend) FindTag(ctx context.Context, tag string, _ int) ([]rpc.Found, error) {
+	if tag != "gpu" {
+		return nil, nil
+	}
+	f, err := b.found(ctx)
+	return []rpc.Found{f}, err
+}
+
+func (b *Backend) Send(_ context.Context, to crowd.Address, amount crowd.Credits) (crowd.Height, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if int64(amount) > 1_000_000_000+b.change[Owner.Address()] {
+		return 0, rpc.Errorf(rpc.InsufficientFunds, "the transfer of %s and its fee are not in the balance", amount).WithHint("fund the account, or send less")
+	}
+	b.change[Owner.Address()] -= int64(amount)
+	b.change[to] += int64(amount)
+	return 43, nil
+}
+
+func (b *Backend) Leave(context.Context) (string, error) {
+	return "", rpc.Errorf(rpc.NotFound, "this node is no provider")
 }

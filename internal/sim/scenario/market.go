@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -142,7 +141,7 @@ func (c *MarketConfig) spec() crowd.JobSpec {
 	return crowd.JobSpec{
 		Task: crowd.Task{
 			Program: "program", Stdin: "items",
-			Limits: crowd.Limits{Gas: itemLimit, Memory: 64 << 20, Output: 1 << 10, Wall: time.Minute},
+			Limits: crowd.Limits{Gas: itemLimit, Memory: 64 << 20, Output: 1 << 10, Wall: crowd.MaxWall},
 		},
 		Items: c.Items, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: ^crowd.Credits(0),
 		Plan: crowd.Plan{Method: crowd.PlanSample, Verifiers: c.Verifiers, Checks: c.Checks},

@@ -30,7 +30,7 @@ func TestMarket(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s/%g", s.Name, rate), func(t *testing.T) {
-				got := market(t, MarketConfig{Nodes: 100, Jobs: 1500, Strategy: s.Name, Rate: rate, Seed: 7})
+				got := market(t, MarketConfig{Nodes: 100, Jobs: 1000, Strategy: s.Name, Rate: rate, Seed: 7})
 				if got.HonestSlashes != 0 {
 					t.Errorf("%d honest nodes lost their stake", got.HonestSlashes)
 				}
@@ -159,7 +159,7 @@ func TestMarketConfig_Validate(t *testing.T) {
 func TestMarket_CheatingLosesWithHardlyAnyStake(t *testing.T) {
 	for _, name := range []string{"cheat", "ring", "inflate"} {
 		for _, rate := range []float64{0.001, 0.01, 0.1, 1} {
-			got := market(t, MarketConfig{Nodes: 100, Jobs: 2000, Strategy: name, Rate: rate, Reuse: 1000})
+			got := market(t, MarketConfig{Nodes: 100, Jobs: 1000, Strategy: name, Rate: rate, Reuse: 1000})
 			if got.Gain >= 0 || got.Acted == 0 {
 				t.Errorf("%s at %g: gain of %.3f credits in %d batches", name, rate, got.Gain, got.Acted)
 			}

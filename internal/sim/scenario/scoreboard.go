@@ -23,7 +23,13 @@ func share(seen, of int) Share {
 	const z = 1.959964 // of 95 %
 	n, p := float64(of), float64(seen)/float64(of)
 	mid, half := p+z*z/(2*n), z*math.Sqrt(p*(1-p)/n+z*z/(4*n*n))
-	s.Rate, s.Low, s.High = p, max(0, (mid-half)/(1+z*z/n)), min(1, (mid+half)/(1+z*z/n))
+	s.Rate, s.Low, s.High = p, (mid-half)/(1+z*z/n), (mid+half)/(1+z*z/n)
+	if seen == 0 {
+		s.Low = 0 // exactly, which the root's rounding misses
+	}
+	if seen == of {
+		s.High = 1
+	}
 	return s
 }
 

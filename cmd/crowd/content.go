@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/rpc"
 )
 
@@ -128,11 +129,41 @@ func (o *output) deliver(ctx context.Context, c *rpc.Client, id crowd.JobID, res
 	if o.dir != "" {
 		return download(ctx, c, id, o.dir)
 	}
+	if res.Items > 0 {
+		if err := outputs(ctx, c, id, res.Items, o.w); err != nil {
+			return err
+		}
+		return o.finish()
+	}
 	w := &counted{w: o.w, tell: st.transfer("downloading result", res.Stdout)}
 	if _, err := c.Download(ctx, id, "stdout", w); err != nil {
 		return err
 	}
 	return o.finish()
+}
+
+// outputs writes what the items of a batch wrote, one after another.
+func outputs(ctx context.Context, c *rpc.Client, id crowd.JobID, items uint32, w io.Writer) error {
+	f, err := os.CreateTemp("", "crowd-stdout-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	size, err := c.Download(ctx, id, "stdout", f)
+	if err != nil {
+		return err
+	}
+	frames, err := batch.OpenFrames(f, size, items)
+	if err != nil {
+		return fmt.Errorf("the result of job %s: %w", id.Short(), err)
+	}
+	for i := range items {
+		if _, err := io.Copy(w, frames.Open(i)); err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+	}
+	return nil
 }
 
 // finish makes a file that is written appear under its name.

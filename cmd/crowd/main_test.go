@@ -174,6 +174,12 @@ func TestScripts(t *testing.T) {
 			"keep": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 			},
+			// keep-job: puts the ID of the newest job in the last list into JOB.
+			"keep-job": func(ts *testscript.TestScript, _ bool, _ []string) {
+				var jobs []rpc.JobSummary
+				ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &jobs))
+				ts.Setenv("JOB", jobs[0].ID.String())
+			},
 			// is-json: the last stdout is one JSON value.
 			"is-json": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if ok := json.Valid([]byte(ts.ReadFile("stdout"))); ok == neg {

@@ -289,7 +289,7 @@ func (b backend) Result(_ context.Context, id crowd.JobID) (rpc.Result, error) {
 	if err != nil {
 		return rpc.Result{}, err
 	}
-	r := rpc.Result{Job: id, Outcome: *outcome(&p.job), Verdict: verdict(&p.job)}
+	r := rpc.Result{Job: id, Outcome: *outcome(&p.job), Verdict: verdict(&p.job), Items: p.job.Spec.Items}
 	if p.job.State.Ended() {
 		r.Price = p.job.Spent()
 	}
@@ -340,7 +340,7 @@ func (b backend) Logs(ctx context.Context, id crowd.JobID, follow bool) (<-chan 
 		if !p.delivered {
 			sent = b.book.liveLogs(ctx, id, follow, out)
 		}
-		if p, ok := b.book.look(id); !ok || !p.delivered {
+		if p, ok := b.book.look(id); !ok || !p.delivered || p.job.Spec.Items > 0 { // a batch's are frame files
 			return
 		}
 		for i, name := range streams {

@@ -278,6 +278,7 @@ type Result struct {
 	Price   crowd.Credits `json:"price"`
 	Stdout  int64         `json:"stdout"` // sizes, bytes
 	Stderr  int64         `json:"stderr"`
+	Items   uint32        `json:"items,omitempty"` // of a batch, whose stdout and stderr are frame files
 }
 
 // Entry is a file or folder of a result: stdout, stderr, out, out/….

@@ -430,7 +430,7 @@ func (b *Backend) Result(_ context.Context, id crowd.JobID) (rpc.Result, error) 
 		return rpc.Result{}, err
 	}
 	return rpc.Result{Job: id, Outcome: *j.view.Outcome, Verdict: j.view.Verdict, Price: j.view.Price,
-		Stdout: int64(len(j.result["stdout"])), Stderr: int64(len(j.result["stderr"]))}, nil
+		Stdout: int64(len(j.result["stdout"])), Stderr: int64(len(j.result["stderr"])), Items: j.view.Items}, nil
 }
 
 func (b *Backend) ListResult(_ context.Context, id crowd.JobID, after string, limit int) ([]rpc.Entry, error) {

@@ -49,7 +49,7 @@ func (f *batchFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.gas, "gas", "auto", "most gas for one item, as 20M, 1G; auto: four times what the first few items take at most")
 	fl.StringVar(&f.memory, "memory", "256MiB", "most memory for one item")
 	fl.StringVar(&f.maxOutput, "max-output", "1MiB", "most bytes that one item may write")
-	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "most time on the executor's clock, for all items of a shard together")
+	fl.DurationVar(&f.timeout, "timeout", 0, "most time on the executor's clock, for all items of a shard together (default: what their gas may take)")
 	fl.Uint64Var(&f.shard, "shard", 0, "most items of one job (default: what the plan says)")
 	fl.StringVar(&f.budget, "budget", "", "most credits to lock for all of it")
 	fl.StringVar(&f.maxPrice, "max-price", "", "most credits per giga-gas")
@@ -78,6 +78,9 @@ func (f *batchFlags) request(command string) (r rpc.PostRequest, budget crowd.Cr
 		return r, 0, misuse("see: crowd "+command+" --help", "%s: --max-output %s: an item writes at most %s", command, f.maxOutput, sizeText(maxItem))
 	}
 	budget, r.Budget, r.Program = r.Budget, 0, ""
+	if f.timeout == 0 {
+		r.Limits.WallMillis = 0 // a shard's size decides
+	}
 	if f.gas == "auto" {
 		r.Limits.Gas = pilotGas
 	}

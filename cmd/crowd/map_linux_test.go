@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -143,5 +144,66 @@ func TestMap_OnRealPartsWithALiar(t *testing.T) {
 	if code, said, talk := crowd("job", "describe", id, "--samples"); code != exitDone || !strings.Contains(said, "verifier") || !strings.Contains(said, "re-ran the items [") ||
 		!strings.Contains(said, "accepted by sample") || strings.Contains(said, "WRONG") {
 		t.Errorf("describe: got code %d: %s%s", code, said, talk)
+	}
+}
+
+// Words counted by count and summed up by sum, in partitions, are the words of the text.
+func TestMap_ReduceOnRealParts(t *testing.T) {
+	if os.Getenv("CROWD_NIGHT") == "" {
+		t.Skip("long: CROWD_NIGHT=1 runs it")
+	}
+	home, err := os.MkdirTemp("", "crowd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(home)
+	for _, p := range []string{"count", "sum"} {
+		c := exec.Command("go", "build", "-o", filepath.Join(home, p+".wasm"), "../../programs/"+p)
+		c.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+		if said, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, said)
+		}
+	}
+	getenv := func(name string) string { return map[string]string{"HOME": home}[name] }
+	net, err := startNetwork(getenv)(t.Context(), upConfig{Dir: (&app{env: env{getenv: getenv}}).defaultDir(), Providers: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer net.Close()
+	counts := map[string]int{}
+	for f := range 3 {
+		var text strings.Builder
+		for i := range 20_000 {
+			w := fmt.Sprintf("w%d", i*i%977)
+			counts[w]++
+			fmt.Fprintf(&text, "%s ", w)
+			if i%7 == 0 {
+				text.WriteByte('\n')
+			}
+		}
+		if err := os.WriteFile(filepath.Join(home, fmt.Sprintf("%d.txt", f)), []byte(text.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var want []string
+	for w, n := range counts {
+		want = append(want, fmt.Sprintf("%s\t%d", w, n))
+	}
+	slices.Sort(want)
+	out := filepath.Join(home, "out")
+	var said, talk bytes.Buffer
+	code := run(t.Context(), env{args: []string{"map", filepath.Join(home, "count.wasm"), filepath.Join(home, "*.txt"), "--by", "lines", "--reduce", filepath.Join(home, "sum.wasm"),
+		"--partitions", "5", "--out", out}, stdout: &said, stderr: &talk, getenv: getenv})
+	if code != exitDone {
+		t.Fatalf("got code %d: %s", code, talk.String())
+	}
+	raw, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Split(strings.TrimSpace(string(raw)), "\n")
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %d words want %d", len(got), len(want))
 	}
 }

@@ -109,13 +109,17 @@ func (m *mapping) plan(ctx context.Context, p *phase, first, n uint64) error {
 	}
 	return m.d.change(func(*mapState) {
 		p.Plan = q.Plan
+		limits := p.Request.Limits
+		if limits.WallMillis == 0 {
+			limits.WallMillis = max(time.Minute, crowd.LeastWall(limits.Gas*crowd.Gas(q.Plan.Items))).Milliseconds()
+		}
 		for at := uint64(0); at < n; at += q.Plan.Items {
 			size := min(q.Plan.Items, n-at)
 			plan := q.Plan.SamplePlan
 			if size < q.Plan.Items { // of fewer items a check says a little less, as shares are rounded
 				plan.Checks = min(plan.Checks+1, crowd.MaxChecks, uint32(size))
 			}
-			p.Shards = append(p.Shards, &shard{First: first + at, Items: size, Limits: p.Request.Limits, Plan: plan})
+			p.Shards = append(p.Shards, &shard{First: first + at, Items: size, Limits: limits, Plan: plan})
 		}
 	})
 }

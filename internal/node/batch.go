@@ -48,6 +48,7 @@ type batchPlanner struct {
 	records   map[crowd.NodeID]verify.Record
 	burn      uint32
 	most      uint64 // items of one shard
+	wall      time.Duration
 	shards    uint64 // that the budget and a promise about the whole are divided by
 }
 
@@ -66,6 +67,9 @@ func (b backend) PlanBatch(ctx context.Context, r rpc.BatchRequest) (rpc.BatchQu
 		return rpc.BatchQuote{}, rpc.Errorf(rpc.BadRequest, "%d gas are expected of an item, its limit is %d", r.Gas, r.Limits.Gas)
 	}
 	one := rpc.PostRequest{Program: "to come", Stdin: "to come", Items: 1, Plan: &rpc.SamplePlan{Verifiers: 1, Checks: 1}, Limits: r.Limits, Filters: r.Filters}
+	if r.Limits.WallMillis == 0 {
+		one.Limits.WallMillis = max(1, crowd.LeastWall(r.Limits.Gas).Milliseconds())
+	}
 	spec, err := one.Spec()
 	if err != nil {
 		return rpc.BatchQuote{}, err
@@ -89,7 +93,10 @@ func (b backend) PlanBatch(ctx context.Context, r rpc.BatchRequest) (rpc.BatchQu
 	})
 	slices.SortFunc(pl.providers, func(x, y ledger.Provider) int { return cmp.Compare(y.Stake, x.Stake) })
 	q := rpc.BatchQuote{Price: pl.price, Eligible: int(e.Count), Requirements: requirements(e)}
-	pl.most = min(r.Items, crowd.MaxItems)
+	pl.most, pl.wall = min(r.Items, crowd.MaxItems), crowd.MaxWall
+	if r.Limits.WallMillis > 0 {
+		pl.wall = spec.Task.Limits.Wall
+	}
 	if r.Shard > 0 {
 		pl.most = min(pl.most, r.Shard)
 	}
@@ -160,11 +167,16 @@ func (pl *batchPlanner) plan() (verify.BatchPlan, error) {
 	return *found, nil
 }
 
-// affordable is of how many items a stake covers the pay, which the ledger asks of every place.
+// affordable is of how many items a stake covers the pay, which the ledger asks of every place, as far as
+// their gas fits the wall time.
 func (pl *batchPlanner) affordable(stake crowd.Credits) uint64 {
 	n := uint64(1)
 	for step := uint64(1) << 20; step > 0; step /= 2 {
-		if m := n + step; uint64(pl.r.Limits.Gas) <= (1<<63)/m && pl.price.Cost(pl.r.Limits.Gas*crowd.Gas(m)) <= stake {
+		m := n + step
+		if uint64(pl.r.Limits.Gas) > (1<<63)/m {
+			continue
+		}
+		if gas := pl.r.Limits.Gas * crowd.Gas(m); pl.price.Cost(gas) <= stake && crowd.LeastWall(gas) <= pl.wall {
 			n = m
 		}
 	}

@@ -58,7 +58,7 @@ func lines(n int, bad ...int) (items [][]byte, want []string) {
 	return items, want
 }
 
-var itemLimits = rpc.Limits{Gas: 1e6, Memory: 16 << 20, Output: 1 << 10, WallMillis: 60_000}
+var itemLimits = rpc.Limits{Gas: 1e6, Memory: 16 << 20, Output: 1 << 10, WallMillis: 120_000}
 
 func (n *network) planBatch(r rpc.BatchRequest) *rpc.BatchPlan {
 	n.t.Helper()
@@ -180,6 +180,12 @@ func TestLocal_PlanOfABatch(t *testing.T) {
 		{"more than a stake covers", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.Gas, r.Gas = 0.9, 1e9, 1e9 }, func(q rpc.BatchQuote) bool {
 			return q.Plan != nil && q.Plan.Items <= 100 // 100 credits of stake, one for each item
 		}},
+		{"more than the wall time allows", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.WallMillis = 0.9, 1000 }, func(q rpc.BatchQuote) bool {
+			return q.Plan != nil && q.Plan.Items <= 1000 && crowd.LeastWall(itemLimits.Gas*crowd.Gas(q.Plan.Items)) <= time.Second
+		}},
+		{"as long as it takes", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.WallMillis = 0.9, 0 }, func(q rpc.BatchQuote) bool {
+			return q.Plan != nil && q.Plan.Items >= 500
+		}},
 		{"gpu", func(r *rpc.BatchRequest) { r.Filters.Tags = []string{"gpu"} }, func(q rpc.BatchQuote) bool {
 			return q.Plan == nil && q.Eligible == 0 && q.Best == nil
 		}},
@@ -201,6 +207,9 @@ func TestLocal_PlanOfABatch(t *testing.T) {
 				return
 			}
 			post := rpc.PostRequest{Program: "p", Stdin: "s", Items: uint32(q.Plan.Items), Plan: &q.Plan.SamplePlan, Limits: r.Limits, Filters: r.Filters, Confidence: r.Confidence}
+			if least := crowd.LeastWall(r.Limits.Gas * crowd.Gas(q.Plan.Items)); r.Limits.WallMillis == 0 {
+				post.Limits.WallMillis = least.Milliseconds()
+			}
 			if r.Whole {
 				post.Confidence = 1 - q.Plan.Undetected
 			}
@@ -255,4 +264,5 @@ func benchmarkMap(b *testing.B, shard, side int) {
 
 func BenchmarkMap_FNV_2kItems(b *testing.B)    { benchmarkMap(b, 2000, 1) }
 func BenchmarkMap_FNV_10kItems(b *testing.B)   { benchmarkMap(b, 10_000, 1) }
+func BenchmarkMap_FNV_15kItems(b *testing.B)   { benchmarkMap(b, 15_000, 1) }
 func BenchmarkMap_FNV_10kItemsx2(b *testing.B) { benchmarkMap(b, 10_000, 2) }

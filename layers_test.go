@@ -46,6 +46,7 @@ const layers = `
 	165  internal/rpc/rpctest
 	167  internal/lab
 	170  internal/node
+	175  internal/fleet
 	180  programs
 	190  cmd/crowd
 	200  programs/blur

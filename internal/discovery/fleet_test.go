@@ -411,9 +411,16 @@ func TestRelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()
 		fleet := e.fleet(t, 6, nil)
+		began := time.Now()
 		hidden := e.start(t, 50, func(c *Config) {
-			c.Self = func([]netip.AddrPort) Self { return Self{Relay: fleet[2].key.ID().Key()} }
+			c.Self = func([]netip.AddrPort) Self {
+				if time.Since(began) < 20*time.Second {
+					return Self{} // AutoNAT takes its time
+				}
+				return Self{Relay: fleet[2].key.ID().Key()}
+			}
 		}, fleet[0].seed())
+		time.Sleep(25 * time.Second)
 		hidden.awaitReady(t, 50)
 		if r := hidden.Record(); r.Relay != fleet[2].id.Key() || len(r.Endpoints) != 0 {
 			t.Errorf("its record: %+v", r)

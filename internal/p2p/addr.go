@@ -22,7 +22,7 @@ type Place struct {
 	TCP   netip.AddrPort
 }
 
-const viaRelay = "/p2p-viaRelay"
+const viaRelay = "/p2p-circuit"
 
 // ParseAddr takes a multiaddr apart. It looks no names up.
 func ParseAddr(s string) (Place, error) {

@@ -30,6 +30,7 @@ const layers = `
 	 35  internal/overlay                  pure
 	 40  internal/job                      pure
 	 45  internal/sim                      pure
+	 47  internal/sim/swarm                pure
 	 50  internal/verify                   pure
 	 55  internal/sim/scenario             pure
 	 60  internal/executor/wasm/instrument pure
@@ -46,12 +47,15 @@ const layers = `
 	165  internal/rpc/rpctest
 	167  internal/lab
 	170  internal/node
-	175  internal/fleet
+	175  sdk
+	177  internal/fleet
 	180  programs
 	190  cmd/crowd
 	200  programs/blur
 	210  programs/hello
 	220  programs/wordcount
+	230  programs/count
+	240  programs/sum
 `
 
 // doors says which packages, with all below them, may import a heavy dependency.

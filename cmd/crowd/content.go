@@ -132,6 +132,11 @@ func (o *output) deliver(ctx context.Context, c *rpc.Client, id crowd.JobID, res
 	if _, err := c.Download(ctx, id, "stdout", w); err != nil {
 		return err
 	}
+	return o.finish()
+}
+
+// finish makes a file that is written appear under its name.
+func (o *output) finish() error {
 	if o.file == nil {
 		return nil
 	}

@@ -167,7 +167,7 @@ func (a *app) runDemo(ctx context.Context, assets demoAssets, cfg upConfig, out 
 	if err != nil {
 		return err
 	}
-	if report.Checks, err = a.verifyReceipt(receipt, nil); err != nil {
+	if report.Checks, err = a.verifyReceipt(receipt, nil, nil); err != nil {
 		return fmt.Errorf("verify receipt: %w", err)
 	}
 	after, err := a.wealth(ctx, c)

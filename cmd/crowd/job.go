@@ -85,20 +85,23 @@ func (a *app) jobListCommand() *cobra.Command {
 }
 
 func (a *app) jobDescribeCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "describe JOB", Short: "Show all about a job: committee, history, verdict, money", Args: oneJob,
-		Example: "  crowd job describe 3fa2",
+	samples := false
+	c := &cobra.Command{
+		Use: "describe JOB", Short: "Show all about a job: committee, checks, history, verdict, money", Args: oneJob,
+		Example: "  crowd job describe 3fa2\n  crowd job describe 3fa2 --samples",
 		RunE: a.onJob(func(ctx context.Context, c *rpc.Client, id crowd.JobID) error {
 			j, err := c.Job(ctx, id)
 			if err != nil {
 				return err
 			}
-			return a.result(j, func(w io.Writer) { describe(w, j) })
+			return a.result(j, func(w io.Writer) { describe(w, j, samples) })
 		}),
 	}
+	c.Flags().BoolVar(&samples, "samples", false, "of a batch: show which items each verifier re-ran")
+	return c
 }
 
-func describe(w io.Writer, j rpc.JobView) {
+func describe(w io.Writer, j rpc.JobView, samples bool) {
 	r, outcome, price := j.Request, "", ""
 	if o := j.Outcome; o != nil {
 		outcome = fmt.Sprintf("%s, %s, %s", o, gasText(o.Gas), o.Result)
@@ -119,9 +122,18 @@ func describe(w io.Writer, j rpc.JobView) {
 		"args", strings.Join(r.Args, " "), "env", strings.Join(r.Env, " "), "limits", limits, "filters", filterText(r.Filters),
 		"plan", j.Plan, "result", outcome, "price", price)
 
+	if j.Batch != nil {
+		describeBatch(w, j.Batch)
+	}
+	if v := j.Verdict; v != nil {
+		fmt.Fprintf(w, "\nverdict: %s\n", clean(verdictText(v)))
+		for _, b := range v.Blame {
+			fmt.Fprintln(w, "  "+clean(blameText(b)))
+		}
+	}
 	if len(j.Committee) > 0 {
 		fmt.Fprintln(w, "\ncommittee")
-		rows := [][]string{{"NODE", "ROLE", "PROOF", "STATE", "GAS", "COMMITTED", "REVEALED", "RESULT"}}
+		rows := [][]string{{"NODE", "ROLE", "PROOF", "STATE", "WORK", "COMMITTED", "REVEALED", "RESULT"}}
 		for _, m := range j.Committee {
 			proof, match, gas := "ok", "-", ""
 			if !m.ProofOK {
@@ -133,9 +145,17 @@ func describe(w io.Writer, j rpc.JobView) {
 			if m.Gas > 0 {
 				gas = gasText(m.Gas)
 			}
+			if m.Checks > 0 {
+				gas = fmt.Sprintf("%d items", m.Checks)
+			}
 			rows = append(rows, []string{m.Node.Short(), m.Role, proof, m.State, gas, yesNo(m.Committed), yesNo(m.Revealed), match})
 		}
 		table(w, "  ", rows)
+	}
+	for _, m := range j.Committee {
+		if samples && len(m.Sample) > 0 {
+			fmt.Fprintf(w, "\n%s re-ran the items %v\n", m.Node.Short(), m.Sample)
+		}
 	}
 	if len(j.History) > 0 {
 		fmt.Fprintln(w, "\nhistory")
@@ -162,6 +182,45 @@ func describe(w io.Writer, j rpc.JobView) {
 			rows = append(rows, []string{who, changeText(p.Change), p.From, p.Why})
 		}
 		table(w, "  ", rows)
+	}
+}
+
+func verdictText(v *rpc.Verdict) string {
+	if v.Accepted {
+		return fmt.Sprintf("accepted by %s: %s", v.Method, v.Why)
+	}
+	return "no result: " + v.Why
+}
+
+// describeBatch shows what only a job with many items has.
+func describeBatch(w io.Writer, b *rpc.BatchView) {
+	fmt.Fprintln(w, "\nbatch")
+	check, gas, failed, root := "every item by two executors", "", "", ""
+	if b.Plan != nil {
+		check = fmt.Sprintf("%d verifiers re-run %d of the items each, secretly chosen; a cheater escapes with probability %s", b.Plan.Verifiers, min(b.Plan.Checks, b.Items), chanceText(b.Undetected))
+	}
+	if b.Gas > 0 {
+		gas = fmt.Sprintf("%s useful, %s of checks: %s", gasText(b.Gas), gasText(b.CheckGas), percentText(float64(b.CheckGas)/float64(b.Gas)))
+	}
+	if b.Failed != nil {
+		failed = fmt.Sprint(*b.Failed)
+	}
+	if b.Root != nil {
+		root = b.Root.String()
+	}
+	fields(w, "  items", fmt.Sprint(b.Items), "  of them failed", failed, "  check", check, "  gas", gas, "  root", root, "  leaves", string(b.Leaves))
+	if d := b.Dispute; d != nil {
+		right := "the court has not decided"
+		switch {
+		case d.Right == nil:
+		case *d.Right == d.Executor:
+			right = "the executor was right"
+		case *d.Right == d.Answer:
+			right = "the verifier was right"
+		default:
+			right = "both were wrong"
+		}
+		fmt.Fprintf(w, "  dispute about item %d between the executor and %s: %s\n", d.Item, d.Verifier.Short(), right)
 	}
 }
 

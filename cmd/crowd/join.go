@@ -269,7 +269,7 @@ func (a *app) nodeInfoCommand() *cobra.Command {
 				fields(w, "node", s.Node.Short(), "id", s.Node.String(), "key", o.Key, "address", s.Address.String(), "roles", strings.Join(s.Roles, ", "),
 					"tags", strings.Join(s.Tags, ", "), "provider", s.Provide,
 					"chain", fmt.Sprintf("%s, block %d of %s", s.Chain, s.Height, timeText(s.ChainTime)),
-					"reachability", s.Reachability, "seen as", strings.Join(s.Seen, " "), "listens", strings.Join(s.Listen, " "), "peers", fmt.Sprintf("%d connected", s.Peers),
+					"reachability", s.Reachability, "seen as", strings.Join(s.Seen, " "), "relay", s.Relay, "listens", strings.Join(s.Listen, " "), "peers", fmt.Sprintf("%d connected", s.Peers),
 					"overlay", fmt.Sprintf("%s; %d in the table, %d remembered", state, o.Peers, o.Known),
 					"packets", fmt.Sprintf("%d sent, %d received, of which %d refused and %d dropped unseen; %d lookups", o.Sent, o.Received, o.Refused, o.OverBudget, o.Lookups),
 					"clock", clock, "version", s.Version, "started", timeText(s.Started), "seeds", strings.Join(s.Seeds, " "), "socket", end.Socket, "url", end.URL)

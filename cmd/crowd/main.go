@@ -32,8 +32,9 @@ type env struct {
 
 	// What other rooms supply; nil means that this binary is built without it.
 	startNetwork  func(context.Context, upConfig) (network, error)
+	verifyReceipt func(receipt, genesis, leaves []byte) ([]Check, error)
+	itemReceipt   func(receipt, leaves []byte, item uint32, stdout, stderr []byte) ([]byte, error)
 	joinNetwork   func(context.Context, joinConfig) (joined, error)
-	verifyReceipt func(receipt, genesis []byte) ([]Check, error)
 	demo          func() (demoAssets, error)
 	wasmWorker    func() int
 }
@@ -52,7 +53,7 @@ func main() {
 // withParts is e with what the other rooms supply.
 func (e env) withParts() env {
 	e.startNetwork, e.joinNetwork = startNetwork(e.getenv), joinNetwork(e.getenv)
-	e.verifyReceipt, e.demo, e.wasmWorker = verifyReceipt(e.getenv), builtAssets, wasmWorker
+	e.verifyReceipt, e.itemReceipt, e.demo, e.wasmWorker = verifyReceipt(e.getenv), itemReceipt, builtAssets, wasmWorker
 	return e
 }
 
@@ -172,9 +173,9 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 			root.AddCommand(c)
 		}
 	}
-	add("work", a.runCommand(), a.jobCommand(), a.receiptCommand())
-	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.peersCommand(), a.findCommand(), a.doctorCommand())
-	add("net", a.upCommand(), a.nodeCommand(), a.networkCommand(), a.sendCommand(), a.demoCommand())
+	add("work", a.runCommand(), a.mapCommand(), a.planCommand(), a.jobCommand(), a.receiptCommand())
+	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.reputationCommand(), a.peersCommand(), a.findCommand(), a.doctorCommand())
+	add("net", a.upCommand(), a.nodeCommand(), a.networkCommand(), a.sendCommand(), a.demoCommand(), a.simCommand())
 	root.AddCommand(a.versionCommand(), a.workerCommand())
 	return root
 }

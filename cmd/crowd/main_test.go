@@ -86,7 +86,7 @@ func (n *testNetwork) Wait() error            { return <-n.ended }
 func (n *testNetwork) Close() error           { n.stop(); <-n.ended; return nil }
 
 // verifyTestReceipt accepts what rpctest makes.
-func verifyTestReceipt(receipt, genesis []byte) ([]Check, error) {
+func verifyTestReceipt(receipt, genesis, _ []byte) ([]Check, error) {
 	var r struct{ Job string }
 	if err := json.Unmarshal(receipt, &r); err != nil {
 		return nil, err
@@ -128,6 +128,8 @@ func TestScripts(t *testing.T) {
 				defer cancel()
 				ts.Check(net(ts).backend.AwaitWatchers(ctx, n))
 			},
+			// release ends the programs that are too late to cancel.
+			"release": func(ts *testscript.TestScript, _ bool, _ []string) { net(ts).backend.Release() },
 			// stop-node ends the script's node.
 			"stop-node": func(ts *testscript.TestScript, _ bool, _ []string) { net(ts).Close() },
 			// code N COMMAND…: wants that exit code.

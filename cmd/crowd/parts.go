@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/executor/adversary"
 	"github.com/crowdcompute/crowd/internal/executor/wasm"
@@ -35,6 +36,16 @@ import (
 // cheats are the strategies of a demonstration's cheater.
 var cheats = map[string]node.Cheat{
 	"wrong-result": func(e executor.Executor) executor.Executor { return adversary.WrongResult{Honest: e} },
+	"wrong-items": func(e executor.Executor) executor.Executor {
+		honest, ok := e.(interface {
+			executor.Executor
+			executor.Batcher
+		})
+		if !ok {
+			panic("bug: an executor that runs no batches")
+		}
+		return adversary.WrongItems{Honest: honest, Rate: 0.2, Seed: 1}
+	},
 }
 
 // cheaterStake is three times an honest one: the lot finds the cheater sooner, and it has more to lose.
@@ -74,7 +85,7 @@ func startNetwork(getenv func(string) string) func(context.Context, upConfig) (n
 		if c.Cheat != "" {
 			cheat, ok := cheats[c.Cheat]
 			if !ok {
-				return nil, misuse("known strategies: wrong-result", "no way to cheat is called %q", c.Cheat)
+				return nil, misuse("known strategies: wrong-result, wrong-items", "no way to cheat is called %q", c.Cheat)
 			}
 			i, err := rand.Int(rand.Reader, big.NewInt(int64(c.Providers)))
 			if err != nil {
@@ -298,9 +309,15 @@ func trustChain(getenv func(string) string, chain string) error {
 
 // verifyReceipt checks a receipt against the chain of a genesis, or against the
 // one that it names if that is a chain of this user's own.
-func verifyReceipt(getenv func(string) string) func(receipt, genesis []byte) ([]Check, error) {
-	return func(receipt, genesis []byte) ([]Check, error) {
-		trust := verify.Trust{Header: node.VerifyHeader}
+func verifyReceipt(getenv func(string) string) func(receipt, genesis, leaves []byte) ([]Check, error) {
+	return func(receipt, genesis, leaves []byte) ([]Check, error) {
+		trust := verify.Trust{Header: node.VerifyHeader, Leaves: leaves}
+		chain, check := "", verify.Check
+		if r, err := verify.DecodeItem(receipt); err == nil && r.Item.Proof != nil {
+			chain, check = r.Receipt.Summary.Chain, verify.CheckItem
+		} else if r, err := verify.Decode(receipt); err == nil {
+			chain = r.Summary.Chain
+		}
 		if genesis != nil {
 			var g ledger.Genesis
 			if err := crowd.Decode(genesis, &g); err != nil {
@@ -312,20 +329,40 @@ func verifyReceipt(getenv func(string) string) func(receipt, genesis []byte) ([]
 			if err != nil {
 				return nil, err
 			}
-			if r, err := verify.Decode(receipt); err == nil && slices.Contains(known, r.Summary.Chain) {
-				trust.Chain = r.Summary.Chain
-			} else if err == nil {
-				return nil, &rpc.Error{Kind: rpc.NotFound, Err: fmt.Errorf("the receipt is of chain %q, which no network of yours has run", r.Summary.Chain),
+			if slices.Contains(known, chain) {
+				trust.Chain = chain
+			} else if chain != "" {
+				return nil, &rpc.Error{Kind: rpc.NotFound, Err: fmt.Errorf("the receipt is of chain %q, which no network of yours has run", chain),
 					Hint: "if you trust that chain, give its genesis file with --genesis"}
 			}
 		}
-		findings, _ := verify.Check(receipt, trust)
+		findings, _ := check(receipt, trust)
 		checks := make([]Check, len(findings))
 		for i, f := range findings {
 			checks[i] = Check(f)
 		}
 		return checks, nil
 	}
+}
+
+// itemReceipt shows one item of the batch that a receipt is of.
+func itemReceipt(receipt, leaves []byte, item uint32, stdout, stderr []byte) ([]byte, error) {
+	r, err := verify.Decode(receipt)
+	if err != nil {
+		return nil, err
+	}
+	if r.Summary.Batch == nil {
+		return nil, errors.New("the receipt is of a single task")
+	}
+	list, err := batch.DecodeLeaves(leaves, r.Summary.Batch.Items)
+	if err != nil {
+		return nil, err
+	}
+	one, err := verify.NewItem(r, list, item, stdout, stderr)
+	if err != nil {
+		return nil, err
+	}
+	return one.Encode(), nil
 }
 
 // builtAssets are the demonstration's program, as make build leaves it beside

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/rpc"
 )
 
@@ -23,7 +25,7 @@ type Check struct {
 }
 
 func (a *app) receiptCommand() *cobra.Command {
-	return noun("receipt", "Get and check receipts", a.receiptGetCommand(), a.receiptVerifyCommand())
+	return noun("receipt", "Get and check receipts", a.receiptGetCommand(), a.receiptVerifyCommand(), a.receiptItemCommand())
 }
 
 func (a *app) receiptGetCommand() *cobra.Command {
@@ -58,27 +60,26 @@ func saveReceipt(ctx context.Context, c *rpc.Client, id crowd.JobID, file string
 }
 
 func (a *app) receiptVerifyCommand() *cobra.Command {
-	var genesis string
+	var genesis, leavesFile string
 	c := &cobra.Command{
-		Use: "verify FILE", Short: "Check a receipt, without any network", Args: cobra.ExactArgs(1),
+		Use: "verify FILE|DIR", Short: "Check a receipt, without any network", Args: cobra.ExactArgs(1),
 		Long: `Check a receipt: every claim in it is proven again from the file alone, so no node
-and no network is needed. With --genesis the chain that it stands on must be that one.`,
-		Example: "  crowd receipt verify receipt.json\n  crowd receipt verify receipt.json --genesis genesis.json --json",
+and no network is needed. With --genesis the chain that it stands on must be that one.
+FILE may be the receipt of one item. DIR is the folder of a crowd map: the receipts of
+all its shards are checked, and that each shard's outcomes are those that its executor and verifiers committed to.`,
+		Example: "  crowd receipt verify receipt.json\n  crowd receipt verify receipt.json --genesis genesis.json --json\n  crowd receipt verify counts.txt.map",
 		RunE: a.until(func(_ *cobra.Command, _ context.Context, args []string) error {
 			if a.verifyReceipt == nil {
 				return notBuilt("receipt verify")
 			}
-			receipt, err := readBounded(args[0], maxReceipt)
-			if err != nil {
-				return fmt.Errorf("read receipt: %w", err)
-			}
 			var trusted []byte
+			var err error
 			if genesis != "" {
 				if trusted, err = readBounded(genesis, maxReceipt); err != nil {
 					return fmt.Errorf("read genesis: %w", err)
 				}
 			}
-			checks, err := a.verifyReceipt(receipt, trusted)
+			checks, err := a.checkReceipts(args[0], leavesFile, trusted)
 			if err != nil {
 				return fmt.Errorf("verify %s: %w", args[0], err)
 			}
@@ -88,8 +89,137 @@ and no network is needed. With --genesis the chain that it stands on must be tha
 			return checksError(args[0], checks)
 		}),
 	}
+	c.Flags().StringVar(&leavesFile, "leaves", "", "of a batch: the file leaves of its result, to be held against the receipt")
 	c.Flags().StringVar(&genesis, "genesis", "", "the genesis file of the chain to trust (default: the one named in the receipt)")
 	return c
+}
+
+// checkReceipts checks a receipt, or those of all shards of a crowd map.
+func (a *app) checkReceipts(path, leavesFile string, trusted []byte) ([]Check, error) {
+	if st, err := os.Stat(path); err != nil || !st.IsDir() {
+		return a.checkReceipt(path, leavesFile, trusted)
+	}
+	d, err := openMapDir(path)
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	var all []Check
+	for _, p := range d.state.phases() {
+		for k, sh := range p.Shards {
+			if !sh.Done {
+				all = append(all, Check{Name: fmt.Sprintf("%s shard %d", p.Name, k+1), Detail: "is not done"})
+				continue
+			}
+			dir := d.shardDir(p, k)
+			checks, err := a.checkReceipt(filepath.Join(dir, "receipt.json"), filepath.Join(dir, "leaves"), trusted)
+			if err != nil {
+				return nil, err
+			}
+			for _, c := range checks {
+				c.Name = fmt.Sprintf("%s shard %d: %s", p.Name, k+1, c.Name)
+				all = append(all, c)
+			}
+		}
+	}
+	return all, nil
+}
+
+func (a *app) checkReceipt(file, leavesFile string, trusted []byte) ([]Check, error) {
+	receipt, err := readBounded(file, maxReceipt)
+	if err != nil {
+		return nil, fmt.Errorf("read receipt: %w", err)
+	}
+	var leaves []byte
+	if leavesFile != "" {
+		if leaves, err = readBounded(leavesFile, batch.MaxItems*batch.LeafSize); err != nil {
+			return nil, fmt.Errorf("read leaves: %w", err)
+		}
+	}
+	return a.verifyReceipt(receipt, trusted, leaves)
+}
+
+func (a *app) receiptItemCommand() *cobra.Command {
+	var to string
+	var item uint64
+	c := &cobra.Command{
+		Use: "item FILE|DIR --item N", Short: "Show a third party what one item of a batch came to", Args: cobra.ExactArgs(1),
+		Long: `Write a receipt of one item: its output, the proof that it is under the root that was
+checked, and the receipt for that root. DIR is the folder of a crowd map, FILE the receipt of
+one of its shards, beside which the result lies. Items count from 0.
+Anybody can check it with: crowd receipt verify`,
+		Example: "  crowd receipt item counts.txt.map --item 17 --out proof.json",
+		RunE: a.until(func(_ *cobra.Command, _ context.Context, args []string) error {
+			if a.itemReceipt == nil {
+				return notBuilt("receipt item")
+			}
+			proof, err := a.proveItem(args[0], item)
+			if err != nil {
+				return err
+			}
+			if to == "" {
+				_, err = a.stdout.Write(proof)
+				return err
+			}
+			return os.WriteFile(to, proof, 0o644)
+		}),
+	}
+	c.Flags().Uint64Var(&item, "item", 0, "which item")
+	c.Flags().StringVar(&to, "out", "", "the file to write (default: stdout)")
+	if err := c.MarkFlagRequired("item"); err != nil {
+		panic("bug: " + err.Error())
+	}
+	return c
+}
+
+func (a *app) proveItem(path string, item uint64) ([]byte, error) {
+	file := path
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		d, err := openMapDir(path)
+		if err != nil {
+			return nil, err
+		}
+		defer d.close()
+		p, found := d.state.Map, false
+		for k, sh := range p.Shards {
+			if item >= sh.First && item < sh.First+sh.Items {
+				if !sh.Done {
+					return nil, fmt.Errorf("item %d is not done yet", item)
+				}
+				file, item, found = filepath.Join(d.shardDir(p, k), "receipt.json"), item-sh.First, true
+				break
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("item %d of %d", item, p.Index.Items)
+		}
+	}
+	receipt, err := readBounded(file, maxReceipt)
+	if err != nil {
+		return nil, fmt.Errorf("read receipt: %w", err)
+	}
+	dir := filepath.Dir(file)
+	leaves, err := readBounded(filepath.Join(dir, "leaves"), batch.MaxItems*batch.LeafSize)
+	if err != nil {
+		return nil, fmt.Errorf("the result must lie beside the receipt: %w", err)
+	}
+	r, err := openShard(dir, uint32(len(leaves)/batch.LeafSize))
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	if item >= uint64(len(r.leaves)) {
+		return nil, fmt.Errorf("item %d of %d", item, len(r.leaves))
+	}
+	stdout, err := r.stdout.Read(uint32(item))
+	if err != nil {
+		return nil, err
+	}
+	stderr, err := r.stderr.Read(uint32(item))
+	if err != nil {
+		return nil, err
+	}
+	return a.itemReceipt(receipt, leaves, uint32(item), stdout, stderr)
 }
 
 func printChecks(w io.Writer, checks []Check) {

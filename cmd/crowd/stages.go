@@ -45,7 +45,11 @@ func (s *stages) show(ev rpc.JobEvent) {
 	}
 	moved := ev.Stage != s.last.Stage
 	if p := ev.Progress; p != nil && !moved {
-		s.spin(fmt.Sprintf("running %s of at most %s", gasText(p.Gas), gasText(p.Limit)))
+		text := fmt.Sprintf("running %s of at most %s", gasText(p.Gas), gasText(p.Limit))
+		if p.Of > 0 {
+			text = fmt.Sprintf("running %d of %d items, %s", p.Items, p.Of, gasText(p.Gas))
+		}
+		s.spin(text)
 	} else if moved || ev.Why != s.last.Why {
 		s.clear()
 		for _, line := range stageLines(ev, s.start) {
@@ -186,7 +190,7 @@ func stageLines(ev rpc.JobEvent, start time.Time) []string {
 
 func committeeText(members []rpc.Member) string {
 	var parts []string
-	for _, role := range []string{"executor", "alternate"} {
+	for _, role := range []string{"executor", "verifier", "alternate"} {
 		var ids []string
 		proofs := "proofs ok"
 		for _, m := range members {

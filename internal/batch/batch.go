@@ -46,6 +46,21 @@ func (l Leaf) Append(b []byte) []byte {
 	return append(b, l.Output[:]...)
 }
 
+// DecodeLeaves reads n leaves, one after another.
+func DecodeLeaves(b []byte, n uint32) ([]Leaf, error) {
+	if uint64(len(b)) != uint64(n)*LeafSize {
+		return nil, fmt.Errorf("%d bytes for %d leaves, want %d", len(b), n, uint64(n)*LeafSize)
+	}
+	leaves := make([]Leaf, n)
+	for i := range leaves {
+		var err error
+		if leaves[i], err = DecodeLeaf(b[i*LeafSize:][:LeafSize]); err != nil {
+			return nil, fmt.Errorf("leaf %d: %w", i, err)
+		}
+	}
+	return leaves, nil
+}
+
 // DecodeLeaf reads LeafSize bytes. Every string of that length is a leaf.
 func DecodeLeaf(b []byte) (Leaf, error) {
 	if len(b) != LeafSize {

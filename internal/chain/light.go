@@ -87,7 +87,11 @@ func (l *Light) Run(ctx context.Context) error {
 		if time.Since(at) > maxPause {
 			pause = minPause
 		}
-		l.log.Warn("the stream to a full node ended", "err", err, "again_in", pause)
+		level := slog.LevelWarn
+		if errors.Is(err, errNoStream) {
+			level = slog.LevelInfo // nothing was lost, and whoever dials knows better what it means
+		}
+		l.log.Log(ctx, level, "the stream to a full node ended", "err", err, "again_in", pause)
 		t := time.NewTimer(pause)
 		select {
 		case <-t.C:
@@ -152,7 +156,7 @@ func (l *Light) follow(ctx context.Context) error {
 	stream, err := l.cfg.Dial(dial)
 	cancel()
 	if err != nil {
-		return fmt.Errorf("dial: %w", err)
+		return fmt.Errorf("%w: %w", errNoStream, err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	unhook := context.AfterFunc(ctx, func() { stream.Close() })
@@ -379,7 +383,10 @@ func (s *session) lied(err error) error {
 	return err
 }
 
-var errGone = errors.New("the stream has ended")
+var (
+	errGone     = errors.New("the stream has ended")
+	errNoStream = errors.New("dial")
+)
 
 func (s *session) call(ctx context.Context, k kind, question any) (frame, error) {
 	c := make(chan frame, 1)

@@ -136,7 +136,7 @@ func (d *Discovery) FindKey(ctx context.Context, key crowd.Key) (*overlay.Record
 		case len(d.lookups) >= maxLookups:
 			refused <- ErrBusy
 		default:
-			d.find(key, reply)
+			d.find(key, false, reply)
 		}
 	})
 	if err != nil {
@@ -177,7 +177,9 @@ func (d *Discovery) known(key crowd.Key) (*overlay.Record, bool) {
 	return nil, false
 }
 
-func (d *Discovery) find(key crowd.Key, reply chan<- *overlay.Record) {
+// find looks for the node of key among those that answer the overlay and then, with ads, for one behind a NAT: it is in
+// nobody's table, and keeps an ad under its own key.
+func (d *Discovery) find(key crowd.Key, ads bool, wait ...chan<- *overlay.Record) {
 	var l *lookup
 	tell := func(r *overlay.Record, keep time.Duration) {
 		d.cache.put(key, cached{r, time.Now().Add(keep)})
@@ -186,23 +188,24 @@ func (d *Discovery) find(key crowd.Key, reply chan<- *overlay.Record) {
 		}
 		l.wait = nil
 	}
-	// Who is reached through a relay is in nobody's table: it has an ad under its own key.
-	l = d.look(overlay.Lookup{Target: key, Ads: true, Want: 1}, func(done overlay.Done) {
+	l = d.look(overlay.Lookup{Target: key, Ads: ads}, func(done overlay.Done) {
 		delete(d.finding, key)
-		for _, r := range append([]*overlay.Record{done.Target}, done.Ads...) {
-			if r != nil && r.ID.Key() == key {
-				tell(r, cacheFor)
-				return
-			}
+		switch {
+		case done.Target != nil:
+			tell(done.Target, cacheFor)
+		case len(l.wait) == 0: // told already
+		case !ads:
+			d.find(key, true, l.wait...)
+		default:
+			tell(nil, missFor)
 		}
-		tell(nil, missFor)
 	})
 	l.found = func(f overlay.Found) {
 		if f.Record.ID.Key() == key {
 			tell(f.Record, cacheFor)
 		}
 	}
-	l.wait = append(l.wait, reply)
+	l.wait = wait
 	d.finding[key] = l
 	d.start(l)
 }
@@ -248,16 +251,24 @@ func (d *Discovery) lookFor(ctx context.Context, ev overlay.Lookup, found func(*
 }
 
 // Confirm is the record of a node that has just answered at the endpoint in it: a lookup on 16 disjoint paths, for
-// where it matters. It is ErrNotFound for a node that does not answer.
+// where it matters. It is ErrNotFound for a node that does not answer. Of a node behind a relay it is the latest
+// record found, if two nodes keep its ad: it was there at most a quarter of an hour ago.
 func (d *Discovery) Confirm(ctx context.Context, id crowd.NodeID) (*overlay.Record, error) {
 	done, err := d.lookFor(ctx, overlay.Lookup{Target: id.Key(), Paths: criticalPaths}, nil)
-	if err == nil && (done.Target == nil || !done.Alive) {
+	if err == nil && !confirmed(done) {
 		err = ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("confirm node %s: %w", id.Short(), err)
 	}
 	return done.Target, nil
+}
+
+func confirmed(done overlay.Done) bool {
+	if done.Target == nil || done.Target.Relay == (crowd.Key{}) {
+		return done.Target != nil && done.Alive
+	}
+	return done.Keepers >= max(1, min(2, len(done.Nearest))) // where there is only one node to keep it, that one
 }
 
 // Nearest are the nodes nearest to key that answer, nearest first, at most as many as siblings: who is responsible for

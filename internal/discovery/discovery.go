@@ -172,8 +172,9 @@ type Discovery struct {
 	lonely    bool // the warning is out
 	joining   bool // the join lookup is under way
 	joined    bool
-	observed  *generations[source, netip.AddrPort] // by whom, this node's address
-	voices    map[crowd.NodeID]time.Duration       // while alone: how far off seeds say our clock is
+	observed  *generations[source, netip.AddrPort]     // by whom, this node's address
+	shunned   *generations[crowd.NodeID, overlay.Time] // until when
+	voices    map[crowd.NodeID]time.Duration           // while alone: how far off seeds say our clock is
 
 	mu       sync.Mutex
 	started  bool
@@ -222,7 +223,7 @@ func New(cfg Config) (*Discovery, error) {
 		rng:    rand.New(rand.NewChaCha8([32]byte(seed[:32]))),
 		limits: newLimits(), recovered: recovered, requests: map[requestKey]*request{},
 		lookups: map[uint64]*lookup{}, finding: map[crowd.Key]*lookup{}, cache: newGenerations[crowd.Key, cached](512),
-		observed: newGenerations[source, netip.AddrPort](128), voices: map[crowd.NodeID]time.Duration{},
+		observed: newGenerations[source, netip.AddrPort](128), shunned: newGenerations[crowd.NodeID, overlay.Time](maxShunned), voices: map[crowd.NodeID]time.Duration{},
 		peers: map[crowd.NodeID]*peer{}, watchers: map[*watcher]struct{}{},
 	}
 	d.own.solutions = make(chan solution, 1)
@@ -364,8 +365,8 @@ func (d *Discovery) boot(remembered []*overlay.Record) {
 	for _, tag := range d.own.tags {
 		d.step(overlay.Announce{Topic: overlay.Topic(tag)})
 	}
-	d.own.hidden = false
-	d.hide()
+	d.own.relayed = false // the machine is new
+	d.advertise()
 	ids := make([]uint64, 0, len(d.lookups))
 	for id := range d.lookups {
 		ids = append(ids, id)
@@ -414,6 +415,7 @@ func (d *Discovery) do(e overlay.Effect) {
 		d.clockOff(e.By)
 	case overlay.Blame:
 		d.counts.Blamed.Add(1)
+		d.shunned.put(e.ID, d.clock.now().Add(shunFor))
 		d.cfg.Log.Debug("a peer did what no honest node does", "peer", e.ID.Short(), "what", e.Why)
 	default:
 		panic(fmt.Sprintf("bug: effect %T", e))
@@ -422,6 +424,9 @@ func (d *Discovery) do(e overlay.Effect) {
 
 func (d *Discovery) send(e overlay.Send) {
 	now := d.clock.now()
+	if d.shuns(e.To, now) {
+		return // to the machine it is one that does not answer
+	}
 	b, err := overlay.Seal(d.cfg.Key, d.cfg.Network, e.To, e.Msg, now.Add(packetLife), e.Pad)
 	if err == nil {
 		err = d.cfg.Port.SendDatagram(e.Addr, b)
@@ -449,6 +454,12 @@ func (d *Discovery) send(e overlay.Send) {
 	if len(d.requests) < maxRequests {
 		d.requests[requestKey{e.Addr, req}] = &request{to: e.To, addr: e.Addr, at: now}
 	}
+}
+
+// shuns says whether id was blamed within the last hour.
+func (d *Discovery) shuns(id crowd.NodeID, now overlay.Time) bool {
+	until, ok := d.shunned.get(id)
+	return ok && now < until
 }
 
 func (d *Discovery) forgetRequests(now overlay.Time) {

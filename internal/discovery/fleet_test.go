@@ -244,14 +244,7 @@ func TestJoinBySeed(t *testing.T) {
 			t.Errorf("round trip of %v, want 20 ms", p.RTT)
 		}
 
-		// Ads are registered by waiting, and one may be between two lives.
-		var got []*overlay.Record
-		for range 12 {
-			time.Sleep(2 * time.Minute)
-			if got, err = fleet[8].FindTag(within(t, time.Minute), "gpu", 0); err != nil || len(got) == 4 {
-				break
-			}
-		}
+		got, err := fleet[8].FindTag(within(t, time.Minute), "gpu", 0)
 		if err != nil || len(got) != 4 {
 			t.Errorf("tag: got %d, %v, want 4", len(got), err)
 		}
@@ -266,14 +259,14 @@ func TestJoinBySeed(t *testing.T) {
 		if err := fleet[1].Announce(within(t, time.Minute), "docker"); err != nil {
 			t.Error(err)
 		}
-		for range 12 {
-			time.Sleep(2 * time.Minute)
-			if got, err = fleet[20].FindTag(within(t, time.Minute), "docker", 0); err != nil || len(got) == 1 {
-				break
+		for range 30 { // over three lives of an ad
+			time.Sleep(90 * time.Second)
+			if got, err = fleet[20].FindTag(within(t, time.Minute), "docker", 0); err != nil || len(got) != 1 || got[0].ID != fleet[1].id {
+				t.Errorf("announced later: got %d, %v, want 1", len(got), err)
 			}
-		}
-		if err != nil || len(got) != 1 || got[0].ID != fleet[1].id {
-			t.Errorf("announced later: got %d, %v, want 1", len(got), err)
+			if got, err = fleet[13].FindTag(within(t, time.Minute), "gpu", 0); err != nil || len(got) != 4 {
+				t.Errorf("tag: got %d, %v, want 4", len(got), err)
+			}
 		}
 		for i, m := range fleet {
 			if s := m.Stats(); s.BadSignature+s.Malformed+s.NotForUs+s.OverBudget+s.Stale+s.BadPuzzle+s.Blamed+s.SendFail+s.WrongSender > 0 {
@@ -290,7 +283,7 @@ func xor(a, b crowd.Key) []byte {
 	return a[:]
 }
 
-// TestFindOnce: many who ask for one node at once make one lookup.
+// TestFindOnce: many who ask for one node at once make one lookup, and for nobody one more, for an ad.
 func TestFindOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()
@@ -306,8 +299,8 @@ func TestFindOnce(t *testing.T) {
 			})
 		}
 		group.Wait()
-		if got := fleet[1].Stats().Lookups - before; got != 1 {
-			t.Errorf("%d lookups, want 1", got)
+		if got := fleet[1].Stats().Lookups - before; got != 2 {
+			t.Errorf("%d lookups, want 2", got)
 		}
 	})
 }
@@ -406,21 +399,15 @@ func TestClockOff(t *testing.T) {
 	}
 }
 
-// TestRelayed: a node behind a NAT, with a relay, finds others, is found, and is no entry of anybody's table.
+// TestRelayed: a node behind a NAT, with a relay, finds others, is found by its key while nodes come and go, and is no
+// entry of anybody's table.
 func TestRelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()
-		fleet := e.fleet(t, 6, nil)
-		began := time.Now()
+		fleet := e.fleet(t, 16, nil)
 		hidden := e.start(t, 50, func(c *Config) {
-			c.Self = func([]netip.AddrPort) Self {
-				if time.Since(began) < 20*time.Second {
-					return Self{} // AutoNAT takes its time
-				}
-				return Self{Relay: fleet[2].key.ID().Key()}
-			}
+			c.Self = func([]netip.AddrPort) Self { return Self{Relay: fleet[2].key.ID().Key()} }
 		}, fleet[0].seed())
-		time.Sleep(25 * time.Second)
 		hidden.awaitReady(t, 50)
 		if r := hidden.Record(); r.Relay != fleet[2].id.Key() || len(r.Endpoints) != 0 {
 			t.Errorf("its record: %+v", r)
@@ -428,16 +415,22 @@ func TestRelayed(t *testing.T) {
 		if _, err := hidden.Confirm(within(t, time.Minute), fleet[4].id); err != nil {
 			t.Error(err)
 		}
-		for began := time.Now(); ; time.Sleep(time.Second) {
-			r, err := fleet[5].Find(within(t, time.Minute), hidden.id)
-			if err == nil && r.ID == hidden.id && r.Relay == fleet[2].id.Key() {
-				break
+		time.Sleep(time.Minute)
+		for round := range 6 {
+			for _, i := range []int{1, 8, 15} {
+				if r, err := fleet[i].Find(within(t, time.Minute), hidden.id); err != nil || r.Relay != fleet[2].id.Key() {
+					t.Errorf("round %d: found by %d: %+v, %v", round, i, r, err)
+				}
+				if r, err := fleet[i].Confirm(within(t, time.Minute), hidden.id); err != nil || r.Seq != hidden.Record().Seq {
+					t.Errorf("round %d: confirmed by %d: %v, %v", round, i, r, err)
+				}
 			}
-			if time.Since(began) > 30*time.Second {
-				t.Fatalf("nobody finds it: %+v, %v", r, err)
+			for k := range 2 {
+				fleet[9+2*(round%3)+k].stop()
+				fleet[9+2*(round%3)+k] = e.start(t, 100+2*round+k, nil, fleet[0].seed())
 			}
+			time.Sleep(7 * time.Minute)
 		}
-		time.Sleep(5 * time.Minute)
 		for i, m := range fleet {
 			for _, p := range m.Peers() {
 				if p.ID == hidden.id {
@@ -445,7 +438,12 @@ func TestRelayed(t *testing.T) {
 				}
 			}
 		}
-		stopAll(append(fleet, hidden))
+		hidden.stop()
+		time.Sleep(20 * time.Minute)
+		if r, err := fleet[8].Confirm(within(t, time.Minute), hidden.id); err == nil {
+			t.Errorf("confirmed after it went: %+v", r)
+		}
+		stopAll(fleet)
 	})
 }
 

@@ -192,7 +192,7 @@ func TestFakedRecords(t *testing.T) {
 			var g p2p.Datagram
 			select {
 			case g = <-port.queue:
-			case <-time.After(2 * time.Minute):
+			case <-time.After(3 * time.Hour): // each answer is blamed
 				t.Fatal("it no longer asks")
 			}
 			_, m, _, err := overlay.Open(testNetwork, evil.ID().Key(), g.Data)
@@ -256,6 +256,70 @@ func TestWrongSender(t *testing.T) {
 		time.Sleep(time.Second)
 		if s := node.Stats(); s.WrongSender != 1 || s.Accepted != before+1 {
 			t.Errorf("got %+v", s)
+		}
+	})
+}
+
+// TestBlamedIsShunned: who did what no honest node does is neither asked nor answered for an hour.
+func TestBlamedIsShunned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		evil, addr := testKey(t, 666), testAddr(666)
+		port := e.port(addr)
+		node := e.start(t, 1, nil, Seed{evil.ID(), addr})
+		send := func(m overlay.Message) {
+			b, err := overlay.Seal(evil, testNetwork, node.id, m, overlay.At(time.Now().Add(packetLife)), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := port.SendDatagram(node.addr, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := func() (n int) {
+			for ; len(port.queue) > 0; n++ {
+				<-port.queue
+			}
+			return n
+		}
+		send(overlay.Ping{Req: 7, Seq: 1})
+		time.Sleep(time.Second)
+		if got() < 2 { // its question, and its answer
+			t.Fatal("not answered before")
+		}
+		var ask overlay.FindNode
+		for ok := false; !ok; {
+			_, m, _, err := overlay.Open(testNetwork, evil.ID().Key(), (<-port.queue).Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ask, ok = m.(overlay.FindNode)
+		}
+		send(overlay.Nodes{Req: ask.Req, Part: 20, Parts: 40})
+		time.Sleep(time.Second)
+		got()
+		if node.Stats().Blamed != 1 {
+			t.Fatalf("not blamed: %+v", node.Stats())
+		}
+		for range 59 {
+			send(overlay.Ping{Req: 8, Seq: 1})
+			time.Sleep(time.Minute)
+		}
+		if n := got(); n != 0 || node.Stats().Shunned != 59 {
+			t.Errorf("%d packets within the hour, %d shunned", n, node.Stats().Shunned)
+		}
+		time.Sleep(2 * time.Minute)
+		send(overlay.Ping{Req: 9, Seq: 1})
+		time.Sleep(time.Second)
+		if got() == 0 {
+			t.Error("not answered after it")
+		}
+		node.stop()
+		for i := range 10 * maxShunned {
+			node.shunned.put(crowd.NodeID{byte(i), byte(i >> 8)}, 1)
+		}
+		if node.shunned.len() > 2*maxShunned {
+			t.Errorf("%d remembered", node.shunned.len())
 		}
 	})
 }

@@ -86,6 +86,9 @@ const (
 	maxPeers    = 2048    // addresses that have answered
 	maxRequests = 4096    // of ours, under way
 
+	shunFor    = time.Hour // nothing is said to, or heard of, who was blamed
+	maxShunned = 256       // of a generation: whoever wants to be forgotten sooner must have as many IDs blamed, each with its puzzle
+
 	maxAnswerParts   = 16
 	maxAnswerRecords = 48 // in all parts: more than anybody asks for
 )

@@ -87,6 +87,10 @@ func (d *Discovery) receive(g p2p.Datagram) {
 		count.WrongSender.Add(1)
 		return
 	}
+	if d.shuns(sender, now) {
+		count.Shunned.Add(1)
+		return
+	}
 	d.limits.replays.put(name, struct{}{})
 
 	// That an answer is not old, its request's number says, whatever the time is there.

@@ -19,11 +19,11 @@ import (
 type own struct {
 	self      Self
 	tags      []string // sorted
-	hidden    bool     // announced under the own key
 	seq       uint64
 	epoch     uint32
 	nonce     uint64
 	solving   bool
+	relayed   bool          // there is an ad under the own key
 	solutions chan solution // capacity 1: one puzzle is solved at a time
 	signed    time.Time
 }
@@ -84,19 +84,21 @@ func (d *Discovery) renew() {
 		return
 	}
 	d.step(overlay.Renewed{Record: d.record})
-	d.hide()
+	d.advertise()
 }
 
-// hide announces this node under its own key while it is reached through a relay: it is in nobody's table then.
-func (d *Discovery) hide() {
-	hidden := d.own.self.Relay != (crowd.Key{})
-	switch {
-	case hidden && !d.own.hidden:
+// advertise keeps an ad under the own key while another node relays to this one, for nobody has it in a table.
+func (d *Discovery) advertise() {
+	relayed := d.own.self.Relay != (crowd.Key{})
+	if relayed == d.own.relayed {
+		return
+	}
+	d.own.relayed = relayed
+	if relayed {
 		d.step(overlay.Announce{Topic: d.key})
-	case !hidden && d.own.hidden:
+	} else {
 		d.step(overlay.Withdraw{Topic: d.key})
 	}
-	d.own.hidden = hidden
 }
 
 func (d *Discovery) solution(s solution) {

@@ -19,6 +19,7 @@ type Stats struct {
 	OverBudget   uint64 // dropped unseen to keep within the budget of signatures or puzzles
 	BadSignature uint64
 	WrongSender  uint64 // an answer by somebody else than was asked, or our own packet
+	Shunned      uint64 // from somebody blamed within the hour
 	Stale        uint64 // expired or from the future
 	BadPuzzle    uint64 // records dropped, and requests whose record was
 
@@ -30,7 +31,7 @@ type Stats struct {
 }
 
 type counters struct {
-	Sent, SendFail, Received, Accepted, Malformed, NotForUs, Replayed, Unasked, OverBudget, BadSignature, WrongSender,
+	Sent, SendFail, Received, Accepted, Malformed, NotForUs, Replayed, Unasked, OverBudget, BadSignature, WrongSender, Shunned,
 	Stale, BadPuzzle, Recoveries, Puzzles, Blamed, Lookups, Dropped, Known atomic.Uint64
 }
 
@@ -44,7 +45,7 @@ func (d *Discovery) Stats() Stats {
 		Peers: peers, Known: int(c.Known.Load()),
 		Sent: c.Sent.Load(), SendFail: c.SendFail.Load(), Received: c.Received.Load(),
 		Accepted: c.Accepted.Load(), Malformed: c.Malformed.Load(), NotForUs: c.NotForUs.Load(), Replayed: c.Replayed.Load(),
-		Unasked: c.Unasked.Load(), OverBudget: c.OverBudget.Load(), BadSignature: c.BadSignature.Load(), WrongSender: c.WrongSender.Load(),
+		Unasked: c.Unasked.Load(), OverBudget: c.OverBudget.Load(), BadSignature: c.BadSignature.Load(), WrongSender: c.WrongSender.Load(), Shunned: c.Shunned.Load(),
 		Stale: c.Stale.Load(), BadPuzzle: c.BadPuzzle.Load(), Recoveries: c.Recoveries.Load(), Puzzles: c.Puzzles.Load(),
 		Blamed: c.Blamed.Load(), Lookups: c.Lookups.Load(), Dropped: c.Dropped.Load(),
 	}

@@ -41,9 +41,6 @@ func (c *core) audited(now time.Time, output bool) bool {
 		return true
 	case c.busy(now):
 	case c.work.fetched || c.audit.own:
-		if !c.audit.own {
-			c.keep(o.Leaves, result) // a court may take longer than what no pin holds is kept
-		}
 		try := c.begin(now, fetchPatience, reading)
 		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result})
 	default:
@@ -54,6 +51,9 @@ func (c *core) audited(now time.Time, output bool) bool {
 
 func (c *core) leavesRead(now time.Time, ev LeavesRead) {
 	if !c.landed(now, ev.Try, reading, ev.Err) {
+		if ev.Err != nil && !errors.Is(ev.Err, ErrUnusable) && c.work.kind == reading {
+			c.work.fetched = false // they may be gone from the store
+		}
 		return
 	}
 	c.audit.bad = ev.Err

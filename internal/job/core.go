@@ -100,7 +100,8 @@ type working struct {
 	try      uint64
 	fails    int // in a row
 	err      error
-	next     time.Time // when to try again, or to give up waiting for the end
+	next     time.Time   // when to try again, or to give up waiting for the end
+	cids     []crowd.CID // of the newest fetch
 	fetched  bool
 	unusable bool // what was fetched
 }
@@ -170,6 +171,9 @@ func (c *core) step(now time.Time, ev Event, act func(time.Time)) []Effect {
 	case Fetched:
 		if c.landed(now, ev.Try, fetching, ev.Err) {
 			c.work.fetched, c.work.unusable = true, ev.Err != nil
+			if ev.Err == nil && c.job != nil && c.job.Spec.Items > 0 {
+				c.keep(c.work.cids...) // a court may take longer than what no pin holds is kept
+			}
 		}
 	case LeavesRead:
 		c.leavesRead(now, ev)
@@ -325,6 +329,7 @@ func (c *core) fetch(now time.Time, from []crowd.NodeID, most uint64, cids ...cr
 	if c.work.fails == 0 {
 		c.emit(Report{Stage: StageFetching, Why: fmt.Sprintf("from %d peers", len(from)), Time: c.chainTime(now)})
 	}
+	c.work.cids = some
 	c.emit(Fetch{Try: c.begin(now, fetchPatience, fetching), CIDs: some, From: from, Max: most})
 }
 

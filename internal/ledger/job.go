@@ -365,7 +365,11 @@ func (w *work) unseal(from crowd.NodeID, m *Unseal) *Refusal {
 	if r != nil {
 		return r
 	}
-	return w.openPlace(&j, m.Executor, m.Opening)
+	r = w.openPlace(&j, m.Executor, m.Opening)
+	if p := j.Place(m.Executor); r == nil && p.Verifier { // the authority had the leaves that it could have waited for
+		w.there(p.Node, false, 1e6)
+	}
+	return r
 }
 
 func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
@@ -533,7 +537,7 @@ func (w *work) expire(id crowd.JobID) {
 		w.progress(&j)
 	case Revealing:
 		for i := range j.Places {
-			if p := &j.Places[i]; p.State == Committed && !p.Verifier { // a verifier may wait for the leaves
+			if p := &j.Places[i]; p.State == Committed && !p.Verifier { // a verifier may wait for leaves that an executor hides
 				w.there(p.Node, false, 1e6)
 			}
 		}

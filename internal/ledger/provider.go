@@ -213,6 +213,11 @@ func (w *work) eachEligible(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.
 
 // Eligible says who could be drawn for spec were owner to post it in the block after height h.
 func (s State) Eligible(owner crowd.NodeID, spec *crowd.JobSpec, h crowd.Height) Eligibility {
+	return s.EachEligible(owner, spec, h, func(Provider) {})
+}
+
+// EachEligible is Eligible, and calls f for each of those that could be drawn.
+func (s State) EachEligible(owner crowd.NodeID, spec *crowd.JobSpec, h crowd.Height, f func(Provider)) Eligibility {
 	w := begin(s, Block{Height: h + 1})
-	return w.eachEligible(owner, spec, h+1+drawDelay, func(Provider) {})
+	return w.eachEligible(owner, spec, h+1+drawDelay, f)
 }

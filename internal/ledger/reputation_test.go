@@ -323,7 +323,7 @@ func TestEvidence_FromSamples(t *testing.T) {
 	id, seated, leaves, tree := w.opened(always, never, never)
 	w.must(w.owner, w.conflict(id, seated[1].ID(), leaves, tree))
 	d := w.job(id).Dispute
-	w.must(w.authorities[0], &Vote{Job: id, Question: WhatItem, Leaf: leafOf(d.Item, false).Hash()})
+	w.must(w.authorities[0], &Vote{Job: id, Question: WhatItem, Item: d.Item, Leaf: leafOf(d.Item, false).Hash()})
 	w.in(id, Failed)
 	if e := w.s.Evidence(seated[0].ID().Address()); len(e) != 1 || e[0].Passed {
 		t.Errorf("liar: got %+v want a failure", e)

@@ -446,3 +446,53 @@ func TestSample_AnExecutorCannotGuessIt(t *testing.T) {
 		t.Errorf("guessed %.3f of the sampled items, blind guessing gives %.3f", got, blind)
 	}
 }
+
+// A verifier that waits for leaves which an executor hides was there. One that an authority with the leaves has to open was not.
+func TestSample_WhoHidesItsLeavesBlamesNobodyElse(t *testing.T) {
+	setup := func() (*world, crowd.JobID, []*identity.Key, Reputation) {
+		w := newWorld(t, 3, 3)
+		id, seated := w.sampled(sampleSpec())
+		_, _, out := sampleWork(t, never)
+		w.commitOpening(seated[0], id, Opening{Outcome: out})
+		for _, k := range seated[1:] {
+			w.commitOpening(k, id, w.answers(k, id, never))
+		}
+		w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+		w.must(seated[1], &Reveal{Job: id, Opening: w.answers(seated[1], id, never)})
+		before := w.s.Reputation(seated[2].ID().Address())
+		w.wait(3_000)
+		w.in(id, Unsealing)
+		return w, id, seated, before
+	}
+	w, id, seated, before := setup()
+	for _, a := range w.authorities {
+		w.must(a, &Vote{Job: id, Question: LeavesThere})
+	}
+	w.in(id, Failed)
+	if got := w.s.Reputation(seated[2].ID().Address()); got.Down != before.Down {
+		t.Errorf("a verifier without leaves counts as absent: %d, was %d", got.Down, before.Down)
+	}
+
+	w, id, seated, before = setup()
+	w.must(w.authorities[0], &Unseal{Job: id, Executor: seated[2].ID(), Opening: w.answers(seated[2], id, never)})
+	w.in(id, Delivering)
+	if got := w.s.Reputation(seated[2].ID().Address()); got.Down <= before.Down {
+		t.Error("a silent verifier counts as present")
+	}
+}
+
+// While anybody of a batch still works, nobody opens: or a verifier could copy the leaves instead of running its sample.
+func TestSample_NobodyOpensWhileSomebodyWorks(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	w.commitOpening(seated[1], id, w.answers(seated[1], id, never))
+	w.refused(TooEarly, seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+	w.refused(TooEarly, seated[1], &Reveal{Job: id, Opening: w.answers(seated[1], id, never)})
+	w.refused(TooEarly, w.authorities[0], &Unseal{Job: id, Executor: seated[0].ID(), Opening: Opening{Outcome: out}})
+	w.commitOpening(seated[2], id, w.answers(seated[2], id, never))
+	late := w.answers(seated[2], id, never)
+	w.refused(TooLate, seated[2], &Commit{Job: id, Commitment: Commitment(id, seated[2].ID(), late), Sealed: [][]byte{{1}}})
+	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+}

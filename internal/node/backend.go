@@ -83,10 +83,15 @@ func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
 	}
 	confidence := r.Confidence
 	if confidence == 0 {
-		confidence = 0.99 // DESIGN section 8
+		confidence = verify.DefaultConfidence
 	}
-	plan, err := verify.For(confidence, verify.DefaultColluding)
-	if err != nil {
+	var plan verify.Plan
+	if spec.Items > 0 {
+		if err := completeBatch(&spec, confidence); err != nil {
+			return spec, plan, err
+		}
+		plan = verify.Plan{Method: spec.Plan.Method, Colluding: verify.DefaultColluding, Undetected: verify.Chance(spec.Plan.Undetected).Float(), Executors: 1, Verifiers: int(spec.Plan.Verifiers)}
+	} else if plan, err = verify.For(confidence, verify.DefaultColluding); err != nil {
 		return spec, plan, rpc.Errorf(rpc.BadRequest, "%w", err).WithHint("ask for at most %.4g", 1-verify.PairUndetected(verify.DefaultColluding))
 	}
 	if spec.Filters.MaxPrice == 0 {
@@ -109,7 +114,7 @@ func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error
 	}
 	return rpc.Quote{
 		Bound: ledger.EscrowFor(&spec), Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
-		Eligible: int(e.Count), Needed: plan.Executors, Requirements: requirements(e),
+		Eligible: int(e.Count), Needed: plan.Executors + plan.Verifiers, Requirements: requirements(e),
 	}, nil
 }
 
@@ -220,7 +225,7 @@ func (b backend) Job(_ context.Context, id crowd.JobID) (rpc.JobView, error) {
 	}
 	j := &p.job
 	v := rpc.JobView{
-		JobSummary: summary(j), Owner: j.Owner.Address(), Request: request(&j.Spec), Plan: j.Spec.Plan.Method, Escrow: j.Escrow,
+		JobSummary: summary(j), Owner: j.Owner.Address(), Request: request(&j.Spec), Plan: j.Spec.Plan.Method, Batch: b.viewBatch(&p), Escrow: j.Escrow,
 		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j),
 	}
 	for i := range j.History {

@@ -193,11 +193,11 @@ func (b *book) told(from crowd.NodeID, m telling) {
 		if place == nil || place.State == ledger.Dropped || place.State == ledger.Fraud || p.job.State.Ended() {
 			return
 		}
-		c, limit := &m.Chunk, p.job.Spec.Task.Limits.Gas
+		c, limit, of := &m.Chunk, p.job.Spec.Limits().Gas, p.job.Spec.Items
 		switch c.Stream {
 		case runner.Progress:
-			if c.Gas > p.progress.Gas && c.Gas <= limit {
-				p.progress = rpc.Progress{Gas: c.Gas, Limit: limit}
+			if c.Gas <= limit && c.Items <= of && (c.Items > p.progress.Items || c.Items == p.progress.Items && c.Gas > p.progress.Gas) {
+				p.progress = rpc.Progress{Gas: c.Gas, Limit: limit, Items: c.Items, Of: of}
 			}
 			return
 		case runner.Note:
@@ -274,6 +274,9 @@ func (b *book) watch(ctx context.Context, id crowd.JobID) <-chan rpc.JobEvent {
 					}
 					places = fingerprint(j)
 					ev.Why = fmt.Sprintf("%d executors work", len(j.Places))
+					if v := j.Spec.Plan.Verifiers; j.Spec.Items > 0 && v > 0 {
+						ev.Why = fmt.Sprintf("an executor works on %d items, %d verifiers on %d each that nobody else knows", j.Spec.Items, v, min(j.Spec.Plan.Checks, j.Spec.Items))
+					}
 				}
 				if !send(ev) || ev.Stage.Final() {
 					return

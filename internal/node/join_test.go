@@ -215,6 +215,9 @@ func TestJoin(t *testing.T) {
 				t.Errorf("%s knows the stranger", h.ID().Short())
 			}
 		}
+		if got := stranger.otherNetworks(t.Context()); len(got) != 1 || got[0] != w.genesis.ChainID() {
+			t.Errorf("the stranger takes its peers to be of %v", got)
+		}
 		if s := stranger.disc.Stats(); s.Peers+s.Known > 0 {
 			t.Errorf("the stranger has got in: %+v", s)
 		}
@@ -242,7 +245,7 @@ func TestJoin(t *testing.T) {
 func TestGenesis_NoLieIsTaken(t *testing.T) {
 	g := someGenesis(t)
 	forged := *g
-	forged.Grants = append(slices.Clone(g.Grants), ledger.Grant{ID: crowd.NodeID{1}, Balance: 1})
+	forged.Time++ // as good as the right one, but for its name
 	for _, tt := range []struct {
 		name string
 		raw  []byte
@@ -414,5 +417,35 @@ func TestNew_RefusesSeedsWithoutNode(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a folder was made: %v", err)
+	}
+}
+
+func TestPrivate(t *testing.T) {
+	const node = "/p2p/16Uiu2HAmLjvkhsFGzjX6DsvbVpmua6fKYKMaWCdVA8ADRuWAUXuy"
+	for _, tt := range []struct {
+		name, seed, listen string
+		want               bool
+	}{
+		{"loopback", "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1/udp/0/quic-v1", true},
+		{"LAN", "/ip4/192.168.1.2/udp/1/quic-v1", "/ip4/0.0.0.0/udp/0/quic-v1", true},
+		{"no seed", "", "/ip4/0.0.0.0/udp/0/quic-v1", true},
+		{"internet", "/ip4/30.1.0.1/udp/1/quic-v1", "/ip4/0.0.0.0/udp/0/quic-v1", false},
+		{"internet by TCP", "/ip4/30.1.0.1/tcp/1", "/ip4/0.0.0.0/udp/0/quic-v1", false},
+		{"a name", "/dns4/example.org/udp/1/quic-v1", "/ip4/0.0.0.0/udp/0/quic-v1", false},
+		{"a server without seeds", "", "/ip4/30.1.0.1/udp/4141/quic-v1", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var list []string
+			if tt.seed != "" {
+				list = []string{tt.seed + node}
+			}
+			seeds, err := parseSeeds(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := private(seeds, []string{tt.listen}); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
 	}
 }

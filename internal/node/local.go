@@ -39,6 +39,8 @@ type LocalConfig struct {
 	Worker    []string              // command that starts a wasm worker
 	Version   string
 	Log       *slog.Logger
+
+	alone bool // on loopback: nobody looks for it on the LAN
 }
 
 // Cheat wraps a provider's executor: the only place where a demonstration may lie.
@@ -52,6 +54,7 @@ func (c LocalConfig) withDefaults() LocalConfig {
 		c.Params = ledger.DevParams()
 	}
 	if c.Listen == nil {
+		c.alone = true
 		c.Listen = []string{"/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"}
 	}
 	if c.Log == nil {
@@ -233,6 +236,7 @@ func (l *Local) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	start := func(name string, c Config) (*Node, error) {
 		c.Dir, c.Genesis, c.Version = l.dir(name), l.genesis, l.cfg.Version
+		c.MDNS = !l.cfg.alone
 		c.Log = l.cfg.Log.With("node", name)
 		n, err := New(c)
 		if err != nil {

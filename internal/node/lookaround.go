@@ -69,6 +69,9 @@ func (b backend) Status(ctx context.Context) (rpc.Status, error) {
 	}
 	if r := b.disc.Record(); r != nil {
 		s.Tags = append(s.Tags, r.Tags...)
+		if r.Relay != (crowd.Key{}) {
+			s.Relay = r.Relay.String()
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -251,7 +254,7 @@ func (b backend) do(ctx context.Context, m ledger.Message) (crowd.Height, error)
 }
 
 func (b backend) Leave(ctx context.Context) (string, error) {
-	p, err := jobChain{b.Node}.Provider(ctx)
+	p, err := jobChain(b).Provider(ctx)
 	if err != nil {
 		return "", rpc.Errorf(rpc.Unavailable, "read this provider off the chain: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -111,6 +112,46 @@ func FetchGenesis(ctx context.Context, key *identity.Key, peers []string, chain 
 		errs = append(errs, fmt.Errorf("ask %s for the genesis: %w", addr, err))
 	}
 	return nil, errors.Join(errs...)
+}
+
+// doubtAfter is how long joining may take before seeds are asked which network they are of.
+const doubtAfter = 10 * time.Second
+
+// doubt looks for the reason when the chain cannot be followed: whether nobody is there, or somebody of another network.
+func (n *Node) doubt(ctx context.Context) error {
+	select {
+	case <-n.chain.Ready():
+		return nil
+	case <-ctx.Done():
+		return nil
+	case <-time.After(doubtAfter):
+	}
+	if len(n.host.Peers()) == 0 {
+		n.log.Warn("no node of the network answers: check the addresses of the seeds, and that UDP gets out of this machine; still trying", "seeds", len(n.seeds))
+		return nil
+	}
+	for _, chain := range n.otherNetworks(ctx) {
+		n.log.Warn("a peer is of another network: its address stands among the seeds by mistake, or this node has the wrong network's file",
+			"its_chain", chain, "this_chain", n.chainID)
+	}
+	return nil
+}
+
+// otherNetworks asks the peers which network they are of, and gives those that are not this one.
+func (n *Node) otherNetworks(ctx context.Context) (chains []string) {
+	for _, p := range n.host.Peers() {
+		ctx, cancel := context.WithTimeout(ctx, askTime)
+		raw, err := n.host.Request(ctx, p.ID, protoGenesis, crowd.Encode(n.chainID), maxGenesis)
+		cancel()
+		if err != nil {
+			continue
+		}
+		var other *OtherChainError
+		if _, err := readGenesis(raw, n.chainID); errors.As(err, &other) && !slices.Contains(chains, other.Got) {
+			chains = append(chains, other.Got)
+		}
+	}
+	return chains
 }
 
 // NetworkFile is what somebody needs to join the network of g.

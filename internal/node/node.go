@@ -109,7 +109,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.seeds, err = parseSeeds(cfg.Seeds); err != nil {
 		return nil, err
 	}
-	n.private = private(n.seeds)
+	n.private = private(n.seeds, cfg.Listen)
 	for _, s := range n.seeds {
 		n.friends[s.Node] = true
 	}
@@ -220,6 +220,7 @@ func (n *Node) Run(ctx context.Context) error {
 	part("p2p", n.host.Run)
 	part("discovery", n.disc.Run)
 	part("introductions", n.introduce)
+	part("doubts", n.doubt)
 	part("chain", n.chain.Run)
 	part("jobs", func(ctx context.Context) error {
 		select {

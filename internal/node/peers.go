@@ -64,9 +64,14 @@ func parseSeeds(list []string) ([]p2p.Place, error) {
 	return out, nil
 }
 
-// private reports whether a network is no part of the public internet: none of its seeds is. Only
-// there are addresses of a LAN or of this machine any good.
-func private(seeds []p2p.Place) bool {
+// private reports whether a network is no part of the public internet: neither its seeds are, nor where this node
+// listens. Only there are addresses of a LAN or of this machine any good.
+func private(seeds []p2p.Place, listen []string) bool {
+	for _, s := range listen {
+		if p, err := p2p.ParseAddr(s); err == nil && (public(p.UDP.Addr()) || public(p.TCP.Addr())) {
+			return false
+		}
+	}
 	for _, p := range seeds {
 		a := p.UDP.Addr()
 		if !a.IsValid() {

@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -51,14 +52,35 @@ func committee(j *ledger.Job, units uint64) []rpc.Member {
 			if p.Opening != nil {
 				m.Revealed, m.Gas = true, p.Opening.Outcome.Gas
 			}
-			if m.Revealed && j.Verdict != nil {
-				match := p.Opening.Outcome == j.Verdict.Outcome
-				m.Match = &match
+			m.Match = match(j, p)
+			if p.Verifier {
+				m.Role, m.Checks, m.Sample = "verifier", min(j.Spec.Plan.Checks, j.Spec.Items), sample(j, p)
 			}
 		}
 		out = append(out, m)
 	}
 	return out
+}
+
+// match says whether what a place revealed is what was accepted; nil while that is not known.
+func match(j *ledger.Job, p *ledger.Place) *bool {
+	is := false
+	switch {
+	case p.Opening == nil:
+		return nil
+	case p.State == ledger.Fraud:
+	case p.Verifier: // the owner accepts when it has compared all answers with the leaves; authorities do not compare
+		inspected := slices.ContainsFunc(j.History, func(s ledger.Step) bool { return s.State == ledger.Inspecting })
+		if j.State != ledger.Settled || inspected {
+			return nil
+		}
+		is = true
+	case j.Verdict == nil:
+		return nil
+	default:
+		is = p.Opening.Outcome == j.Verdict.Outcome
+	}
+	return &is
 }
 
 func verdict(j *ledger.Job) *rpc.Verdict {
@@ -71,6 +93,12 @@ func verdict(j *ledger.Job) *rpc.Verdict {
 		v.Why = "the drawn executors agree"
 		if j.Verdict.By == ledger.ByCourt {
 			v.Method, v.Why = "court", "the authorities re-executed the task"
+		}
+		if j.Verdict.By == ledger.BySample {
+			v.Method, v.Why = "sample", "the executor's outcomes are open, and so are the verifiers' answers to secret samples of them"
+			if j.Dispute != nil {
+				v.Why += fmt.Sprintf("; the court re-executed item %d, about which they differed", j.Dispute.Item)
+			}
 		}
 		if o := j.Verdict.Outcome; o.UserError() {
 			v.Blame = append(v.Blame, rpc.Blame{Fault: "user error", Why: o.Status.String() + exitText(o)})
@@ -164,7 +192,8 @@ func event(j *ledger.Job, i int, units uint64) rpc.JobEvent {
 }
 
 func summary(j *ledger.Job) rpc.JobSummary {
-	s := rpc.JobSummary{ID: j.ID, Stage: stage(j.State), Why: lastStep(j).Why, Program: j.Spec.Task.Program, Outcome: outcome(j), Updated: wallTime(lastStep(j).Time)}
+	s := rpc.JobSummary{ID: j.ID, Stage: stage(j.State), Why: lastStep(j).Why, Program: j.Spec.Task.Program, Outcome: outcome(j), Updated: wallTime(lastStep(j).Time),
+		Items: j.Spec.Items, Stdin: j.Spec.Task.Stdin}
 	if len(j.History) > 0 {
 		s.Posted = wallTime(j.History[0].Time)
 	}
@@ -177,12 +206,16 @@ func summary(j *ledger.Job) rpc.JobSummary {
 func request(spec *crowd.JobSpec) rpc.PostRequest {
 	t, f := spec.Task, spec.Filters
 	seed := t.Seed
-	return rpc.PostRequest{
+	r := rpc.PostRequest{
 		Program: t.Program, Inputs: t.Inputs, Stdin: t.Stdin, Args: t.Args, Env: t.Env, Seed: &seed,
 		Limits:  rpc.Limits{Gas: t.Limits.Gas, Memory: t.Limits.Memory, Output: t.Limits.Output, WallMillis: t.Limits.Wall.Milliseconds()},
 		Filters: rpc.Filters{MaxPrice: f.MaxPrice, Tags: f.Tags, Countries: f.Countries, Providers: f.Providers},
-		Budget:  spec.Budget,
+		Budget:  spec.Budget, Items: spec.Items,
 	}
+	if spec.Plan.Method == crowd.PlanSample {
+		r.Plan = &rpc.SamplePlan{Verifiers: spec.Plan.Verifiers, Checks: spec.Plan.Checks}
+	}
+	return r
 }
 
 func provider(p *ledger.Provider, r *ledger.Reputation, maxMissed uint32) rpc.Provider {

@@ -16,7 +16,8 @@ import (
 // Ads are kept as in DISC-NG (Król et al., "DISC-NG: Robust Service Discovery in the Ethereum Global
 // Network"): not for work but for waiting. The wait grows as the registrar fills up, as the topic has
 // more ads than others, and as the advertiser's address resembles those of ads kept. A registrar remembers
-// nobody who waits: what has passed stands in a ticket, under its MAC.
+// nobody who waits: what has passed stands in a ticket, under its MAC. Two things differ from the paper: a registrar
+// that is nearly empty makes nobody wait, and the wait for the next life of an ad passes during this one.
 
 // registrar keeps the ads of others.
 type registrar struct{ ads []ad }
@@ -31,7 +32,9 @@ type ad struct {
 // topic is one that this node announces.
 type topic struct {
 	key   crowd.Key
-	look  Time // next search for registrars; 0: one is under way
+	look  Time  // next search for registrars; 0: one is under way
+	looks uint8 // searches that have found some
+	relay bool  // kept by itself, for a node behind a relay: see advertiseSelf
 	slots []slot
 }
 
@@ -49,7 +52,7 @@ const (
 	adPaths      = 8                // d for ads: twice that of other lookups
 	adWindow     = 10 * time.Second // after its wait, in which a ticket counts: DISC-NG's registration window
 	adOccupancy  = 10               // P_occ, DISC-NG
-	adSpare      = 1e-7             // G, DISC-NG: a little, so that the first ad of all waits too
+	adSpare      = 1e-7             // G, DISC-NG: a little, like nobody though the ad be
 	adRetry      = 30 * time.Second
 	adMisses     = 3
 	ticketLen    = 8 + 8 + 8 + 16
@@ -83,10 +86,10 @@ func (n *Node) registering(ev Received, m Register) {
 		n.emit(Blame{ID: ev.From, Why: "an ad under a topic that its record does not name"})
 		return
 	}
-	if v.room < grantBytes {
+	if v.room < ticketBytes {
 		return
 	}
-	v.room -= grantBytes
+	v.room -= ticketBytes
 	answer := Ticket{Req: m.Req}
 	n.decide(ev, &m, &v, &answer)
 	n.emit(Send{To: ev.From, Addr: ev.Addr, Msg: answer})
@@ -104,6 +107,10 @@ func (n *Node) decide(ev Received, m *Register, v *visitor, answer *Ticket) {
 			mine = i
 		}
 	}
+	first := n.now
+	if t, ok := n.openTicket(m, ev); ok {
+		first = t
+	}
 	if mine >= 0 {
 		a := &n.ads.ads[mine]
 		if n.book.seq(v.ref) > n.book.seq(a.ref) {
@@ -114,12 +121,9 @@ func (n *Node) decide(ev Received, m *Register, v *visitor, answer *Ticket) {
 			answer.Kept, answer.Wait = true, left
 			return
 		}
+		first = min(first, a.until.Add(-n.cfg.AdFor)) // for its next life it waits since this one began
 	}
-	first := n.now
-	if t, ok := n.openTicket(m, ev); ok {
-		first = t
-	}
-	wait, never := n.adWait(m.Topic, ev, mine)
+	wait, never := n.adWait(m.Topic, ev.Addr.Addr(), mine, n.book.pages[v.ref].key == m.Topic)
 	left := wait - n.now.Sub(first)
 	if !v.proven {
 		left = max(left, time.Second) // enough for the ping that proves its endpoint
@@ -133,18 +137,15 @@ func (n *Node) decide(ev Received, m *Register, v *visitor, answer *Ticket) {
 	}
 	answer.Kept, answer.Wait = true, n.cfg.AdFor
 	if mine >= 0 {
-		n.ads.ads[mine].until = n.now.Add(n.cfg.AdFor)
+		n.ads.ads[mine].addr, n.ads.ads[mine].until = ev.Addr.Addr(), n.now.Add(n.cfg.AdFor)
 		return
 	}
 	n.ads.ads = append(n.ads.ads, ad{m.Topic, n.book.again(v.ref), ev.Addr.Addr(), n.now.Add(n.cfg.AdFor)})
 }
 
 // adWait is DISC-NG's waiting time for one more ad; the ad of index mine, if there is one, does not count. never is for
-// what no waiting makes right: the store, the topic's share or the network's is full. Ads of one node under other topics do
-// not make each other wait: they are one identity's, and in a small network all topics have the same registrars. Under a
-// node's own key there is nobody to compete with.
-func (n *Node) adWait(topic crowd.Key, ev Received, mine int) (wait time.Duration, never bool) {
-	from := ev.Addr.Addr()
+// what no waiting makes right: the store, the topic's share or the network's is full.
+func (n *Node) adWait(topic crowd.Key, from netip.Addr, mine int, own bool) (wait time.Duration, never bool) {
 	_, net := netOf(Endpoint{Addr: from, UDP: 1})
 	var shared [129]int // ads by length of the prefix of their address that from shares
 	all, same, near, nearSame := 0, 0, 0, 0
@@ -157,7 +158,7 @@ func (n *Node) adWait(topic crowd.Key, ev Received, mine int) (wait time.Duratio
 		if a.topic == topic {
 			same++
 		}
-		if a.addr.BitLen() == from.BitLen() && n.book.rec(a.ref).ID != ev.From {
+		if a.addr.BitLen() == from.BitLen() {
 			shared[sharedBits(a.addr, from)]++
 		}
 		if _, o := netOf(Endpoint{Addr: a.addr, UDP: 1}); o == net {
@@ -179,15 +180,14 @@ func (n *Node) adWait(topic crowd.Key, ev Received, mine int) (wait time.Duratio
 			score++
 		}
 	}
-	if d := from.BitLen(); d > 0 && net&private == 0 {
+	// Under its own key stands one node alone: nobody crowds others out there, and until the ad is kept it cannot be found.
+	if d := from.BitLen(); d > 0 && net&private == 0 && !own {
 		score /= float64(d)
 	} else {
 		score = 0
 	}
-	if topic == n.book.keyOf(ev.From) {
-		score = 0
-	}
-	full := 1 / math.Pow(1-float64(all)/float64(limit), adOccupancy)
+	// The paper's occupancy, less 1: while there is room for all, nobody waits for being like others.
+	full := 1/math.Pow(1-float64(all)/float64(limit), adOccupancy) - 1
 	w := n.cfg.AdFor.Seconds() * full * (float64(same)/float64(limit) + score + adSpare)
 	return time.Duration(min(w, n.cfg.AdFor.Seconds()) * float64(time.Second)), false
 }
@@ -272,9 +272,19 @@ func (n *Node) announce(key crowd.Key) {
 	if n.topicOf(key) != nil || len(n.topics) >= topicsMost || !n.book.names(n.self, &key) {
 		return
 	}
-	t := &topic{key: key}
-	n.topics = append(n.topics, t)
-	n.search(t)
+	n.topics = append(n.topics, &topic{key: key, look: n.now})
+}
+
+// advertiseSelf keeps an ad under the own key for as long as the node is reached through a relay: no table has it, so
+// its ads are how it is found by its key.
+func (n *Node) advertiseSelf() {
+	t := n.topicOf(n.key)
+	switch relayed := n.book.rec(n.self).Relay != (crowd.Key{}); {
+	case relayed && t == nil:
+		n.topics = append(n.topics, &topic{key: n.key, look: max(n.now, 1), relay: true})
+	case !relayed && t != nil && t.relay:
+		n.withdraw(n.key)
+	}
 }
 
 func (n *Node) topicOf(key crowd.Key) *topic {
@@ -316,11 +326,12 @@ func (n *Node) settled(t *topic, near []ranked, ads []Ref) {
 	if n.topicOf(t.key) != t {
 		return // withdrawn
 	}
-	t.look = n.now.Add(n.jitter(n.cfg.AdFor / 2))
+	// Soon again at first: who has just come knows few, and others come with it.
+	t.look = n.now.Add(n.jitter(min(adRetry<<t.looks, n.cfg.AdFor/2)))
 	if len(near) == 0 {
-		t.look = n.now.Add(n.jitter(adRetry))
 		return
 	}
+	t.looks = min(t.looks+1, 8)
 	var slots []slot
 	for _, r := range near {
 		s := slot{ref: n.book.again(r.ref), next: n.now}
@@ -342,8 +353,12 @@ func (n *Node) settled(t *topic, near []ranked, ads []Ref) {
 // advertise sends what is due and returns when the next is.
 func (n *Node) advertise() (next Time) {
 	for _, t := range n.topics {
-		if t.look != 0 && t.look <= n.now {
+		switch {
+		case t.look == 0 || t.look > n.now:
+		case n.joined:
 			n.search(t)
+		default:
+			t.look = n.now.Add(n.jitter(adRetry)) // settleIn brings it forward
 		}
 		for i := range t.slots {
 			if s := &t.slots[i]; s.next != 0 && s.next <= n.now {

@@ -24,6 +24,7 @@ func benchmarkMemory(b *testing.B, size int) {
 		for i, m := range w.nodes {
 			entries += m.Stats().Entries
 			nodes[i] = m.Node
+			m.prove(&w.nodes[0].rec.ID, w.nodes[0].addr) // there is room for all proofs as soon as there is one
 		}
 		book := w.book
 		w = nil // what is the world's, not the node's

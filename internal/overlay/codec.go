@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -71,8 +72,7 @@ type wirePong struct {
 	Expires uint64
 	Req     uint64
 	Seq     uint64
-	Addr    []byte
-	Port    uint16
+	Addr    []byte // 4 or 16 bytes, then 2 of the port, big-endian; or null
 	Pad     []byte
 }
 
@@ -139,8 +139,11 @@ func encodePayload(m Message, expires Time, pad []byte) (kind uint8, payload []b
 	case Ping:
 		return typePing, crowd.Encode(wirePing{Expires: at, Req: m.Req, Seq: m.Seq, Record: toWire(m.Record), Pad: pad}), nil
 	case Pong:
-		return typePong, crowd.Encode(wirePong{Expires: at, Req: m.Req, Seq: m.Seq,
-			Addr: m.Observed.Addr().AsSlice(), Port: m.Observed.Port(), Pad: pad}), nil
+		w := wirePong{Expires: at, Req: m.Req, Seq: m.Seq, Pad: pad}
+		if m.Observed.IsValid() {
+			w.Addr = binary.BigEndian.AppendUint16(m.Observed.Addr().AsSlice(), m.Observed.Port())
+		}
+		return typePong, crowd.Encode(w), nil
 	case FindNode:
 		return typeFindNode, crowd.Encode(wireFindNode{Expires: at, Req: m.Req, Target: m.Target, Want: m.Want, Ads: m.Ads,
 			Record: toWire(m.Record), Pad: pad}), nil
@@ -179,9 +182,15 @@ func decodePayload(kind uint8, b []byte) (m Message, expires Time, pad []byte, e
 	case typePong:
 		var w wirePong
 		if err = crowd.Decode(b, &w); err == nil {
-			var a netip.Addr
-			a, err = fromAddr(w.Addr)
-			m, expires, pad = Pong{Req: w.Req, Seq: w.Seq, Observed: netip.AddrPortFrom(a, w.Port)}, fromMillis(w.Expires), w.Pad
+			var seen netip.AddrPort
+			if w.Addr != nil {
+				port := max(len(w.Addr)-2, 0)
+				var a netip.Addr
+				if a, err = fromAddr(w.Addr[:port]); err == nil {
+					seen = netip.AddrPortFrom(a, binary.BigEndian.Uint16(w.Addr[port:]))
+				}
+			}
+			m, expires, pad = Pong{Req: w.Req, Seq: w.Seq, Observed: seen}, fromMillis(w.Expires), w.Pad
 		}
 	case typeFindNode:
 		var w wireFindNode
@@ -256,6 +265,9 @@ func checkMessage(m Message) error {
 	case Ping:
 		return checkOptional(m.Record)
 	case Pong:
+		if m.Observed == (netip.AddrPort{}) {
+			return nil
+		}
 		return checkAddr(m.Observed.Addr(), m.Observed.Port())
 	case FindNode:
 		return checkOptional(m.Record)

@@ -87,8 +87,9 @@ type Found struct {
 // Done ends a lookup.
 type Done struct {
 	ID      uint64
-	Target  *Record   // of the node with exactly the target's key: it answered if Alive; nil: not found
+	Target  *Record   // of the node with exactly the target's key, the latest seen: it answered if Alive; nil: not found
 	Alive   bool      // it answered this lookup at the endpoint of its record
+	Keepers int       // nodes that keep an ad of Target under its own key: one behind a relay has no endpoint to answer at
 	Nearest []*Record // that answered, nearest first, at most the number of siblings
 	Ads     []*Record // under the target, latest first by path
 	Hops    int       // requests one after another on the path that found the target, or the longest

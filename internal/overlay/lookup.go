@@ -22,9 +22,11 @@ type lookup struct {
 	knocking bool
 	knocks   int // how often it was asked
 	alive    bool
+	renewed  bool // the target was asked for a later record that it says it has
 	asked    int
 	longest  int
 	ads      []Ref
+	keepers  []uint64 // distances of those who keep an ad of the target, as target is
 	topic    *topic
 }
 
@@ -92,6 +94,9 @@ func (n *Node) launch(ev Lookup, why purpose) *lookup {
 	return l
 }
 
+// wantsAds says whether nodes are asked for ads under the target: a node behind a relay is found by that under its key.
+func (l *lookup) wantsAds() bool { return l.Ads || l.purpose == forUser }
+
 // prepare deals the nearest known to the paths.
 func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 	b := n.active()
@@ -114,32 +119,51 @@ func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 		p.list = append(p.list, candidate{ranked: ranked{r.dist, n.book.again(r.ref)}})
 	}
 	b.lookups = append(b.lookups, l)
+	if l.wantsAds() {
+		for _, rec := range n.adsUnder(l.Target, nil, adsFoundMost) {
+			if r := n.admit(rec); r != 0 {
+				n.collect(l, r, distance(&n.key, &l.Target), 0)
+				n.book.free(r)
+			}
+		}
+	}
 	if len(near) > 0 && near[0].dist == 0 {
 		n.sight(l, near[0].ref, 0)
 	}
 	return l
 }
 
-// lookOwn looks up the own key; guide, if not 0, is asked on a path of its own, however far it is.
+// lookOwn looks up the own key; guide, if not 0, is asked on a path of its own, however far it is. One such
+// lookup is under way at a time: who begins with many seeds does not begin as many.
 func (n *Node) lookOwn(guide Ref) {
 	n.own = n.now.Add(n.jitter(n.ownEvery()))
 	for _, l := range n.active().lookups {
-		if l.purpose == forOwn && guide == 0 {
-			return
+		if l.purpose != forOwn {
+			continue
 		}
+		if guide != 0 && len(l.paths) < pathsMost {
+			l.guide(n, guide)
+			n.advance(l)
+		}
+		return
 	}
 	l := n.prepare(Lookup{Target: n.key}, forOwn)
 	if !n.joined {
-		l.width = 2 * n.cfg.Siblings
+		l.width = max(l.width, 2*n.cfg.Siblings/(len(l.paths)+1))
 	}
 	if guide != 0 {
-		d := distance(&n.book.pages[guide].key, &n.key)
-		l.paths = append(l.paths, path{list: []candidate{{ranked: ranked{d, n.book.again(guide)}}}})
+		l.guide(n, guide)
 	}
 	if n.ownWait < 3 {
 		n.ownWait++ // less and less often: whoever comes new tells its neighbours by itself
 	}
 	n.advance(l)
+}
+
+// guide adds a path that begins at r.
+func (l *lookup) guide(n *Node, r Ref) {
+	d := distance(&n.book.pages[r].key, &l.Target)
+	l.paths = append(l.paths, path{list: []candidate{{ranked: ranked{d, n.book.again(r)}}}})
 }
 
 // advance sends what the lookup may send now, and ends it when nothing is left.
@@ -251,7 +275,10 @@ func (n *Node) send(l *lookup, i int, c *candidate, pad bool) {
 	l.longest = max(l.longest, int(c.hop)+1)
 	e := n.entry(&n.book.pages[c.ref].key)
 	q := pending{req: n.rng.Uint64(), id: n.book.rec(c.ref).ID, addr: addr, ref: c.ref, why: whyPath, path: i, lookup: l, pad: pad}
-	msg := FindNode{Req: q.req, Target: l.Target, Want: uint8(min(n.cfg.Answer, 255)), Ads: l.Ads}
+	msg := FindNode{Req: q.req, Target: l.Target, Want: uint8(min(n.cfg.Answer, 255)), Ads: l.wantsAds()}
+	if l.purpose == forTable {
+		msg.Want = (msg.Want + 1) / 2 // most of upkeep's bytes are these answers
+	}
 	if e == nil || e.state&trusts == 0 {
 		q.pad = true
 	}
@@ -317,7 +344,7 @@ func (n *Node) nodes(q *pending, m Nodes, first, late bool) {
 			continue
 		}
 		if i < int(m.Ads) {
-			n.collect(l, r)
+			n.collect(l, r, c.dist, int(c.hop)+1)
 		} else {
 			in = append(in, ranked{distance(&n.book.pages[r].key, &l.Target), n.book.again(r)})
 		}
@@ -403,12 +430,12 @@ func (n *Node) sight(l *lookup, r Ref, hop int) {
 	moved := l.target != 0 && n.addrOf(l.target) != n.addrOf(r)
 	n.book.again(r)
 	n.book.free(l.target)
-	l.target, l.hop = r, hop
+	l.target, l.hop, l.keepers = r, hop, nil
 	if l.purpose == forUser {
 		n.emit(Found{ID: l.ID, Record: n.book.rec(r)})
 	}
 	if moved {
-		l.knocks, l.knocking, l.hold = 0, false, false
+		l.knocks, l.knocking, l.hold, l.alive = 0, false, false, false
 	}
 }
 
@@ -428,8 +455,15 @@ func (n *Node) knock(l *lookup) {
 	n.ping(l.target, pending{why: whyTarget, lookup: l})
 }
 
-// collect takes an ad. Whose tags do not name the topic, and whose own key it is not, has no ad there.
-func (n *Node) collect(l *lookup, r Ref) {
+// collect takes an ad that the node at the distance by has named. Whose tags do not name the topic, and whose own key
+// it is not, has no ad there.
+func (n *Node) collect(l *lookup, r Ref, by uint64, hop int) {
+	if n.book.pages[r].key == l.Target {
+		n.sight(l, r, hop)
+		if n.book.seq(r) == n.book.seq(l.target) && !slices.Contains(l.keepers, by) {
+			l.keepers = append(l.keepers, by)
+		}
+	}
 	if !l.Ads || !n.book.names(r, &l.Target) {
 		return
 	}
@@ -480,7 +514,7 @@ func (n *Node) finish(l *lookup) {
 	near := l.nearestAnswered(n)
 	switch l.purpose {
 	case forUser:
-		d := Done{ID: l.ID, Alive: l.alive, Hops: l.longest, Asked: l.asked}
+		d := Done{ID: l.ID, Alive: l.alive, Keepers: len(l.keepers), Hops: l.longest, Asked: l.asked}
 		if l.target != 0 {
 			d.Target, d.Hops = n.book.rec(l.target), l.hop
 		}
@@ -546,6 +580,9 @@ func (n *Node) settleIn(any bool) {
 	}
 	for i := range n.buckets {
 		n.buckets[i].looked = 0
+	}
+	for _, t := range n.topics {
+		t.look = n.now
 	}
 	n.sweepBy(n.now.Add(time.Second))
 }

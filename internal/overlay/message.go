@@ -22,7 +22,7 @@ type Ping struct {
 type Pong struct {
 	Req      uint64
 	Seq      uint64         // of the sender's record: whoever has an older one asks with FindNode for the sender's own key
-	Observed netip.AddrPort // where the Ping came from
+	Observed netip.AddrPort // where the Ping came from; zero: not said, since the Ping was too short for it
 }
 
 // FindNode asks for the records nearest to Target, the target's own first. Who has

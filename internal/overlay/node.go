@@ -128,14 +128,14 @@ func (c Config) withDefaults() Config {
 	def(&c.PerSubnetAll, 10)
 	def(&c.Answer, 16)
 	def(&c.Ads, 1000)
-	def(&c.Proofs, 256)
+	def(&c.Proofs, 512)
 	span := func(v *time.Duration, d time.Duration) {
 		if *v == 0 {
 			*v = d
 		}
 	}
-	span(&c.PingEvery, 2*time.Minute)
-	span(&c.RefreshEvery, 15*time.Minute)
+	span(&c.PingEvery, 5*time.Minute)
+	span(&c.RefreshEvery, 20*time.Minute)
 	span(&c.ProofFor, 12*time.Hour)
 	span(&c.AdFor, 15*time.Minute)
 	return c
@@ -149,6 +149,7 @@ func New(cfg Config, self *Record, book *Book, rng *rand.Rand) *Node {
 	n.self = book.hold(self)
 	n.key = book.pages[n.self].key
 	n.families = familiesOf(book, n.self)
+	n.advertiseSelf()
 	return n
 }
 
@@ -224,7 +225,14 @@ func (n *Node) Step(now Time, ev Event) []Effect {
 }
 
 // Adopt puts rec into the table as if its node had just answered, and we it: for a simulated world that begins settled.
-func (n *Node) Adopt(now Time, rec *Record) {
+func (n *Node) Adopt(now Time, rec *Record) { n.adopt(now, rec, 0, 0) }
+
+// AdoptOld is Adopt of a peer that was known to live for so long, and to which we have proven our endpoint: see Vouch.
+func (n *Node) AdoptOld(now Time, rec *Record, known time.Duration) {
+	n.adopt(now, rec, known, hasUs|trusts)
+}
+
+func (n *Node) adopt(now Time, rec *Record, known time.Duration, state uint8) {
 	n.now = max(n.now, now)
 	n.joined = true
 	n.book.effects = n.book.effects[:0]
@@ -234,7 +242,11 @@ func (n *Node) Adopt(now Time, rec *Record) {
 		return
 	}
 	if at := n.room(r, false); at == asSibling || at == asBucket {
-		n.enter(n.fresh(r), at)
+		e := n.fresh(r)
+		e.state |= state
+		e.since = uint16(seconds(n.now.Add(-known)) / sinceUnit)
+		e.hear(e.heard)
+		n.enter(e, at)
 		n.tag(r)
 	}
 	if n.own == 0 {
@@ -242,6 +254,12 @@ func (n *Node) Adopt(now Time, rec *Record) {
 		n.sweep = n.now.Add(n.jitter(n.cfg.PingEvery))
 		n.wake = n.sweep
 	}
+}
+
+// Vouch notes that id has proven to be at addr, as whoever has us in its table has: the other half of Adopt.
+func (n *Node) Vouch(now Time, id crowd.NodeID, addr netip.AddrPort) {
+	n.now = max(n.now, now)
+	n.prove(&id, addr)
 }
 
 // fresh is the entry of a peer that has just answered.
@@ -326,7 +344,7 @@ func (n *Node) overtaken(p pending) {
 	switch {
 	case p.lookup != nil && p.why == whyPath:
 		p.lookup.paths[p.path].missed(n, p.ref)
-	case p.lookup != nil && p.why == whyTarget:
+	case p.lookup != nil && (p.why == whyTarget || p.why == whyRecord):
 		p.lookup.hold, p.lookup.knocking = false, false
 	case p.why == whyRegister:
 		n.unanswered(&p)
@@ -346,7 +364,7 @@ func (n *Node) ping(r Ref, p pending) {
 	if e == nil || e.state&hasUs == 0 || e.state&trusts == 0 || e.state&fails != 0 {
 		msg.Record, p.with = n.book.rec(n.self), true
 		// Enough for its Pong and for a ping of its own, which makes us known there.
-		p.pad = recordBytes(msg.Record) < pongBytes(addr)
+		p.pad = msg.Record.Size()-1 < pingBytes
 	}
 	n.request(p, msg, n.patience(e))
 }
@@ -429,6 +447,8 @@ func (n *Node) timeout(i int) {
 		q.lookup.hold = false
 		q.lookup.knocking = false
 		n.advance(q.lookup)
+	case q.lookup != nil && q.why == whyRecord:
+		n.fetched(q.lookup)
 	case q.why == whyRegister:
 		n.unanswered(&q)
 	}
@@ -624,6 +644,7 @@ func (n *Node) renew(rec *Record) {
 	n.families = familiesOf(n.book, r)
 	n.each(func(e *entry) { e.state &^= hasUs | trusts })
 	n.sweepBy(n.now.Add(n.jitter(n.cfg.PingEvery)))
+	n.advertiseSelf()
 	n.renewAds()
 }
 
@@ -730,12 +751,12 @@ func (n *Node) contact(s *seed, key crowd.Key) {
 		n.ping(s.ref, pending{why: whyAlive})
 		return
 	}
-	n.fetch(s.id, s.addr, s.ref, key)
+	n.fetch(pending{id: s.id, addr: s.addr, ref: s.ref}, key)
 }
 
-// fetch asks a node for its own record.
-func (n *Node) fetch(id crowd.NodeID, addr netip.AddrPort, r Ref, key crowd.Key) {
-	p := pending{req: n.rng.Uint64(), id: id, addr: addr, ref: r, why: whyRecord, pad: true, with: true}
+// fetch asks the node that p names for its own record.
+func (n *Node) fetch(p pending, key crowd.Key) {
+	p.req, p.why, p.pad, p.with = n.rng.Uint64(), whyRecord, true, true
 	n.request(p, FindNode{Req: p.req, Target: key, Want: uint8(n.cfg.Answer), Record: n.book.rec(n.self)}, timeoutFirst)
 }
 

@@ -308,7 +308,7 @@ func TestProof_NobodyIsAmplified(t *testing.T) {
 		o := w.nodes[w.rng.IntN(100)]
 		m.ads.ads = append(m.ads.ads, ad{m.Node.key, w.book.hold(o.rec), o.addr.Addr(), w.now.Add(time.Hour)})
 	}
-	answers := 0
+	answers, bare, bareAnswered := 0, 0, 0
 	for i := range 3000 {
 		rec := recordOf(w.rng, publicAddr(w.rng), w.now)
 		if i%3 == 0 {
@@ -334,11 +334,18 @@ func TestProof_NobodyIsAmplified(t *testing.T) {
 		case 2:
 			msg = Register{Req: w.rng.Uint64(), Topic: Topic("gpu"), Record: rec}
 		}
-		least := sizeOf(Send{Addr: from, Msg: msg, Pad: w.rng.IntN(2) == 0})
-		in, out := least, 0
+		least := PacketSize(msg)
+		if msg != nil && w.rng.IntN(2) == 0 {
+			least = MaxPacket - 1
+		}
+		in, out, isBare := least, 0, false
+		if s, ok := msg.(Ping); ok && s.Record == nil && in < MaxPacket-1 {
+			bare++
+			isBare = true
+		}
 		var effects []Effect
 		if msg == nil {
-			in = headBytes + w.rng.IntN(200)
+			in = headSize + w.rng.IntN(200)
 			effects = m.Step(w.now, Stale{From: rec.ID, Addr: from, Size: in})
 		} else {
 			effects = m.Step(w.now, Received{From: rec.ID, Addr: from, Size: in, Msg: msg})
@@ -348,8 +355,15 @@ func TestProof_NobodyIsAmplified(t *testing.T) {
 				if s.Addr != from {
 					continue
 				}
-				out += sizeOf(s)
+				size := PacketSize(s.Msg)
+				if s.Pad {
+					size = MaxPacket
+				}
+				out += size
 				answers++
+				if _, ok := s.Msg.(Pong); ok && isBare {
+					bareAnswered++
+				}
 			}
 		}
 		if out > in {
@@ -357,8 +371,8 @@ func TestProof_NobodyIsAmplified(t *testing.T) {
 		}
 		w.now = w.now.Add(200 * time.Millisecond)
 	}
-	if answers < 2000 {
-		t.Errorf("%d answers", answers)
+	if answers < 2000 || bareAnswered < bare || bare < 50 {
+		t.Errorf("%d answers; %d of %d pings without a record", answers, bareAnswered, bare)
 	}
 }
 
@@ -378,7 +392,7 @@ func TestProof_FullAnswersOnceProven(t *testing.T) {
 		}
 		return records, ping
 	}
-	some, ping := ask(b.addr, packetMost)
+	some, ping := ask(b.addr, MaxPacket)
 	if some == 0 || some == 16 || ping == nil {
 		t.Fatalf("%d records for a stranger, ping %v", some, ping)
 	}
@@ -387,7 +401,7 @@ func TestProof_FullAnswersOnceProven(t *testing.T) {
 	a.Step(w.now, Received{From: b.rec.ID, Addr: other, Size: 200, Msg: Pong{Req: ping.Req}})
 	a.Step(w.now, Received{From: b.rec.ID, Addr: b.addr, Size: 200, Msg: Pong{Req: ping.Req + 1}})
 	a.Step(w.now, Received{From: w.nodes[5].rec.ID, Addr: b.addr, Size: 200, Msg: Pong{Req: ping.Req}})
-	if got, _ := ask(b.addr, packetMost); got == 16 {
+	if got, _ := ask(b.addr, MaxPacket); got == 16 {
 		t.Fatalf("proven by what proves nothing")
 	}
 	a.Step(w.now, Received{From: b.rec.ID, Addr: b.addr, Size: 200, Msg: Pong{Req: ping.Req, Seq: b.rec.Seq}})
@@ -524,7 +538,7 @@ func TestNode_BlamesWhatNoHonestNodeDoes(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, e := range m.Step(w.now, Received{From: o.rec.ID, Addr: o.addr, Size: packetMost, Msg: tt.msg}) {
+			for _, e := range m.Step(w.now, Received{From: o.rec.ID, Addr: o.addr, Size: MaxPacket, Msg: tt.msg}) {
 				if b, ok := e.(Blame); ok && b.ID == o.rec.ID {
 					return
 				}

@@ -41,12 +41,12 @@ type Config struct {
 	PerSubnetAll int // entries of one /24 (IPv6: /48) in the whole table; default 10
 	Answer       int // records in an answer at most; default 16
 
-	PingEvery    time.Duration // a peer silent for so long is asked whether it lives; grows with its known age; default 2 min
-	RefreshEvery time.Duration // of the own key, a quarter of it at first and twice in the end; default 15 min
+	PingEvery    time.Duration // a peer silent for so long is asked whether it lives; grows with its known age; default 5 min
+	RefreshEvery time.Duration // of the own key, a quarter of it at first and twice in the end; default 20 min
 	ProofFor     time.Duration // how long a proven endpoint counts; default 12 h
 	AdFor        time.Duration // life of an ad; default 15 min, as in DISC-NG
 	Ads          int           // ads that a node keeps for others; default 1000
-	Proofs       int           // proven endpoints remembered of nodes outside the table; default 256
+	Proofs       int           // proven endpoints remembered of nodes outside the table, of which some 320 have a node in theirs at 100,000; default 512
 
 	Secret  [32]byte // of tickets: unknown to everybody else
 	Private bool     // take addresses that are not of the public internet: a LAN, a test

@@ -59,6 +59,7 @@ func testMessages(t testing.TB, from *identity.Key) map[string]Message {
 		"ping":             Ping{Req: 1, Seq: own.Seq, Record: own},
 		"ping bare":        Ping{Req: 2, Seq: own.Seq},
 		"pong":             Pong{Req: 3, Seq: own.Seq, Observed: netip.MustParseAddrPort("198.51.100.4:4001")},
+		"pong bare":        Pong{Req: 1 << 62, Seq: own.Seq},
 		"pong v6":          Pong{Req: 1 << 63, Seq: own.Seq, Observed: netip.MustParseAddrPort("[2001:db8::4]:1")},
 		"find node":        FindNode{Req: 5, Target: target, Want: 16, Record: own},
 		"find ads":         FindNode{Req: 6, Target: target, Want: 16, Ads: true},
@@ -217,7 +218,8 @@ func TestSealRefuses(t *testing.T) {
 		"register without record":  Register{},
 		"long ticket":              Ticket{Ticket: make([]byte, MaxTicket+1)},
 		"negative wait":            Ticket{Wait: -1 * time.Second},
-		"pong to nowhere":          Pong{},
+		"pong to nowhere":          Pong{Observed: netip.AddrPortFrom(netip.Addr{}, 1)},
+		"pong to port 0":           Pong{Observed: netip.MustParseAddrPort("203.0.113.7:0")},
 		"pong to a mapped address": Pong{Observed: netip.MustParseAddrPort("[::ffff:192.0.2.1]:1")},
 		"negative time":            Clock{Now: -1},
 	} {

@@ -98,7 +98,7 @@ func (n *Node) visit(ev Received, rec *Record) (v visitor, ok bool) {
 	v.proven = v.proven || n.isProven(&ev.From, ev.Addr)
 	v.room = ev.Size
 	if v.proven {
-		v.room = partsMost * packetMost
+		v.room = partsMost * MaxPacket
 	}
 	if rec == nil {
 		return v, true
@@ -139,7 +139,7 @@ func (n *Node) leave(ev Received, v visitor) {
 	p := pending{req: n.rng.Uint64(), id: ev.From, addr: ev.Addr, why: whyAlive, in: true}
 	msg := Ping{Req: p.req, Seq: n.book.seq(n.self)}
 	self := n.book.rec(n.self)
-	if size := pingBytes + recordBytes(self); here && v.room >= size {
+	if size := pingBytes + self.Size(); here && v.room >= size {
 		msg.Record, p.with = self, true
 	}
 	if v.room < pingBytes {
@@ -157,9 +157,15 @@ func (n *Node) pinged(ev Received, m Ping) {
 	if !ok {
 		return
 	}
-	if pong := pongBytes(ev.Addr); v.room >= pong {
-		v.room -= pong
-		n.emit(Send{To: ev.From, Addr: ev.Addr, Msg: Pong{Req: m.Req, Seq: n.book.seq(n.self), Observed: ev.Addr}})
+	if v.room >= pongBytes {
+		v.room -= pongBytes
+		pong := Pong{Req: m.Req, Seq: n.book.seq(n.self)}
+		// Where there is not room for both, the ping of leave is worth more than the address.
+		if size := sizeAddr(ev.Addr); v.room >= size && (v.room < pingBytes || v.room >= pingBytes+size) {
+			v.room -= size
+			pong.Observed = ev.Addr
+		}
+		n.emit(Send{To: ev.From, Addr: ev.Addr, Msg: pong})
 		if v.entry != nil {
 			v.entry.state |= trusts // it has proof as soon as the Pong arrives
 		}
@@ -179,7 +185,7 @@ func (n *Node) refetch(e *entry) {
 			}
 		}
 	}
-	n.fetch(n.book.rec(e.ref).ID, n.addrOf(e.ref), e.ref, n.book.pages[e.ref].key)
+	n.fetch(pending{id: n.book.rec(e.ref).ID, addr: n.addrOf(e.ref), ref: e.ref}, n.book.pages[e.ref].key)
 }
 
 // asked answers a request for the nearest.
@@ -195,7 +201,7 @@ func (n *Node) asked(ev Received, m FindNode) {
 	v.room -= kept
 	want := min(int(m.Want), n.cfg.Answer)
 	records, ads := n.answer(&m, ev.From, want)
-	if !v.proven && ev.Size < packetMost-1 {
+	if !v.proven && ev.Size < MaxPacket-1 {
 		records, ads = records[:0], 0 // to nobody in particular: it shall ask again, padded
 	}
 	if v.room >= nodesBytes {
@@ -233,8 +239,8 @@ func (n *Node) tell(ev Received, req uint64, records []*Record, ads int, room *i
 	var cuts [partsMost]int
 	parts, used := 0, nodesBytes
 	for i, r := range records {
-		size := recordBytes(r)
-		if used+size > packetMost {
+		size := r.Size()
+		if used+size > MaxPacket {
 			if parts+1 == len(cuts) || *room < used+nodesBytes+size {
 				records = records[:i]
 				break
@@ -277,8 +283,17 @@ func (n *Node) ponged(i int, m Pong) {
 	}
 	if l := q.lookup; q.why == whyTarget && l != nil && !l.over() {
 		if n.book.pages[q.ref].key == l.Target && n.addrOf(l.target) == q.addr {
+			if l.renewed && l.hold {
+				return // the answer to an earlier ping: its record is on its way
+			}
 			l.alive, l.hold, l.knocking = true, false, false
 			l.hop++
+			if m.Seq > n.book.seq(l.target) && !l.renewed {
+				l.renewed, l.hold, l.knocking = true, true, true // what we have is true no longer: it shall tell us itself
+				l.asked++
+				n.fetch(pending{id: q.id, addr: q.addr, ref: q.ref, lookup: l}, l.Target)
+				return
+			}
 			n.finishOrGather(l)
 		}
 	}
@@ -295,6 +310,9 @@ func (n *Node) finishOrGather(l *lookup) {
 
 // observed tells the driver when a peer sees us elsewhere than our record says.
 func (n *Node) observed(by crowd.NodeID, addr netip.AddrPort) {
+	if !addr.IsValid() {
+		return
+	}
 	for _, e := range n.book.rec(n.self).Endpoints {
 		if addr == netip.AddrPortFrom(e.Addr, e.UDP) {
 			return
@@ -321,7 +339,8 @@ func (n *Node) told(i int, m Nodes) {
 	q := *p
 	n.book.again(q.ref) // the request may be gone before we are done
 	defer func() { n.book.free(q.ref) }()
-	if p.got == 1<<m.Parts-1 {
+	whole := p.got == 1<<m.Parts-1
+	if whole {
 		n.book.free(n.take(i).ref)
 	} else {
 		p.records += len(m.Records)
@@ -340,9 +359,32 @@ func (n *Node) told(i int, m Nodes) {
 			n.self0(&q, rec)
 		}
 	}
-	if q.why == whyPath {
+	switch l := q.lookup; {
+	case q.why == whyPath:
 		n.nodes(&q, m, first, q.late)
+	case q.why == whyRecord && l != nil && !l.over():
+		for _, rec := range m.Records {
+			if r := n.admit(rec); r != 0 {
+				if n.book.pages[r].key == l.Target {
+					n.sight(l, r, l.hop)
+				}
+				n.book.free(r)
+			}
+		}
+		if whole || n.book.seq(l.target) > n.book.seq(q.ref) {
+			n.fetched(l)
+		}
 	}
+}
+
+// fetched ends the wait for the target's own record.
+func (n *Node) fetched(l *lookup) {
+	l.hold, l.knocking = false, false
+	if l.alive {
+		n.finishOrGather(l)
+		return
+	}
+	n.advance(l) // it has moved
 }
 
 // self0 takes a node's own record out of its own answer.

@@ -37,32 +37,54 @@ func (w *world) settle() {
 		}
 		return lo, hi
 	}
+	var near []ranked
+	var taken []int
 	for _, m := range w.nodes {
 		own := be(&m.Node.key)
 		depth := 0
 		for {
 			lo, hi := span(own, depth+1)
-			if hi-lo <= m.siblingsMax()+1 || depth == maxPrefix {
+			if hi-lo <= m.siblingsMax() || depth == maxPrefix {
 				break
 			}
 			depth++
 		}
+		// Straight into the table: subnets, drawn by chance among millions, need no look.
+		m.joined, m.now = true, w.now
+		place := func(o *member, at place) { m.enter(m.fresh(o.self), at) }
 		lo, hi := span(own, depth)
-		for _, o := range all[lo:hi] {
-			if o != m {
-				m.Adopt(w.now, o.rec)
+		near = near[:0]
+		for i := lo; i < hi; i++ {
+			if all[i] != m {
+				near = append(near, ranked{keys[i] ^ own, Ref(i)})
 			}
+		}
+		slices.SortFunc(near, byDistance)
+		for i, r := range near {
+			at := asSibling
+			if i >= m.siblingsMax() {
+				at = asBucket
+			}
+			if p := prefix(r.dist); at == asBucket && p < len(m.buckets) && len(m.buckets[p].entries) >= m.cfg.BucketSize {
+				continue
+			}
+			place(all[r.ref], at)
 		}
 		for p := depth - 1; p >= 0; p-- {
 			lo, hi := span(own^1<<(63-p), p+1)
-			for try := 0; try < 4*m.cfg.BucketSize && lo < hi; try++ {
-				if p < len(m.buckets) && len(m.buckets[p].entries) == m.cfg.BucketSize {
-					break
+			taken = taken[:0]
+			for j := max(hi-m.cfg.BucketSize, lo); j < hi; j++ { // Floyd's sampling
+				i := lo + w.rng.IntN(j-lo+1)
+				if slices.Contains(taken, i) {
+					i = j
 				}
-				m.Adopt(w.now, all[lo+w.rng.IntN(hi-lo)].rec)
+				taken = append(taken, i)
+				place(all[i], asBucket)
 			}
 		}
-		m.wake = m.Deadline()
+		m.own = w.now.Add(m.jitter(m.ownEvery()))
+		m.sweep = w.now.Add(m.jitter(m.cfg.PingEvery))
+		m.wake = m.sweep
 		w.put(m.wake, m, Woke{})
 	}
 }

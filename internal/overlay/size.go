@@ -1,54 +1,21 @@
 package overlay
 
-import (
-	"net/netip"
+import "net/netip"
 
-	"github.com/crowdcompute/crowd"
-)
-
-// What a packet takes on the wire at most, in bytes, reckoned without encoding it: nobody
-// who has not proven its endpoint is sent more than it has sent.
+// What a packet takes on the wire at most, in bytes, reckoned without encoding it: nobody who has not proven its endpoint
+// is sent more than it has sent. A payload is an array of one byte of head; numbers of 64 bits take 9 at most, those of 8 bits 2.
 const (
-	packetMost = 1280 - 2 // as MaxPacket
-	headBytes  = 32 + 65 + 1
-	pingBytes  = headBytes + 30
-	nodesBytes = headBytes + 30
-	clockBytes = headBytes + 30
-	grantBytes = headBytes + 30 + ticketLen
+	pingBytes   = headSize + 1 + 3*9 + 2           // without a record, which takes a null's place
+	pongBytes   = headSize + 1 + 3*9 + 2           // without the address, likewise: as long as the shortest Ping
+	nodesBytes  = headSize + 1 + 2*9 + 3*2 + 2 + 1 // without records, of which there are at most 255
+	clockBytes  = headSize + 1 + 3*9 + 1
+	ticketBytes = headSize + 1 + 2*9 + 1 + 5 + 2 + ticketLen + 1
 )
 
-// pongBytes bounds the Pong to a ping from addr.
-func pongBytes(addr netip.AddrPort) int { return headBytes + 34 + addr.Addr().BitLen()/8 }
-
-// recordBytes is the encoding of r with its signature.
-func recordBytes(r *Record) int {
-	if r == nil {
+// sizeAddr is what addr takes in a Pong in place of the null, in bytes.
+func sizeAddr(addr netip.AddrPort) int {
+	if !addr.IsValid() {
 		return 0
 	}
-	n := 1 + 1 + uintBytes(r.Seq) + 1 + 1 + 1 + 34 + uintBytes(uint64(r.Epoch)) + uintBytes(r.Nonce) + 67
-	for _, e := range r.Endpoints {
-		n += 1 + 1 + e.Addr.BitLen()/8 + 3 + 3
-	}
-	for _, t := range r.Tags {
-		n += 2 + len(t)
-	}
-	if r.Relay != (crowd.Key{}) {
-		n += 33
-	}
-	return n
-}
-
-// uintBytes is a number in CBOR, RFC 8949 section 3.
-func uintBytes(v uint64) int {
-	switch {
-	case v < 24:
-		return 1
-	case v < 1<<8:
-		return 2
-	case v < 1<<16:
-		return 3
-	case v < 1<<32:
-		return 5
-	}
-	return 9
+	return addr.Addr().BitLen()/8 + 2
 }

@@ -502,7 +502,7 @@ func (e *entry) proven(now uint32) uint32 {
 // put this off, but not for ever, since they prove no address.
 func (e *entry) due(c *Config) uint32 {
 	every := uint32(c.PingEvery / time.Second)
-	t := min(max(e.age()/3, every), pingMost*every)
+	t := min(max(e.age()/2, every), pingMost*every)
 	if e.state&fails != 0 || e.state&hasUs == 0 {
 		t = every // to know, or to be known
 	}

@@ -33,7 +33,7 @@ func TestParseAddr(t *testing.T) {
 		{"name", "/dns4/example.org/udp/4001/quic-v1" + peer, Place{Node: id}, true},
 		{"node alone", peer, Place{Node: id}, true},
 		{"relay", Through(named), Place{Relay: id, UDP: at}, true},
-		{"node behind a relay", Through(named) + peer, Place{Node: id, Relay: id, UDP: at}, true},
+		{"node behind a relay", named + "/p2p-circuit" + peer, Place{Node: id, Relay: id, UDP: at}, true},
 		{"relay without a name", Through("/ip4/192.0.2.1/udp/4001/quic-v1"), Place{}, false},
 		{"two relays", Through(Through(named) + peer), Place{}, false},
 		{"udp without quic", "/ip4/192.0.2.1/udp/4001", Place{}, true},

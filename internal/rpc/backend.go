@@ -26,6 +26,7 @@ type Backend interface {
 	// is on its way to the chain and will not be forgotten.
 	Quote(ctx context.Context, r PostRequest) (Quote, error)
 	Post(ctx context.Context, r PostRequest) (crowd.JobID, error)
+	PlanBatch(ctx context.Context, r BatchRequest) (BatchQuote, error)
 	Cancel(ctx context.Context, id crowd.JobID) error // TooLate when it cannot be taken back
 
 	Jobs(ctx context.Context, limit int) ([]JobSummary, error)                                // newest first
@@ -42,6 +43,7 @@ type Backend interface {
 	Accounts(ctx context.Context) ([]Account, error) // of this node
 	Account(ctx context.Context, a crowd.Address) (Account, error)
 	Providers(ctx context.Context) ([]Provider, error)
+	Reputation(ctx context.Context, a crowd.Address) (Reputation, error)
 	Peers(ctx context.Context) ([]Peer, error)                                              // connected ones first
 	Status(ctx context.Context) (Status, error)                                             //
 	Network(ctx context.Context) (Network, error)                                           //

@@ -94,6 +94,11 @@ func (c *Client) Post(ctx context.Context, r PostRequest) (crowd.JobID, error) {
 	return do[crowd.JobID](ctx, c, "post job", "crowd_post", r)
 }
 
+// PlanBatch asks how a batch would be sharded and checked.
+func (c *Client) PlanBatch(ctx context.Context, r BatchRequest) (BatchQuote, error) {
+	return do[BatchQuote](ctx, c, "plan batch", "crowd_planBatch", r)
+}
+
 func (c *Client) Cancel(ctx context.Context, id crowd.JobID) error {
 	return do0(ctx, c, "cancel job", "crowd_cancel", id)
 }
@@ -138,6 +143,10 @@ func (c *Client) Account(ctx context.Context, a crowd.Address) (Account, error) 
 
 func (c *Client) Providers(ctx context.Context) ([]Provider, error) {
 	return do[[]Provider](ctx, c, "list providers", "crowd_providers")
+}
+
+func (c *Client) Reputation(ctx context.Context, a crowd.Address) (Reputation, error) {
+	return do[Reputation](ctx, c, "show reputation", "crowd_reputation", a)
 }
 
 func (c *Client) Peers(ctx context.Context) ([]Peer, error) {

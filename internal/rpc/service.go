@@ -100,6 +100,12 @@ func (m methods) Post(ctx context.Context, request PostRequest) (crowd.JobID, er
 	})
 }
 
+func (m methods) PlanBatch(ctx context.Context, request BatchRequest) (BatchQuote, error) {
+	return answer(ctx, m.s, "plan batch", func(ctx context.Context) (BatchQuote, error) {
+		return m.s.backend.PlanBatch(ctx, request)
+	})
+}
+
 func (m methods) Cancel(ctx context.Context, job crowd.JobID) error {
 	_, err := answer(ctx, m.s, "cancel job", func(ctx context.Context) (none, error) {
 		return none{}, m.s.backend.Cancel(ctx, job)
@@ -210,6 +216,12 @@ func (m methods) Account(ctx context.Context, address crowd.Address) (Account, e
 func (m methods) Providers(ctx context.Context) ([]Provider, error) {
 	return answer(ctx, m.s, "list providers", func(ctx context.Context) ([]Provider, error) {
 		return listed(m.s.backend.Providers(ctx))
+	})
+}
+
+func (m methods) Reputation(ctx context.Context, address crowd.Address) (Reputation, error) {
+	return answer(ctx, m.s, "show reputation", func(ctx context.Context) (Reputation, error) {
+		return m.s.backend.Reputation(ctx, address)
 	})
 }
 

@@ -71,6 +71,8 @@ type PostRequest struct {
 	Filters    Filters       `json:"filters"`
 	Budget     crowd.Credits `json:"budget,omitempty"`     // most that may be locked; 0: what the quote says
 	Confidence float64       `json:"confidence,omitempty"` // that a wrong result is found; 0: the default, 0.99
+	Items      uint32        `json:"items,omitempty"`      // of a batch: strings in stdin, a frame file; limits are for each, but for wallMillis
+	Plan       *SamplePlan   `json:"plan,omitempty"`       // of a batch
 }
 
 // Spec is the job that r asks for, validated. A Budget of zero is left for the
@@ -84,7 +86,11 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 		Plan: crowd.Plan{Method: crowd.PlanPair},
 		Filters: crowd.Filters{MaxPrice: r.Filters.MaxPrice, Tags: r.Filters.Tags,
 			Countries: r.Filters.Countries, Providers: r.Filters.Providers},
+		Items:  r.Items,
 		Budget: r.Budget,
+	}
+	if r.Plan != nil {
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: r.Plan.Verifiers, Checks: r.Plan.Checks}
 	}
 	if r.Seed != nil {
 		s.Task.Seed = *r.Seed
@@ -94,6 +100,10 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 	s.Task.Limits.Wall = time.Duration(ms) * time.Millisecond
 	if err := s.Validate(); err != nil {
 		return crowd.JobSpec{}, Errorf(BadRequest, "%w", err)
+	}
+	if (r.Items > 0) != (r.Plan != nil) {
+		return crowd.JobSpec{}, Errorf(BadRequest, "%d items and a plan: %v; many items need a plan, one task needs none", r.Items, r.Plan != nil).
+			WithHint("crowd_planBatch says which plan a batch should have")
 	}
 	if !(r.Confidence >= 0 && r.Confidence < 1) {
 		return crowd.JobSpec{}, Errorf(BadRequest, "confidence %v: want a number from 0 to below 1", r.Confidence)
@@ -105,7 +115,7 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 type Quote struct {
 	Bound        crowd.Credits `json:"bound"`      // most that is locked and can be spent
 	Price        crowd.Price   `json:"price"`      // the price that the bound assumes
-	Plan         string        `json:"plan"`       // "pair"
+	Plan         string        `json:"plan"`       // "pair", "sample"
 	Undetected   float64       `json:"undetected"` // probability that a wrong result is accepted
 	Eligible     int           `json:"eligible"`   // providers that could be drawn
 	Needed       int           `json:"needed"`     // providers that the plan wants
@@ -143,27 +153,31 @@ func (o *Outcome) String() string {
 // Member is one node in a job's committee.
 type Member struct {
 	Node      crowd.NodeID `json:"node"`
-	Role      string       `json:"role"`      // executor, alternate
-	Priority  uint64       `json:"priority"`  // the lot: highest 64 bits of the VRF output; lower comes first
-	ProofOK   bool         `json:"proofOK"`   // this node checked the VRF proof
-	State     string       `json:"state"`     // claimed, running, committed, revealed, silent, failed
-	Why       string       `json:"why"`       // of State
-	Gas       crowd.Gas    `json:"gas"`       // used so far
-	Committed bool         `json:"committed"` // its commitment is on chain
-	Revealed  bool         `json:"revealed"`  // its outcome is on chain
-	Match     *bool        `json:"match"`     // its outcome is the accepted one; absent while unknown
+	Role      string       `json:"role"`             // executor, verifier, alternate
+	Priority  uint64       `json:"priority"`         // the lot: highest 64 bits of the VRF output; lower comes first
+	ProofOK   bool         `json:"proofOK"`          // this node checked the VRF proof
+	State     string       `json:"state"`            // claimed, running, committed, revealed, silent, failed
+	Why       string       `json:"why"`              // of State
+	Gas       crowd.Gas    `json:"gas"`              // used so far
+	Committed bool         `json:"committed"`        // its commitment is on chain
+	Revealed  bool         `json:"revealed"`         // its outcome is on chain
+	Match     *bool        `json:"match"`            // its outcome is the accepted one; absent while unknown
+	Checks    uint32       `json:"checks,omitempty"` // of a verifier: items that it re-runs
+	Sample    []uint32     `json:"sample,omitempty"` // of a verifier: these, once it has shown them
 }
 
 // Progress of a run, as the executors tell it; nobody has checked it.
 type Progress struct {
-	Gas   crowd.Gas `json:"gas"`   // of the executor that is farthest
-	Limit crowd.Gas `json:"limit"` // most it may use; a run usually ends before
+	Gas   crowd.Gas `json:"gas"`             // of the executor that is farthest
+	Limit crowd.Gas `json:"limit"`           // most it may use; a run usually ends before
+	Items uint32    `json:"items,omitempty"` // of a batch: done
+	Of    uint32    `json:"of,omitempty"`
 }
 
 // Verdict is how the check of a result ended.
 type Verdict struct {
 	Accepted bool    `json:"accepted"` // there is a result to rely on
-	Method   string  `json:"method"`   // pair, court
+	Method   string  `json:"method"`   // pair, court, sample
 	Why      string  `json:"why"`
 	Blame    []Blame `json:"blame"`
 }
@@ -218,7 +232,9 @@ type JobSummary struct {
 	Why     string        `json:"why"`
 	Program crowd.CID     `json:"program"`
 	Outcome *Outcome      `json:"outcome,omitempty"`
-	Price   crowd.Credits `json:"price"` // paid; 0 before the end
+	Price   crowd.Credits `json:"price"`           // paid; 0 before the end
+	Items   uint32        `json:"items,omitempty"` // of a batch
+	Stdin   crowd.CID     `json:"stdin,omitempty"`
 }
 
 // JobView is all that the node knows of a job.
@@ -227,6 +243,7 @@ type JobView struct {
 	Owner     crowd.Address `json:"owner"`
 	Request   PostRequest   `json:"request"`
 	Plan      string        `json:"plan"`
+	Batch     *BatchView    `json:"batch,omitempty"`
 	Escrow    crowd.Credits `json:"escrow"`  // still locked
 	History   []JobEvent    `json:"history"` // without mere progress
 	Committee []Member      `json:"committee"`
@@ -326,6 +343,7 @@ type Status struct {
 	Network      string    `json:"network"`           // its name
 	Reachability string    `json:"reachability"`      // public, private, unknown: whether strangers can dial this node
 	Seen         []string  `json:"seen"`              // UDP addresses at which peers see this node
+	Relay        string    `json:"relay,omitempty"`   // key of the node through which this one is reached; only of a private one
 	Tags         []string  `json:"tags"`              // that it announces
 	Seeds        []string  `json:"seeds"`             // that it began with
 	Provide      string    `json:"provide,omitempty"` // how far its registration as a provider is

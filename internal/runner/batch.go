@@ -83,7 +83,7 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 			}
 		}
 	})
-	s.Stdin = ""
+	s.Stdin, s.Output = "", "" // of the items
 	done := uint32(0)
 	_, err = b.RunBatch(ctx, s, source, func(ir executor.ItemResult) error {
 		if ir.Fault != nil {
@@ -109,7 +109,6 @@ func (r *Runner) batch(ctx context.Context, s executor.Spec, e job.Run, usable b
 	}
 	defer out.close()
 	dir, gas := s.Output, crowd.Gas(0)
-	s.Output = ""
 	err = r.items(ctx, s, e, usable, func(l batch.Leaf, ir executor.ItemResult) error {
 		gas += l.Gas
 		progress(uint32(len(out.leaves))+1, gas)

@@ -493,6 +493,9 @@ func (n *node) RunBatch(ctx context.Context, s executor.Spec, items iter.Seq[exe
 	if err := n.alive(false); err != nil {
 		return r, err
 	}
+	if s.Stdin != "" || s.Output != "" {
+		return r, errors.New("stdin and output belong to the items")
+	}
 	program, err := os.ReadFile(s.Program)
 	if err != nil {
 		return r, err

@@ -20,6 +20,7 @@ type Header struct {
 type Trust struct {
 	Chain  string    // the one chain whose authorities are believed
 	Result crowd.CID // of the result at hand; "" when there is none to compare
+	Leaves []byte    // of the batch at hand, one after another; nil when there are none to compare
 	// Header checks the authorities' signatures. Set once; required.
 	Header func(g *ledger.Genesis, evidence []byte) (Header, error)
 }
@@ -70,7 +71,9 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 		err = ledger.VerifyProof(h.Root, ledger.JobKey(j.ID), r.Evidence.Record, r.Evidence.Proof)
 	}
 	note("state proof", fmt.Sprintf("the record is in the state %s", h.Root), err)
-	note("job", "the ID is the hash of owner, nonce and specification", checkID(&j))
+	if !note("job", "the ID is the hash of owner, nonce and specification", checkID(&j)) {
+		return findings, false // what follows believes the bounds of the specification
+	}
 	note("draw", fmt.Sprintf("%d VRF proofs under the beacon of block %d; places went by priority", len(j.Drawn), j.DrawAt), checkDraw(&g.Params, &j))
 	n, err := checkCommitments(&j)
 	note("commitments", fmt.Sprintf("%d openings fit what was committed", n), err)
@@ -85,6 +88,9 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 			err = fmt.Errorf("the result at hand is %s, the verdict says %s", trust.Result, j.Verdict.Outcome.Result)
 		}
 		note("result", "the result at hand is the one of the verdict", err)
+	}
+	if trust.Leaves != nil {
+		note("leaves", "the leaves at hand are those under the root, and every answer that stands is one of them", checkLeaves(&j, trust.Leaves))
 	}
 	err = nil
 	if normal(r.Summary) != normal(summarize(trust.Chain, &j)) {
@@ -165,7 +171,7 @@ func checkVerdict(g *ledger.Genesis, j *ledger.Job) (how string, err error) {
 	same, other := 0, 0
 	for i := range j.Places {
 		p := &j.Places[i]
-		if p.Opening == nil {
+		if p.Opening == nil || p.Verifier {
 			continue
 		}
 		switch {
@@ -178,6 +184,11 @@ func checkVerdict(g *ledger.Genesis, j *ledger.Job) (how string, err error) {
 		}
 	}
 	switch v.By {
+	case ledger.BySample:
+		if same != 1 || other > 0 {
+			return "", fmt.Errorf("%d executors revealed the outcome and %d another, one is wanted", same, other)
+		}
+		return checkSample(g, j)
 	case ledger.ByAgreement:
 		if same < 2 || other > 0 {
 			return "", fmt.Errorf("%d executors agree and %d do not: that is no agreement of a pair", same, other)
@@ -228,7 +239,7 @@ func checkPayments(j *ledger.Job) error {
 		if p.State != ledger.Revealed {
 			continue
 		}
-		most := p.Price.Cost(j.Verdict.Outcome.Gas)
+		most := p.Price.Cost(gasOf(j, p))
 		for _, pay := range j.Payments {
 			if pay.To == p.Node.Address() && pay.Why == ledger.WhyWork && pay.Amount > most {
 				return fmt.Errorf("%s got %s for work worth %s", p.Node.Short(), pay.Amount, most)

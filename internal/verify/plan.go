@@ -22,6 +22,7 @@ type Plan struct {
 	Colluding  float64 `json:"colluding"`  // assumed bad share of weight, acting as one, 0 to 1
 	Undetected float64 `json:"undetected"` // probability that a wrong result is accepted
 	Executors  int     `json:"executors"`  // runs of the task
+	Verifiers  int     `json:"verifiers,omitempty"`
 }
 
 // PairUndetected is the probability that a wrong result passes the plan "pair":
@@ -29,6 +30,14 @@ type Plan struct {
 // answers otherwise, and then the court re-executes. colluding is a share of all
 // tickets; drawing without replacement makes the truth a little smaller.
 func PairUndetected(colluding float64) float64 { return colluding * colluding }
+
+// SampleUndetected is the probability that an executor escapes that gets 10 % of a batch's items wrong
+// when 10 % of the weight stands by it: what crowd.Plan states of the plan "sample".
+func SampleUndetected(items, verifiers, checks uint32) Chance {
+	const share = Million * DefaultColluding
+	s := Scheme{Items: uint64(items), Checks: uint64(checks), Verifiers: verifiers, CheckPPM: Million, ColludingPPM: share}
+	return s.Undetected(BadItems(uint64(items), defaultCheatPPM))
+}
 
 // For is the cheapest plan that reaches confidence (0 to 1) when at most a share
 // colluding of the weight is bad.

@@ -69,6 +69,7 @@ type Request struct {
 	GoalPPM      uint32 // of gas on checks per useful gas, that sharding aims at; default 10 %
 	FloorPPM     uint32 // least chance of any item to be re-executed; default and least 5 %
 	MaxVerifiers uint32 // of one shard; default 16
+	Shards       uint64 // so many; 0: as many as the goal leaves room for
 
 	Candidates []Candidates
 	Budget     crowd.Credits // most that may be locked; 0: any amount
@@ -80,6 +81,9 @@ type Request struct {
 
 // DefaultConfidence is a batch's when none is asked for: DESIGN section 8.
 const DefaultConfidence = 0.99
+
+// defaultCheatPPM is the rate of wrong items from which on a cheater must be detected, where none is asked for.
+const defaultCheatPPM = 100_000
 
 func (r Request) withDefaults() Request {
 	def := func(p *uint32, v uint32) {
@@ -102,7 +106,7 @@ func (r Request) withDefaults() Request {
 		}
 	}
 	def(&r.ColludingPPM, Million*DefaultColluding)
-	def(&r.CheatPPM, 100_000)
+	def(&r.CheatPPM, defaultCheatPPM)
 	def(&r.GoalPPM, 100_000)
 	def(&r.FloorPPM, FloorPPM)
 	def(&r.MaxVerifiers, 16)
@@ -359,6 +363,9 @@ func (pl *planner) goalItems(allowed Chance, shards uint64) uint64 {
 // cheapest is the plan with the most shards that meets the goal within budget and
 // nodes; where none meets the goal, the one that costs least.
 func (pl *planner) cheapest(allowed Chance) (BatchPlan, error) {
+	if pl.Shards > 0 {
+		return pl.build(min(pl.Shards, pl.Tasks), allowed)
+	}
 	shards := uint64(1)
 	if pl.goal > 0 {
 		shards = max(1, pl.Tasks/pl.goal)

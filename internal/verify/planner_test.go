@@ -18,7 +18,7 @@ func crowdOf(n uint64) []Candidates {
 	return []Candidates{{Count: n, Record: Record{HonestyPPM: 900_000, Good: 50}, Stake: 100 * crowd.Credit}}
 }
 
-func batch(n uint64) Request {
+func asked(n uint64) Request {
 	return Request{Tasks: n, Gas: 1e8, Price: crowd.ReferencePrice, Candidates: crowdOf(10_000), BurnPPM: 20_000}
 }
 
@@ -41,7 +41,7 @@ func TestForBatch_TheGoalIsMetFromTheStatedSizeOn(t *testing.T) {
 	}{
 		{"no collusion", .99, 1, 440}, {"default", .99, 0, 560}, {"three nines", .999, 0, 800}, {"a fifth colludes", .99, 200_000, 800},
 	} {
-		r := batch(1)
+		r := asked(1)
 		r.Promise, r.Confidence, r.ColludingPPM = Detection, c.confidence, c.colluding
 		from := mustPlan(t, r).GoalItems
 		if from == 0 || from > c.most {
@@ -63,7 +63,7 @@ func TestForBatch_TheGoalIsMetFromTheStatedSizeOn(t *testing.T) {
 // All of a million tasks right with 99 %: more checks, and still within the goal.
 func TestForBatch_WholeBatches(t *testing.T) {
 	for _, n := range []uint64{1000, 100_000, 1e6, 1e8} {
-		r := batch(n)
+		r := asked(n)
 		r.Promise = Whole
 		p := mustPlan(t, r)
 		if p.Any > Certain/100 || !p.Meets() {
@@ -77,7 +77,7 @@ func TestForBatch_WholeBatches(t *testing.T) {
 
 // The default plan against what it is for: a 10 % cheater by whom one verifier of ten stands.
 func TestForBatch_DetectionAsSimulated(t *testing.T) {
-	p := mustPlan(t, batch(100_000))
+	p := mustPlan(t, asked(100_000))
 	items, bad := int(p.Items), int(BadItems(p.Items, p.CheatPPM))
 	honest := p.Scheme()
 	honest.ColludingPPM = 0
@@ -113,15 +113,15 @@ func TestForBatch_SmallBatches(t *testing.T) {
 		{1, 0, crowd.PlanPair, 1}, {1, .99, crowd.PlanPair, 1}, {1, .999, MethodCommittee, 2}, {1, .5, MethodAudit, 1},
 		{2, .9, crowd.PlanPair, 1}, {5, .99, MethodCommittee, 2}, {9, .999, MethodCommittee, 3}, {100, .99, MethodChallenge, 5}, {5, .05, MethodAudit, 1},
 	} {
-		r := batch(c.tasks)
+		r := asked(c.tasks)
 		r.Confidence = c.confidence
 		p := mustPlan(t, r)
 		if p.Method != c.method || p.Verifiers != c.verifiers {
 			t.Errorf("%d tasks at %v: got %s with %d verifiers want %s with %d", c.tasks, c.confidence, p.Method, p.Verifiers, c.method, c.verifiers)
 		}
 	}
-	single := mustPlan(t, batch(1))
-	if want := mustPlan(t, batch(2)).GoalItems; single.GoalItems != want {
+	single := mustPlan(t, asked(1))
+	if want := mustPlan(t, asked(2)).GoalItems; single.GoalItems != want {
 		t.Errorf("a single task: the goal is met from %d tasks on want %d, as for batches", single.GoalItems, want)
 	}
 	old, err := For(.99, DefaultColluding)
@@ -251,7 +251,7 @@ func unmet(t *testing.T, r Request) *Unmet {
 }
 
 func TestForBatch_TooSmallABudgetNamesTheNearestPlans(t *testing.T) {
-	r := batch(1000)
+	r := asked(1000)
 	full := mustPlan(t, r)
 	r.Budget = full.Cost.Executors * 102 / 100
 	u := unmet(t, r)
@@ -278,7 +278,7 @@ func TestForBatch_TooSmallABudgetNamesTheNearestPlans(t *testing.T) {
 }
 
 func TestForBatch_TooFewNodesNameTheNearestPlans(t *testing.T) {
-	r := batch(1000)
+	r := asked(1000)
 	r.Candidates = crowdOf(2)
 	u := unmet(t, r)
 	// Two nodes: one verifier, who colludes with 10 %. Two collude with 1 %, if they re-execute nearly all.
@@ -297,7 +297,7 @@ func TestForBatch_TooFewNodesNameTheNearestPlans(t *testing.T) {
 			t.Errorf("%d nodes: got %+v", n, u)
 		}
 	}
-	r = batch(1000)
+	r = asked(1000)
 	r.Bribe = 1000 * crowd.Credit // for one wrong item: 100 credits do not weigh that up
 	u = unmet(t, r)
 	if u.Lack != LackNodes || u.Least == nil || u.Least.MinStake < 1000*crowd.Credit {
@@ -305,12 +305,12 @@ func TestForBatch_TooFewNodesNameTheNearestPlans(t *testing.T) {
 	}
 	r.Candidates[0].Stake = u.Least.MinStake
 	mustPlan(t, r)
-	r = batch(10)
+	r = asked(10)
 	r.ColludingPPM, r.Confidence = 900_000, .999
 	if u := unmet(t, r); u.Lack != LackConfidence || u.Best == nil || u.Least != nil {
 		t.Errorf("nine of ten collude: got %+v", u)
 	}
-	r = batch(1e9)
+	r = asked(1e9)
 	r.Gas, r.Price = 1e15, 1e9
 	if u := unmet(t, r); u.Lack != LackPrice {
 		t.Errorf("an endless price: got %+v", u)
@@ -338,14 +338,14 @@ func TestForBatch_RefusesWhatIsNoRequest(t *testing.T) {
 		"unknown class":          func(r *Request) { r.Class = 9 },
 		"unknown promise":        func(r *Request) { r.Promise = 9 },
 	} {
-		r := batch(100)
+		r := asked(100)
 		change(&r)
 		var u *Unmet
 		if _, err := ForBatch(r); err == nil || errors.As(err, &u) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	r := batch(100)
+	r := asked(100)
 	r.Class, r.Comparator = Tolerant, Text
 	if p := mustPlan(t, r); p.Comparator != Text {
 		t.Errorf("got %+v", p)
@@ -354,7 +354,7 @@ func TestForBatch_RefusesWhatIsNoRequest(t *testing.T) {
 
 // Only an audit leaves room for the record: who is not known pays more for it.
 func TestForBatch_AuditsFollowTheRecord(t *testing.T) {
-	r := batch(1)
+	r := asked(1)
 	r.Confidence = .5
 	known := mustPlan(t, r)
 	r.Candidates = append(r.Candidates, Candidates{Count: 1, Stake: 1e12})
@@ -365,7 +365,7 @@ func TestForBatch_AuditsFollowTheRecord(t *testing.T) {
 }
 
 func TestBatchPlan_RowsSayAllOfIt(t *testing.T) {
-	r := batch(100_000)
+	r := asked(100_000)
 	r.Wait = func(p BatchPlan) time.Duration { return time.Duration(p.Items) * time.Second }
 	p := mustPlan(t, r)
 	rows := p.Rows()
@@ -387,7 +387,7 @@ func TestBatchPlan_RowsSayAllOfIt(t *testing.T) {
 	if !strings.Contains(get("assumed"), "10 %") {
 		t.Errorf("the assumption: got %q", get("assumed"))
 	}
-	small := mustPlan(t, batch(100))
+	small := mustPlan(t, asked(100))
 	if got := small.overhead(); !strings.Contains(got, "from 520 tasks on") {
 		t.Errorf("a small batch: got %q", got)
 	}
@@ -402,7 +402,7 @@ func TestBatchPlan_RowsSayAllOfIt(t *testing.T) {
 }
 
 func BenchmarkForBatch_MillionTasks(b *testing.B) {
-	r := batch(1e6)
+	r := asked(1e6)
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {

@@ -37,6 +37,7 @@ type Summary struct {
 	Outcome  *Outcome      `json:"outcome,omitempty"`
 	Plan     Plan          `json:"plan"`
 	Draw     Draw          `json:"draw"`
+	Batch    *Batch        `json:"batch,omitempty"`
 	Places   []Place       `json:"places"`
 	Votes    []Vote        `json:"votes,omitempty"`
 	Paid     crowd.Credits `json:"paid"` // by the owner in the end, micro-credits
@@ -59,7 +60,7 @@ type Outcome struct {
 	ExitCode uint32    `json:"exit_code"`
 	Gas      crowd.Gas `json:"gas"`
 	Result   crowd.CID `json:"result"`
-	By       string    `json:"by"` // "agreement" of the executors or "court"
+	By       string    `json:"by"` // "agreement" of the executors, "court", or "sample"
 }
 
 // Draw is the lottery that chose the executors.
@@ -74,6 +75,7 @@ type Draw struct {
 // Place is one executor's part.
 type Place struct {
 	Node     crowd.NodeID  `json:"node"`
+	Verifier bool          `json:"verifier,omitempty"`
 	Address  crowd.Address `json:"address"`
 	State    string        `json:"state"`
 	Why      string        `json:"why,omitempty"`
@@ -154,12 +156,17 @@ func summarize(chain string, j *ledger.Job) Summary {
 		Plan: Plan{Method: j.Spec.Plan.Method, Colluding: DefaultColluding, Undetected: PairUndetected(DefaultColluding), Executors: 2},
 		Draw: Draw{Height: j.DrawAt, Beacon: j.Beacon, Eligible: j.Eligible, Tickets: j.Tickets, Claimed: len(j.Drawn)},
 	}
+	if p := j.Spec.Plan; p.Method == crowd.PlanSample {
+		s.Plan.Undetected, s.Plan.Executors = Chance(p.Undetected).Float(), 1
+		s.Plan.Verifiers = int(p.Verifiers)
+	}
+	s.Batch = summarizeBatch(j)
 	if v := j.Verdict; v != nil {
 		s.Outcome = &Outcome{Status: v.Outcome.Status.String(), ExitCode: v.Outcome.ExitCode, Gas: v.Outcome.Gas, Result: v.Outcome.Result, By: v.By}
 	}
 	for i := range j.Places {
 		p := &j.Places[i]
-		out := Place{Node: p.Node, Address: p.Node.Address(), State: p.State.String(), Why: p.Why, Price: p.Price, Slashed: p.Slashed}
+		out := Place{Node: p.Node, Verifier: p.Verifier, Address: p.Node.Address(), State: p.State.String(), Why: p.Why, Price: p.Price, Slashed: p.Slashed}
 		for k := range j.Drawn {
 			if j.Drawn[k].Node == p.Node {
 				out.Priority = j.Drawn[k].Priority
@@ -173,8 +180,11 @@ func summarize(chain string, j *ledger.Job) Summary {
 	for i := range j.Ballots {
 		b := &j.Ballots[i]
 		v := Vote{Authority: b.Authority.Address(), Question: b.Question.String(), Answer: fmt.Sprint(b.Yes)}
-		if b.Question == ledger.WhatOutcome {
+		switch b.Question {
+		case ledger.WhatOutcome:
 			v.Answer = b.Outcome.String()
+		case ledger.WhatItem:
+			v.Answer = fmt.Sprintf("item %d: %s", b.Item, b.Leaf)
 		}
 		s.Votes = append(s.Votes, v)
 	}

@@ -37,8 +37,17 @@ func verifyHeader(g *ledger.Genesis, evidence []byte) (Header, error) {
 	return s.Header, nil
 }
 
-// played runs one job with two executors on the real ledger; the second lies when asked to.
-func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
+// stage is a real ledger with an authority, an owner and a few providers, one block for each message.
+type stage struct {
+	t                testing.TB
+	g                *ledger.Genesis
+	s                ledger.State
+	b                ledger.Block
+	authority, owner *identity.Key
+	nodes            map[crowd.NodeID]*identity.Key
+}
+
+func newStage(t testing.TB, providers int) *stage {
 	t.Helper()
 	key := func(seed byte) *identity.Key {
 		k, err := identity.Generate(rand.NewChaCha8([32]byte{seed}))
@@ -47,59 +56,87 @@ func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
 		}
 		return k
 	}
-	authority, owner, nodes := key(1), key(2), map[crowd.NodeID]*identity.Key{}
-	g := &ledger.Genesis{Name: "test", Time: 1000, Params: ledger.DevParams(),
-		Authorities: []ledger.Authority{{ID: authority.ID(), VRF: authority.VRF().Public()}},
-		Grants:      []ledger.Grant{{ID: owner.ID(), Balance: 100 * crowd.Credit}}}
-	for i := range 3 {
+	st := &stage{t: t, authority: key(1), owner: key(2), nodes: map[crowd.NodeID]*identity.Key{}}
+	st.g = &ledger.Genesis{Name: "test", Time: 1000, Params: ledger.DevParams(),
+		Authorities: []ledger.Authority{{ID: st.authority.ID(), VRF: st.authority.VRF().Public()}},
+		Grants:      []ledger.Grant{{ID: st.owner.ID(), Balance: 100 * crowd.Credit}}}
+	for i := range providers {
 		k := key(byte(10 + i))
-		nodes[k.ID()] = k
-		g.Grants = append(g.Grants, ledger.Grant{ID: k.ID(), Balance: crowd.Credit, Stake: 100 * crowd.Credit, VRF: k.VRF().Public(),
+		st.nodes[k.ID()] = k
+		st.g.Grants = append(st.g.Grants, ledger.Grant{ID: k.ID(), Balance: crowd.Credit, Stake: 100 * crowd.Credit, VRF: k.VRF().Public(),
 			Offer: ledger.Offer{Price: crowd.ReferencePrice}})
 	}
-	chain = g.ChainID()
-	s, err := ledger.New(g)
-	if err != nil {
+	var err error
+	if st.s, err = ledger.New(st.g); err != nil {
 		t.Fatal(err)
 	}
-	b := ledger.Block{Time: 1000, Proposer: authority.ID()}
-	block := func(k *identity.Key, m ledger.Message) {
-		t.Helper()
-		b.Height, b.Time, b.Txs, b.Beacon = b.Height+1, b.Time+5, nil, nil
-		if k != nil {
-			tx, err := ledger.Open(chain, ledger.Sign(k, chain, s.Account(k.ID().Address()).Nonce, m))
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.Txs = []ledger.Tx{tx}
-		}
-		r := s.Beacon().R
-		proof, _ := authority.VRF().Prove(r[:])
-		b.Beacon = &proof
-		a, err := ledger.Apply(s, b)
+	st.b = ledger.Block{Time: 1000, Proposer: st.authority.ID()}
+	return st
+}
+
+// block applies one message, or none.
+func (st *stage) block(k *identity.Key, m ledger.Message) {
+	st.t.Helper()
+	b := &st.b
+	b.Height, b.Time, b.Txs, b.Beacon = b.Height+1, b.Time+5, nil, nil
+	if k != nil {
+		tx, err := ledger.Open(st.g.ChainID(), ledger.Sign(k, st.g.ChainID(), st.s.Account(k.ID().Address()).Nonce, m))
 		if err != nil {
-			t.Fatal(err)
+			st.t.Fatal(err)
 		}
-		if k != nil && a.Results[0] != nil {
-			t.Fatalf("%T: %v", m, a.Results[0])
-		}
-		s = a.State
+		b.Txs = []ledger.Tx{tx}
 	}
-	spec := crowd.JobSpec{
+	r := st.s.Beacon().R
+	proof, _ := st.authority.VRF().Prove(r[:])
+	b.Beacon = &proof
+	a, err := ledger.Apply(st.s, *b)
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	if k != nil && a.Results[0] != nil {
+		st.t.Fatalf("%T: %v", m, a.Results[0])
+	}
+	st.s = a.State
+}
+
+// run posts spec and brings it to where the drawn nodes work.
+func (st *stage) run(spec crowd.JobSpec) crowd.JobID {
+	st.t.Helper()
+	id := spec.ID(st.owner.ID(), 0)
+	st.block(st.owner, &ledger.Post{Spec: spec})
+	st.block(nil, nil)
+	st.block(nil, nil)
+	for _, gr := range st.g.Grants[1:] {
+		k := st.nodes[gr.ID]
+		proof, _ := k.VRF().Prove(ledger.DrawInput(id, k.ID(), st.job(id).Beacon))
+		st.block(k, &ledger.Claim{Job: id, Proof: proof})
+	}
+	return id
+}
+
+func (st *stage) job(id crowd.JobID) ledger.Job { j, _ := st.s.Job(id); return j }
+
+func (st *stage) receipt(id crowd.JobID) []byte {
+	st.t.Helper()
+	h := Header{Chain: st.g.ChainID(), Height: st.b.Height + 1, Root: st.s.Root()}
+	header := crowd.Encode(signedHeader{Header: h, Sig: st.authority.Sign(crowd.Digest("test header", h))})
+	record, proof := st.s.Prove(ledger.JobKey(id))
+	r, err := New(st.g, header, record, proof)
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	return r.Encode()
+}
+
+// played runs one job with two executors on the real ledger; the second lies when asked to.
+func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
+	t.Helper()
+	st := newStage(t, 3)
+	id := st.run(crowd.JobSpec{
 		Task: crowd.Task{Program: "bafyprogram", Args: []string{"--radius", "8"},
 			Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 10 * time.Second}},
 		Plan: crowd.Plan{Method: crowd.PlanPair}, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
-	}
-	id := spec.ID(owner.ID(), 0)
-	job := func() ledger.Job { j, _ := s.Job(id); return j }
-	block(owner, &ledger.Post{Spec: spec})
-	block(nil, nil)
-	block(nil, nil)
-	for _, gr := range g.Grants[1:] {
-		k := nodes[gr.ID]
-		proof, _ := k.VRF().Prove(ledger.DrawInput(id, k.ID(), job().Beacon))
-		block(k, &ledger.Claim{Job: id, Proof: proof})
-	}
+	})
 	right := crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafyright"}
 	opening := func(i int) ledger.Opening {
 		o := ledger.Opening{Outcome: right, Salt: crowd.Hash{byte(i)}}
@@ -108,24 +145,17 @@ func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
 		}
 		return o
 	}
-	for i, p := range job().Places {
-		block(nodes[p.Node], &ledger.Commit{Job: id, Commitment: ledger.Commitment(id, p.Node, opening(i)), Sealed: [][]byte{{1}}})
+	for i, p := range st.job(id).Places {
+		st.block(st.nodes[p.Node], &ledger.Commit{Job: id, Commitment: ledger.Commitment(id, p.Node, opening(i)), Sealed: [][]byte{{1}}})
 	}
-	for i, p := range job().Places {
-		block(nodes[p.Node], &ledger.Reveal{Job: id, Opening: opening(i)})
+	for i, p := range st.job(id).Places {
+		st.block(st.nodes[p.Node], &ledger.Reveal{Job: id, Opening: opening(i)})
 	}
 	if cheat {
-		block(authority, &ledger.Vote{Job: id, Question: ledger.WhatOutcome, Outcome: right})
+		st.block(st.authority, &ledger.Vote{Job: id, Question: ledger.WhatOutcome, Outcome: right})
 	}
-	block(owner, &ledger.Accept{Job: id})
-	h := Header{Chain: chain, Height: b.Height + 1, Root: s.Root()}
-	header := crowd.Encode(signedHeader{Header: h, Sig: authority.Sign(crowd.Digest("test header", h))})
-	record, proof := s.Prove(ledger.JobKey(id))
-	r, err := New(g, header, record, proof)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r.Encode(), chain
+	st.block(st.owner, &ledger.Accept{Job: id})
+	return st.receipt(id), st.g.ChainID()
 }
 
 func failed(findings []Finding) (names []string) {

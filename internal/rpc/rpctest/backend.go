@@ -185,7 +185,11 @@ func (b *Backend) Post(_ context.Context, r rpc.PostRequest) (crowd.JobID, error
 	b.add(j, rpc.JobEvent{Stage: rpc.Drawn, Why: "the beacon of block 44 decided", Committee: pair})
 	b.add(j, rpc.JobEvent{Stage: rpc.Running, Why: "2 executors work", Progress: &rpc.Progress{Limit: r.Limits.Gas}})
 	j.late = word == "late"
-	b.run(j, word, arg)
+	if r.Items > 0 {
+		b.runBatch(j, word, arg)
+	} else {
+		b.run(j, word, arg)
+	}
 	return id, nil
 }
 
@@ -266,7 +270,11 @@ func (b *Backend) Release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, j := range b.jobs {
-		if j.late && !j.view.Stage.Final() {
+		switch {
+		case !j.late || j.view.Stage.Final():
+		case j.view.Items > 0:
+			b.runBatch(j, "cat", "")
+		default:
 			b.finish(j, "late", &rpc.Outcome{Status: crowd.Exited.String(), Gas: 1, Result: "result"}, map[string][]byte{"stdout": []byte("late\n"), "stderr": nil})
 		}
 	}

@@ -253,7 +253,13 @@ func TestBatch_Chaos(t *testing.T) {
 	seeds(t, 12, func(seed uint64) (*World, error) {
 		gang := &Gang{Rate: 0.3}
 		w := play(Config{
-			Seed: seed, Providers: 6, Consumers: 2, Link: rough, Faults: 0.1, Spec: Batch(100, 2, 10),
+			Seed: seed, Providers: 6, Consumers: 2, Link: rough, Faults: 0.1,
+			Spec: func(w *World, s *crowd.JobSpec) { Batch(100, uint32(1+w.Rand().IntN(3)), 10)(w, s) },
+			Consumer: func(w *World, i int) Adversary {
+				return []Adversary{
+					nil, nil, nil, &Bribed{}, Miser{NoAccept: true}, Miser{Complain: true}, Miser{NoInputs: true}, Fickle{State: ledger.Running}, Fickle{State: ledger.Court},
+				}[w.Rand().IntN(9)]
+			},
 			Provider: func(w *World, i int) Adversary {
 				return []Adversary{
 					nil, nil, nil, Cheat{Rate: 0.3}, Lazy{}, Lazy{Wait: true}, Framer{}, &Copycat{}, &Disputer{}, &Vanish{Cheat: Cheat{Rate: 0.3}},
@@ -278,6 +284,20 @@ func TestBatch_Chaos(t *testing.T) {
 	})
 	if (slashed == 0 || settled == 0) && *seedFlag == 0 {
 		t.Errorf("got %d slashed and %d settled: the test tests nothing", slashed, settled)
+	}
+}
+
+// TestBatch_Partition cuts a node off for a while, at every stage, with a cheat among the seats.
+func TestBatch_Partition(t *testing.T) {
+	for _, long := range []time.Duration{300 * time.Millisecond, 3 * time.Second, 20 * time.Second} {
+		t.Run(long.String(), func(t *testing.T) {
+			seeds(t, 6, func(seed uint64) (*World, error) {
+				return play(Config{Seed: seed, Providers: 4, Spec: Batch(100, 2, 10), Provider: some(map[int]Adversary{0: Cheat{Rate: 0.3}})}, 2, func(w *World) {
+					at := time.Duration(seed) * 700 * time.Millisecond
+					Part(w, w.Nodes[w.Rand().IntN(len(w.Nodes))], at, long)
+				}), nil
+			})
+		})
 	}
 }
 

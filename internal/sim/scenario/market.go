@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -22,7 +21,7 @@ type Strategy struct {
 
 	lies     bool // executes, with a share of the items made up
 	inflates bool // its lies are right outputs with all the gas that an item may use
-	every    int  // lies in one of so many batches; 0: in each
+	every    int  // lies in one of so many batches, at random; 0: in each
 	ring     bool // its verifiers answer as one of them that executes lied
 	choosy   bool // lies only where it has every seat
 	rubbish  bool // verifies wrongly
@@ -33,6 +32,9 @@ type Strategy struct {
 	fresh    bool // comes back as a newcomer when it is caught; others as the veteran that they were
 	wash     bool // the owner and every seat are its own
 }
+
+// Lies reports whether executors of s lie about items, so that a rate says something.
+func (s *Strategy) Lies() bool { return s.lies }
 
 // Strategies are all that a Market knows, the honest one first.
 func Strategies() []Strategy {
@@ -64,6 +66,7 @@ type MarketConfig struct {
 	Verifiers uint32  `json:"verifiers"` // 3
 	Checks    uint32  `json:"checks"`    // of each verifier; 33
 	Cost      float64 `json:"cost"`      // of running gas, as a share of its price: what a cheater spares; 0.5
+	Reuse     int     `json:"reuse"`     // batches that one stake answers for at a time, a share of it each: the ledger sets no bound; 1
 	Seed      uint64  `json:"seed"`
 }
 
@@ -77,6 +80,7 @@ func (c MarketConfig) WithDefaults() MarketConfig {
 	number(&c.Verifiers, 3)
 	number(&c.Checks, 33)
 	number(&c.Cost, 0.5)
+	number(&c.Reuse, 1)
 	number(&c.Seed, 1)
 	if c.Strategy == "" {
 		c.Strategy = "cheat"
@@ -100,6 +104,9 @@ func (c MarketConfig) Validate() error {
 	}
 	if !(c.Byzantine >= 0 && c.Byzantine <= 1) || !(c.Rate >= 0 && c.Rate <= 1) || !(c.Cost >= 0 && c.Cost <= 1) {
 		bad("byzantine %v, rate %v, cost %v: want shares from 0 to 1", c.Byzantine, c.Rate, c.Cost)
+	}
+	if c.Reuse < 1 {
+		bad("a stake that answers for %d batches, want one at least", c.Reuse)
 	}
 	if c.Nodes < 1 || c.Nodes > 1e6 || c.Jobs < 1 || c.Jobs > 1e9 {
 		bad("%d nodes and %d jobs, want 1 to 1e6 and 1 to 1e9", c.Nodes, c.Jobs)
@@ -134,7 +141,7 @@ func (c *MarketConfig) spec() crowd.JobSpec {
 	return crowd.JobSpec{
 		Task: crowd.Task{
 			Program: "program", Stdin: "items",
-			Limits: crowd.Limits{Gas: itemLimit, Memory: 64 << 20, Output: 1 << 10, Wall: time.Minute},
+			Limits: crowd.Limits{Gas: itemLimit, Memory: 64 << 20, Output: 1 << 10, Wall: crowd.MaxWall},
 		},
 		Items: c.Items, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: ^crowd.Credits(0),
 		Plan: crowd.Plan{Method: crowd.PlanSample, Verifiers: c.Verifiers, Checks: c.Checks},
@@ -153,7 +160,7 @@ type Market struct {
 	how     Strategy
 	params  ledger.Params
 	rules   crowd.JobSpec
-	stake   crowd.Credits
+	stake   crowd.Credits // of a provider, as far as it answers for one batch
 	rng     *rand.Rand
 	nodes   []trader
 	tickets [2]uint32 // of a newcomer, of a veteran
@@ -167,7 +174,6 @@ type trader struct {
 	byzantine bool
 	newcomer  bool
 	dues      uint64
-	took      int // batches executed
 }
 
 // tally is what was seen so far.
@@ -190,13 +196,16 @@ func NewMarket(c MarketConfig) (*Market, error) {
 	m := &Market{MarketConfig: c, params: ledger.MainParams(), rules: c.spec(), rng: rand.New(rand.NewPCG(c.Seed, 0x6d61726b6574))}
 	m.how, _ = named(c.Strategy)
 	m.stake = max(m.params.MinStake, m.rules.Filters.MaxPrice.Cost(m.rules.Limits().Gas))
+	weighed := ledger.Provider{Stake: m.stake}
+	m.stake /= crowd.Credits(c.Reuse)
 	m.nodes, m.drawn = make([]trader, c.Nodes), make([]int, c.Nodes)
 	for i := range int(c.Byzantine * float64(c.Nodes)) {
 		m.nodes[i].byzantine = true
 	}
 	m.lied = make([]int, c.Items)
 	for fresh, weight := range []uint32{m.params.Reputation.NewcomerPPM, 1e6} {
-		m.tickets[fresh] = m.params.Tickets(&ledger.Provider{Stake: m.stake, Weight: weight}, false)
+		weighed.Weight = weight
+		m.tickets[fresh] = m.params.Tickets(&weighed, false)
 	}
 	var err error
 	m.fees, err = measureFees(&m.rules, &m.params)
@@ -283,14 +292,13 @@ func (m *Market) play(job int) {
 		}
 	}
 	executor := &m.nodes[seats[0]]
-	executor.took++
 	gas := crowd.Gas(m.Items) * itemGas
 	d := Deal{Spec: &m.rules, Params: &m.params, Gas: gas, Voters: 4}
 	for range seats {
 		d.Prices, d.Stakes = append(d.Prices, m.rules.Filters.MaxPrice), append(d.Stakes, m.stake)
 	}
 
-	lying := s.lies && executor.byzantine && (s.every == 0 || executor.took%s.every == 0) && (!s.choosy || ours == len(seats))
+	lying := s.lies && executor.byzantine && (s.every == 0 || m.rng.IntN(s.every) == 0) && (!s.choosy || ours == len(seats))
 	lies := uint64(0)
 	if lying {
 		if lies = max(1, verify.BadItems(uint64(m.Items), uint32(m.Rate*verify.Million+0.5))); s.wash {

@@ -30,12 +30,15 @@ func TestMarket(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s/%g", s.Name, rate), func(t *testing.T) {
-				got := market(t, MarketConfig{Nodes: 500, Jobs: 1500, Strategy: s.Name, Rate: rate, Seed: 7})
+				got := market(t, MarketConfig{Nodes: 100, Jobs: 1000, Strategy: s.Name, Rate: rate, Seed: 7})
 				if got.HonestSlashes != 0 {
 					t.Errorf("%d honest nodes lost their stake", got.HonestSlashes)
 				}
 				if got.Accepted.Low > got.Guarantee {
 					t.Errorf("at least %.4g of the lies passed, the plan states %.4g", got.Accepted.Low, got.Guarantee)
+				}
+				if got.Wrong.Low > got.Stated {
+					t.Errorf("at least %.4g of all batches are wrong, stated are %.4g", got.Wrong.Low, got.Stated)
 				}
 				if s.Name == "honest" {
 					if got.Acted != 0 || got.Failed.Seen != 0 {
@@ -148,5 +151,18 @@ func TestMarketConfig_Validate(t *testing.T) {
 	}
 	if err := (MarketConfig{}).Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Whose stake answers for a thousand batches at a time has nearly none to lose in one. Who is caught is not paid
+// for all its honest items either, and that alone makes cheating lose where two of three verifiers may be had.
+func TestMarket_CheatingLosesWithHardlyAnyStake(t *testing.T) {
+	for _, name := range []string{"cheat", "ring", "inflate"} {
+		for _, rate := range []float64{0.001, 0.01, 0.1, 1} {
+			got := market(t, MarketConfig{Nodes: 100, Jobs: 1000, Strategy: name, Rate: rate, Reuse: 1000})
+			if got.Gain >= 0 || got.Acted == 0 {
+				t.Errorf("%s at %g: gain of %.3f credits in %d batches", name, rate, got.Gain, got.Acted)
+			}
+		}
 	}
 }

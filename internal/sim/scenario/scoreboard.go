@@ -23,7 +23,13 @@ func share(seen, of int) Share {
 	const z = 1.959964 // of 95 %
 	n, p := float64(of), float64(seen)/float64(of)
 	mid, half := p+z*z/(2*n), z*math.Sqrt(p*(1-p)/n+z*z/(4*n*n))
-	s.Rate, s.Low, s.High = p, max(0, (mid-half)/(1+z*z/n)), min(1, (mid+half)/(1+z*z/n))
+	s.Rate, s.Low, s.High = p, (mid-half)/(1+z*z/n), (mid+half)/(1+z*z/n)
+	if seen == 0 {
+		s.Low = 0 // exactly, which the root's rounding misses
+	}
+	if seen == of {
+		s.High = 1
+	}
 	return s
 }
 
@@ -37,6 +43,7 @@ type Score struct {
 	Caught    Share   `json:"caught"`    // of the batches whose executor lied, those in which it lost its stake
 	Accepted  Share   `json:"accepted"`  // of the same, those that were settled all the same
 	Wrong     Share   `json:"wrong"`     // of all batches, those that were settled with a lie
+	Stated    float64 `json:"stated"`    // the chance of that, by the same formulas
 
 	HonestSlashes int     `json:"honest_slashes"`
 	HonestLoss    float64 `json:"honest_loss"` // mean that an honest node loses for each seat, in work of batches that others made fail
@@ -81,5 +88,17 @@ func (m *Market) Score() Score {
 	s.Guarantee = verify.Scheme{
 		Items: uint64(m.Items), Checks: uint64(m.Checks), Verifiers: m.Verifiers, CheckPPM: verify.Million, ColludingPPM: colluding,
 	}.Undetected(bad).Float()
+	executor := m.Byzantine
+	switch {
+	case m.how.wash:
+		executor = 1
+	case m.how.choosy: // and each of its verifiers is one too
+		executor *= verify.Colluding(uint32(m.Byzantine*verify.Million+0.5), m.Verifiers).Float()
+	case !m.how.lies:
+		executor = 0
+	case m.how.every > 0:
+		executor /= float64(m.how.every)
+	}
+	s.Stated = executor * s.Guarantee
 	return s
 }

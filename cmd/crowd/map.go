@@ -1,0 +1,573 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/rpc"
+)
+
+const (
+	// pilotItems are run first, with pilotGas each, when nobody says what an item needs.
+	pilotItems           = 32
+	pilotGas   crowd.Gas = 1e9
+	// shardBytes is how large the items of a shard may be together: a node holds them for a while.
+	shardBytes = 256 << 20
+	// shownFailures is how many failed items are named.
+	shownFailures = 1000
+)
+
+// batchFlags are what crowd map and crowd plan have in common.
+type batchFlags struct {
+	by                            string
+	env, tags, country, providers []string
+	args                          []string // of the program
+	gas, memory, maxOutput        string
+	budget, maxPrice              string
+	timeout                       time.Duration
+	confidence                    float64
+	whole                         bool
+	shard                         uint64
+}
+
+func (f *batchFlags) register(c *cobra.Command) {
+	fl := c.Flags()
+	fl.SortFlags = false
+	fl.StringVar(&f.by, "by", "files", "what an item is: files, lines (groups of about 16 KiB), lines=N, bytes=N, records=SEPARATOR")
+	fl.Float64Var(&f.confidence, "confidence", 0.99, "probability that an executor is caught that gets a tenth of its items wrong")
+	fl.BoolVar(&f.whole, "whole", false, "--confidence is the probability that all that is accepted is right")
+	fl.StringVar(&f.gas, "gas", "auto", "most gas for one item, as 20M, 1G; auto: four times what the first few items take at most")
+	fl.StringVar(&f.memory, "memory", "256MiB", "most memory for one item")
+	fl.StringVar(&f.maxOutput, "max-output", "1MiB", "most bytes that one item may write")
+	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "most time on the executor's clock, for all items of a shard together")
+	fl.Uint64Var(&f.shard, "shard", 0, "most items of one job (default: what the plan says)")
+	fl.StringVar(&f.budget, "budget", "", "most credits to lock for all of it")
+	fl.StringVar(&f.maxPrice, "max-price", "", "most credits per giga-gas")
+	fl.StringArrayVar(&f.env, "env", nil, "NAME=value for the program; may be repeated")
+	fl.StringArrayVar(&f.args, "arg", nil, "an argument for the program; may be repeated")
+	fl.StringSliceVar(&f.tags, "tag", nil, "a tag that the provider must have")
+	fl.StringSliceVar(&f.country, "country", nil, "a country (two letters) where the provider may be")
+	fl.StringSliceVar(&f.providers, "provider", nil, "a provider (node ID or its first digits) that may be drawn")
+}
+
+// request turns flags into a request for one item; errors are misuse.
+func (f *batchFlags) request(command string) (r rpc.PostRequest, budget crowd.Credits, err error) {
+	if _, err := parseCut(f.by); err != nil {
+		return r, 0, misuse("see: crowd "+command+" --help", "%s: %v", command, err)
+	}
+	run := runFlags{gas: f.gas, memory: f.memory, maxOutput: f.maxOutput, budget: f.budget, maxPrice: f.maxPrice, timeout: f.timeout,
+		confidence: f.confidence, env: f.env, tags: f.tags, country: f.country}
+	if r, err = run.request(f.args); err != nil {
+		var u *usageError
+		if errors.As(err, &u) {
+			u.text, u.hint = command+strings.TrimPrefix(u.text, "run"), "see: crowd "+command+" --help"
+		}
+		return r, 0, err
+	}
+	if r.Limits.Output > maxItem {
+		return r, 0, misuse("see: crowd "+command+" --help", "%s: --max-output %s: an item writes at most %s", command, f.maxOutput, sizeText(maxItem))
+	}
+	budget, r.Budget, r.Program = r.Budget, 0, ""
+	if f.gas == "auto" {
+		r.Limits.Gas = pilotGas
+	}
+	return r, budget, nil
+}
+
+// mapFlags are the flags of crowd map, as typed.
+type mapFlags struct {
+	batchFlags
+	out, state, resume string
+	reduce             string
+	partitions         uint64
+	parallel           int
+	patience           time.Duration
+	allowFailed        bool
+	quiet              bool
+}
+
+func (a *app) mapCommand() *cobra.Command {
+	var f mapFlags
+	c := &cobra.Command{
+		Use:   "map PROG.wasm INPUT... [flags]",
+		Short: "Run a program on each of many items, checked by samples",
+		Long: `Run a WebAssembly program (WASI preview 1) once on each of many items: files, or
+pieces of files. An item is the program's stdin; what the program writes to stdout is
+the item's output. The items go to drawn nodes in shards. Of each shard other drawn
+nodes re-run a secret sample before they can know the first one's results, so that the
+check costs a fraction of the work; the plan says how sure that is.
+
+--out FILE receives the outputs one after another, in the order of the items;
+--out DIR/ a file for each. Items whose program fails are named and the others finish.
+--reduce PROG.wasm runs a second program on the lines "key<tab>value" of all outputs,
+those of one key together and sorted, in partitions by the hash of the key.
+
+Ctrl-C, or a crash, leaves the jobs running; crowd map --resume DIR goes on. DIR is
+beside --out, with ".map" at the end, and keeps the receipts.`,
+		Example: `  crowd map ./count.wasm 'texts/*.txt' --by lines --reduce ./sum.wasm --out counts.txt
+  crowd map ./score.wasm molecules.smi --by lines=1 --gas 20M --confidence 0.999 --out scores.txt
+  crowd map --resume counts.txt.map`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case f.resume != "" && len(args) > 0:
+				return misuse("crowd map --resume "+f.resume, "map: --resume takes program and inputs from its folder")
+			case f.resume == "" && len(args) == 0:
+				return misuse("for example: crowd map count.wasm 'texts/*.txt' --out counts.txt", "map: which program?")
+			case f.resume == "" && len(args) == 1:
+				return misuse(fmt.Sprintf("for example: crowd map %s 'texts/*.txt' --out counts.txt", args[0]), "map: which inputs?")
+			}
+			return nil
+		},
+		RunE: a.until(func(_ *cobra.Command, ctx context.Context, args []string) error { return a.mapReduce(ctx, &f, args) }),
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.out, "out", "", "a file for all outputs, or a folder (with a slash at the end) for one each")
+	f.register(c)
+	fl.StringVar(&f.reduce, "reduce", "", "a program to run on the sorted lines of all outputs")
+	fl.Uint64Var(&f.partitions, "partitions", 0, "least partitions for --reduce (default: as many as needed)")
+	fl.IntVar(&f.parallel, "parallel", 8, "shards at the same time")
+	fl.DurationVar(&f.patience, "patience", 2*time.Minute, "how long to wait for providers that are away, or for credits that other shards lock")
+	fl.BoolVar(&f.allowFailed, "allow-failed", false, "exit with 0 though items failed")
+	fl.StringVar(&f.state, "state", "", "the folder for what is needed to go on (default: OUT.map)")
+	fl.StringVar(&f.resume, "resume", "", "go on with the crowd map of this folder")
+	fl.BoolVar(&f.quiet, "quiet", false, "no talk")
+	return c
+}
+
+// mapSummary is what a crowd map came to.
+type mapSummary struct {
+	Items      uint64        `json:"items"`
+	Failed     uint64        `json:"failed"`
+	Failures   []failure     `json:"failures"` // the first of them
+	Shards     int           `json:"shards"`
+	Jobs       []crowd.JobID `json:"jobs"`
+	Lost       int           `json:"lost"`      // jobs that failed and were posted again
+	Convicted  int           `json:"convicted"` // nodes that lied
+	Gas        crowd.Gas     `json:"gas"`       // of the items
+	CheckGas   crowd.Gas     `json:"checkGas"`  // of the verifiers' samples, measured
+	Overhead   float64       `json:"overhead"`
+	Paid       crowd.Credits `json:"paid"`
+	Undetected float64       `json:"undetected"` // the worst of the shards
+	WallMillis int64         `json:"wallMillis"`
+	State      string        `json:"state"` // folder with receipts
+}
+
+// failure is an item in which the program or the item is to blame.
+type failure struct {
+	Item     uint64      `json:"item"` // from 0
+	Name     string      `json:"name"`
+	Job      crowd.JobID `json:"job"`
+	Status   string      `json:"status"`
+	ExitCode uint32      `json:"exitCode"`
+	Stderr   string      `json:"stderr"`
+}
+
+// mapping is one running crowd map.
+type mapping struct {
+	app      *app
+	c        *rpc.Client
+	d        *mapDir
+	show     *progress
+	parallel int
+	patience time.Duration
+}
+
+func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err error) {
+	if f.parallel < 1 || f.parallel > 64 {
+		return misuse("see: crowd map --help", "map: --parallel %d: want 1 to 64", f.parallel)
+	}
+	if a.json && f.out == "" && f.resume == "" {
+		return misuse("give --out FILE, so that the outputs and the JSON do not mix", "map: --json without --out")
+	}
+	if f.partitions > 0 && f.reduce == "" {
+		return misuse("see: crowd map --help", "map: --partitions without --reduce")
+	}
+	var d *mapDir
+	fresh := f.resume == ""
+	if fresh {
+		d, err = a.newMap(f, args)
+	} else {
+		d, err = openMapDir(f.resume)
+	}
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	posted := false
+	defer func() { // nothing that could go on
+		if fresh && !posted && err != nil {
+			os.RemoveAll(d.dir)
+		}
+	}()
+	out, err := openOutput(d.state.Out, a.stdout)
+	if err != nil {
+		return err
+	}
+	defer out.abandon()
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if len(f.providers) > 0 && fresh {
+		ids, err := resolveProviders(ctx, c, f.providers)
+		if err != nil {
+			return err
+		}
+		if err := d.change(func(s *mapState) {
+			for _, p := range s.phases() {
+				p.Request.Filters.Providers = ids
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	m := &mapping{app: a, c: c, d: d, parallel: f.parallel, patience: f.patience, show: a.newProgress(f.quiet)}
+	defer m.show.done()
+	begin := time.Now()
+	err = m.phases(ctx)
+	posted = len(d.state.Map.Shards) > 0
+	if e := d.change(func(s *mapState) { s.Worked += time.Since(begin) }); e != nil && err == nil {
+		err = e
+	}
+	if err != nil {
+		return m.left(ctx, err)
+	}
+	sum, err := m.deliver(out)
+	if err != nil {
+		return err
+	}
+	m.show.done()
+	if !f.quiet {
+		a.sayMap(&sum)
+	}
+	if a.json {
+		if err := a.result(sum, nil); err != nil {
+			return err
+		}
+	}
+	if sum.Failed > 0 && !d.state.Allow && !f.allowFailed {
+		return &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("%d of %d items failed (they are paid; nobody else is to blame)", sum.Failed, sum.Items),
+			Hint: "the outputs of the others are delivered; --allow-failed makes that a success"}
+	}
+	return nil
+}
+
+// newMap cuts the inputs and lays out the folder of a new crowd map.
+func (a *app) newMap(f *mapFlags, args []string) (_ *mapDir, err error) {
+	req, budget, err := f.request("map")
+	if err != nil {
+		return nil, err
+	}
+	programs := []string{args[0]}
+	if f.reduce != "" {
+		programs = append(programs, f.reduce)
+	}
+	for _, p := range programs {
+		if st, err := os.Stat(p); err != nil || !st.Mode().IsRegular() {
+			return nil, fmt.Errorf("program %s: %w", p, errors.Join(err, notFile(st)))
+		}
+	}
+	out := f.out
+	if out == "-" {
+		out = ""
+	}
+	if out != "" {
+		if out, err = filepath.Abs(out); err != nil {
+			return nil, err
+		}
+		if strings.HasSuffix(f.out, "/") {
+			out += "/"
+		}
+	}
+	dir := f.state
+	switch {
+	case dir != "":
+	case out != "":
+		dir = strings.TrimSuffix(out, "/") + ".map"
+	default:
+		dir = fmt.Sprintf("crowd-%s.map", time.Now().UTC().Format("20060102-150405.000"))
+	}
+	d, err := makeMapDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			d.close()
+			os.RemoveAll(dir)
+		}
+	}()
+	files, err := findInputs(args[1:], a.stdin, d.path("stdin"))
+	if err != nil {
+		return nil, err
+	}
+	for i := range files {
+		if files[i].Path, err = filepath.Abs(files[i].Path); err != nil {
+			return nil, err
+		}
+	}
+	p := &phase{Name: "map", Program: args[0], Request: req, Auto: f.gas == "auto", By: f.by, Files: files, Whole: f.whole, ShardSize: f.shard}
+	if err := d.begin(p); err != nil {
+		return nil, err
+	}
+	s := mapState{Version: stateVersion, Began: time.Now().UTC(), Out: out, Allow: f.allowFailed, Budget: budget, Map: p, Parts: f.partitions}
+	if f.reduce != "" {
+		s.Reduce = &phase{Name: "reduce", Program: f.reduce, Request: req, Auto: f.gas == "auto", By: "files", Whole: f.whole, ShardSize: f.shard}
+	}
+	for _, ph := range s.phases() {
+		if ph.Program, err = filepath.Abs(ph.Program); err != nil {
+			return nil, err
+		}
+	}
+	if s.Reduce != nil { // until the map is done there is nothing in it
+		if err := os.Mkdir(d.path("reduce"), 0o777); err != nil {
+			return nil, err
+		}
+		if err := writeSynced(d.path("reduce", "files.json"), []byte("[]")); err != nil {
+			return nil, err
+		}
+	}
+	return d, d.change(func(was *mapState) { *was = s })
+}
+
+func notFile(st os.FileInfo) error {
+	if st == nil {
+		return nil
+	}
+	return errors.New("not a file")
+}
+
+// left is err, or what it means that the user left.
+func (m *mapping) left(ctx context.Context, err error) error {
+	s := &m.d.state
+	done, under, all := 0, 0, 0
+	for _, p := range s.phases() {
+		for _, sh := range p.Shards {
+			all++
+			if sh.Done {
+				done++
+			} else if len(sh.Jobs) > len(sh.Failed) {
+				under++
+			}
+		}
+	}
+	if all == 0 {
+		if ctx.Err() != nil {
+			return &rpc.Error{Kind: rpc.Conflict, Err: errors.New("interrupted before anything was posted")}
+		}
+		return err
+	}
+	hint := "go on with: crowd map --resume " + m.d.dir
+	if ctx.Err() != nil {
+		return &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("interrupted: %d of %d shards are done, %d are under way and go on", done, all, under), Hint: hint}
+	}
+	e := &rpc.Error{Kind: rpc.KindOf(err), Err: err, Hint: hint}
+	var inner *rpc.Error
+	if errors.As(err, &inner) && inner.Hint != "" {
+		e.Hint = inner.Hint + "; then " + hint
+	}
+	return e
+}
+
+// deliver writes the outputs of the last phase and sums up.
+func (m *mapping) deliver(out *output) (mapSummary, error) {
+	s := &m.d.state
+	sum := mapSummary{Failures: []failure{}, State: m.d.dir, WallMillis: s.Worked.Milliseconds()}
+	phases, liars := s.phases(), map[crowd.NodeID]bool{}
+	for _, p := range phases {
+		for k, sh := range p.Shards {
+			sum.Shards++
+			sum.Jobs = append(sum.Jobs, sh.Jobs[len(sh.Jobs)-1])
+			sum.Lost += len(sh.Failed)
+			for _, n := range sh.Convicted {
+				liars[n] = true
+			}
+			sum.Gas += sh.Gas
+			sum.CheckGas += sh.CheckGas
+			sum.Paid += sh.Paid
+			sum.Failed += uint64(sh.BadItems)
+			sum.Undetected = max(sum.Undetected, sh.Undetected)
+			if sh.BadItems > 0 && len(sum.Failures) < shownFailures {
+				some, err := m.failures(p, k)
+				if err != nil {
+					return sum, err
+				}
+				sum.Failures = append(sum.Failures, some[:min(len(some), shownFailures-len(sum.Failures))]...)
+			}
+		}
+	}
+	sum.Items, sum.Convicted = s.Map.Index.Items, len(liars)
+	if sum.Gas > 0 {
+		sum.Overhead = float64(sum.CheckGas) / float64(sum.Gas)
+	}
+	return sum, m.writeOutputs(phases[len(phases)-1], out)
+}
+
+// writeOutputs lays the outputs out where the user wants them. What a failed item wrote is left out.
+func (m *mapping) writeOutputs(p *phase, out *output) error {
+	c, err := parseCut(p.By)
+	if err != nil {
+		return err
+	}
+	var root *os.Root
+	if out.dir != "" {
+		if root, err = os.OpenRoot(out.dir); err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+		defer root.Close()
+	}
+	for k, sh := range p.Shards {
+		err := m.each(p, k, func(i uint32, l batch.Leaf, stdout io.Reader, _ io.Reader) error {
+			if l.UserError() {
+				return nil
+			}
+			if root == nil {
+				_, err := io.Copy(out.w, stdout)
+				return err
+			}
+			name := fmt.Sprintf("%08d", sh.First+uint64(i))
+			if c.by == "files" && p.Name == "map" {
+				items, err := readItems(m.d.path(p.Name, "items"), sh.First+uint64(i), 1)
+				if err != nil {
+					return err
+				}
+				name += "-" + filepath.Base(p.Files[items[0].File].Path)
+			}
+			f, err := root.Create(name)
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(f, stdout)
+			return errors.Join(err, f.Close())
+		})
+		if err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+	}
+	return out.finish()
+}
+
+// each calls f for every item of a shard that is done.
+func (m *mapping) each(p *phase, k int, f func(i uint32, l batch.Leaf, stdout, stderr io.Reader) error) error {
+	r, err := openShard(m.d.shardDir(p, k), uint32(p.Shards[k].Items))
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	for i, l := range r.leaves {
+		if err := f(uint32(i), l, r.stdout.Open(uint32(i)), r.stderr.Open(uint32(i))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shardFiles is the result of a shard.
+type shardFiles struct {
+	leaves         []batch.Leaf
+	stdout, stderr *batch.Frames
+	files          []*os.File
+}
+
+func openShard(dir string, n uint32) (_ *shardFiles, err error) {
+	r := &shardFiles{}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	raw, err := os.ReadFile(filepath.Join(dir, "leaves"))
+	if err != nil {
+		return nil, err
+	}
+	if r.leaves, err = batch.DecodeLeaves(raw, n); err != nil {
+		return nil, err
+	}
+	for _, x := range []struct {
+		name string
+		to   **batch.Frames
+	}{{"stdout", &r.stdout}, {"stderr", &r.stderr}} {
+		f, err := os.Open(filepath.Join(dir, x.name))
+		if err != nil {
+			return nil, err
+		}
+		r.files = append(r.files, f)
+		st, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if *x.to, err = batch.OpenFrames(f, st.Size(), n); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name(), err)
+		}
+	}
+	return r, nil
+}
+
+func (r *shardFiles) close() {
+	for _, f := range r.files {
+		f.Close()
+	}
+}
+
+// failures names the failed items of a shard.
+func (m *mapping) failures(p *phase, k int) (out []failure, err error) {
+	c, err := parseCut(p.By)
+	if err != nil {
+		return nil, err
+	}
+	sh := p.Shards[k]
+	items, err := readItems(m.d.path(p.Name, "items"), sh.First, sh.Items)
+	if err != nil {
+		return nil, err
+	}
+	return out, m.each(p, k, func(i uint32, l batch.Leaf, _, stderr io.Reader) error {
+		if !l.UserError() || len(out) >= shownFailures {
+			return nil
+		}
+		text, err := io.ReadAll(io.LimitReader(stderr, batch.MaxError))
+		out = append(out, failure{sh.First + uint64(i), c.name(p.Files, items[i]), sh.Jobs[len(sh.Jobs)-1], l.Status.String(), l.ExitCode, string(text)})
+		return err
+	})
+}
+
+// sayMap tells people what it came to.
+func (a *app) sayMap(s *mapSummary) {
+	const most = 20
+	for i, f := range s.Failures {
+		if i == most {
+			a.say("  and %d more; --json names %d", s.Failed-most, shownFailures)
+			break
+		}
+		why := f.Status
+		if f.Status == crowd.Exited.String() {
+			why = fmt.Sprintf("exit code %d", f.ExitCode)
+		}
+		if line, _, _ := strings.Cut(strings.TrimSpace(f.Stderr), "\n"); line != "" {
+			why += ": " + line
+		}
+		a.say("failed: %s: %s", f.Name, why)
+	}
+	lost := ""
+	if s.Lost > 0 {
+		lost = fmt.Sprintf(", %d posted again", s.Lost)
+	}
+	if s.Convicted > 0 {
+		lost += fmt.Sprintf(", %d caught lying", s.Convicted)
+	}
+	a.say("%d items in %d shards%s; %s, checks %s (%s); you paid %s; took %s", s.Items, s.Shards, lost, gasText(s.Gas), gasText(s.CheckGas),
+		percentText(s.Overhead), creditText(s.Paid), elapsedText(time.Duration(s.WallMillis)*time.Millisecond))
+	a.say("a cheating executor escapes with probability %s; the receipts are in %s", chanceText(s.Undetected), s.State)
+}
+
+func percentText(x float64) string { return threeDigits(100*x) + " %" }

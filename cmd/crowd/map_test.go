@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/crowdcompute/crowd/internal/batch"
+)
+
+// cutText gives the items of one text.
+func cutText(t testing.TB, by, text string) (items []string, names []string, err error) {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "t")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseCut(by)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := findInputs([]string{path}, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.index(files, filepath.Join(dir, "items"))
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := readItems(filepath.Join(dir, "items"), 0, all.Items)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := frames(&out, files, list); err != nil {
+		t.Fatal(err)
+	}
+	f, err := batch.OpenFrames(bytes.NewReader(out.Bytes()), int64(out.Len()), uint32(all.Items))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := uint64(0)
+	for i := range uint32(all.Items) {
+		b, err := f.Read(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += uint64(len(b))
+		if uint32(len(b)) > all.Largest {
+			t.Errorf("item %d is larger than the largest", i)
+		}
+		items, names = append(items, string(b)), append(names, strings.TrimPrefix(c.name(files, list[i]), path))
+	}
+	if sum != all.Bytes {
+		t.Errorf("got %d bytes want %d", sum, all.Bytes)
+	}
+	return items, names, nil
+}
+
+func TestCut(t *testing.T) {
+	long := strings.Repeat("x", maxItem+1)
+	nearly := strings.Repeat("x", lineGroup-3) + "\n"
+	for _, c := range []struct {
+		name, by, text string
+		want, names    []string
+		err            string
+	}{
+		{"a file", "files", "a\nb", []string{"a\nb"}, []string{""}, ""},
+		{"an empty file", "files", "", []string{""}, []string{""}, ""},
+		{"a large file", "files", long, nil, nil, "an item has at most 1048576"},
+		{"lines", "lines", "a\n\nb", []string{"a\n\nb"}, []string{":1-3"}, ""},
+		{"groups of lines", "lines", nearly + "b\n" + nearly, []string{nearly + "b\n", nearly}, []string{":1-2", ":3"}, ""},
+		{"each line", "lines=1", "a\n\nb", []string{"a\n", "\n", "b"}, []string{":1", ":2", ":3"}, ""},
+		{"pairs of lines", "lines=2", "a\nb\nc\n", []string{"a\nb\n", "c\n"}, []string{":1-2", ":3"}, ""},
+		{"no lines", "lines", "", nil, nil, "nothing to work on"},
+		{"a long line", "lines", "a\n" + long, nil, nil, ":2 has more than"},
+		{"many lines of an item", "lines=20", strings.Repeat(strings.Repeat("x", 99_999)+"\n", 20), nil, nil, "has more than 1048576 bytes"},
+		{"bytes", "bytes=2", "abcde", []string{"ab", "cd", "e"}, []string{":1", ":2", ":3"}, ""},
+		{"records", `records=\n\n`, "a\nb\n\nc\n\n\n\nd\n", []string{"a\nb", "c", "", "d\n"}, []string{":1", ":2", ":3", ":4"}, ""},
+		{"records with a quote", `records="`, `a"b`, []string{"a", "b"}, []string{":1", ":2"}, ""},
+		{"a long record", "records=;", "a;" + long + ";", nil, nil, ":2 has more than"},
+		{"no way", "words", "", nil, nil, "known: files, lines"},
+		{"no number", "lines=0", "", nil, nil, "how many lines"},
+		{"no separator", "records=", "", nil, nil, "what separates"},
+		{"an argument too much", "files=1", "", nil, nil, "unknown"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, names, err := cutText(t, c.by, c.text)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("got %v want an error with %q", err, c.err)
+				}
+				return
+			}
+			if err != nil || !slices.Equal(got, c.want) || !slices.Equal(names, c.names) {
+				t.Errorf("got %.80q %q %v want %.80q %q", got, names, err, c.want, c.names)
+			}
+		})
+	}
+}
+
+// FuzzCut: whatever the text, the items put together are the text again, but for the separators.
+func FuzzCut(f *testing.F) {
+	f.Add("a\nb\n\nc", uint16(2))
+	f.Add(strings.Repeat("line\n", 9000), uint16(7))
+	f.Fuzz(func(t *testing.T, text string, n uint16) {
+		for _, by := range []string{"files", "lines", fmt.Sprintf("lines=%d", max(n, 1)), fmt.Sprintf("bytes=%d", max(n, 1)), "records=ab"} {
+			got, _, err := cutText(t, by, text)
+			if err != nil {
+				if text != "" {
+					t.Fatalf("%s: %v", by, err)
+				}
+				continue
+			}
+			sep, want := "", text
+			if by == "records=ab" {
+				sep, want = "ab", strings.TrimSuffix(text, "ab")
+			}
+			if all := strings.Join(got, sep); all != want {
+				t.Fatalf("%s: got %q want %q", by, all, want)
+			}
+		}
+	})
+}
+
+// Two hundred megabytes of lines are cut and framed without holding them.
+func TestCut_LargeInputInBoundedMemory(t *testing.T) {
+	size := 20 << 20
+	if os.Getenv("CROWD_NIGHT") != "" {
+		size = 200 << 20
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "large")
+	line := []byte("the quick brown fox jumps over the lazy dog, again\n")
+	if err := os.WriteFile(path, bytes.Repeat(line, size/len(line)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	files, err := findInputs([]string{path}, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, index := cut{by: "lines", n: 10}, filepath.Join(dir, "items")
+	var all indexed
+	memory := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for range b.N {
+			if all, err = c.index(files, index); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}).AllocedBytesPerOp()
+	if want := uint64((size/len(line) + 9) / 10); all.Items != want || memory > 4<<20 {
+		t.Errorf("got %d items and %d bytes of memory want %d and at most 4 MiB", all.Items, memory, want)
+	}
+	items, err := readItems(index, 1000, 20_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := frames(io.Discard, files, items); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chtimes(path, time.Now(), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := frames(io.Discard, files, items); err == nil || !strings.Contains(err.Error(), "has changed since") {
+		t.Errorf("an input that changed: got %v", err)
+	}
+}
+
+// A command that was killed between its question and the answer finds its job again.
+func TestMap_FindsTheJobItDidNotHearOf(t *testing.T) {
+	dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	n, err := serve(filepath.Join(dir, "node"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	prog, in, out := write("cat.wasm", "cat"), write("in.txt", "one\ntwo\nthree\n"), filepath.Join(dir, "out")
+	crowd := func(args ...string) int {
+		var errs bytes.Buffer
+		code := run(t.Context(), env{args: append(args, "--node", filepath.Join(dir, "node")), stdout: io.Discard, stderr: &errs, getenv: func(string) string { return "" }})
+		if code != exitDone {
+			t.Log(errs.String())
+		}
+		return code
+	}
+	posted := func() int {
+		jobs, err := n.backend.Jobs(t.Context(), 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(jobs)
+	}
+	if crowd("map", prog, in, "--by", "lines=1", "--gas", "1M", "--out", out) != exitDone || posted() != 1 {
+		t.Fatal("the first map")
+	}
+	forget := func(change func(*shard)) {
+		d, err := openMapDir(out + ".map")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.close()
+		if err := errors.Join(d.change(func(s *mapState) { s.Began = s.Began.AddDate(-10, 0, 0); change(s.Map.Shards[0]) }), os.Remove(out)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	forget(func(sh *shard) { sh.Done, sh.Jobs, sh.Posting = false, nil, true })
+	if crowd("map", "--resume", out+".map") != exitDone || posted() != 1 {
+		t.Errorf("%d jobs were posted, want the first to be found", posted())
+	}
+	if got, err := os.ReadFile(out); string(got) != "one\ntwo\nthree\n" {
+		t.Errorf("got %q %v", got, err)
+	}
+	forget(func(sh *shard) { sh.Done, sh.Jobs, sh.Plan.Checks, sh.Posting = false, nil, 1, true }) // another job: not taken for this one
+	if crowd("map", "--resume", out+".map") != exitDone || posted() != 2 {
+		t.Errorf("%d jobs were posted, want another one", posted())
+	}
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/crowdcompute/crowd/internal/sim/scenario"
+)
+
+// scoreboards are the commands of docs/jobs.md with what they printed.
+func scoreboards(t *testing.T) map[string][]string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/jobs.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]string{}
+	for _, block := range strings.Split(string(page), "```\n$ ")[1:] {
+		block, _, _ = strings.Cut(block, "\n```")
+		lines := strings.Split(block, "\n")
+		all[lines[0]] = lines[1:]
+	}
+	if len(all) != 2 {
+		t.Fatalf("got %d scoreboards in docs/jobs.md, want 2", len(all))
+	}
+	return all
+}
+
+func simulate(t *testing.T, args ...string) []byte {
+	t.Helper()
+	var out, talk bytes.Buffer
+	if code := run(context.Background(), env{args: args, stdout: &out, stderr: &talk, getenv: func(string) string { return "" }}); code != exitDone {
+		t.Fatalf("%q: exit code %d: %s", args, code, talk.String())
+	}
+	return out.Bytes()
+}
+
+// TestSimJobs_KeepsThePage plays what docs/jobs.md shows, on a small scale: the stated chances are the
+// same, the measured ones and the gains are those of the page as far as so few batches can say. At night it
+// plays the commands themselves and wants the very same lines.
+func TestSimJobs_KeepsThePage(t *testing.T) {
+	for command, lines := range scoreboards(t) {
+		t.Run(command, func(t *testing.T) {
+			args := strings.Fields(command)[1:]
+			if os.Getenv("CROWD_NIGHT") != "" {
+				if got := strings.TrimSuffix(string(simulate(t, args...)), "\n"); got != strings.Join(lines, "\n") {
+					t.Errorf("the page is not what the command prints: got\n%s", got)
+				}
+				return
+			}
+			const jobs = 400
+			var small []scenario.Score
+			if err := json.Unmarshal(simulate(t, append(args, "--jobs", fmt.Sprint(jobs), "--nodes", "200", "--json")...), &small); err != nil {
+				t.Fatal(err)
+			}
+			if len(small) != len(lines)-1 {
+				t.Fatalf("got %d lines, the page has %d", len(small), len(lines)-1)
+			}
+			for i, s := range small {
+				page := columns(lines[0], lines[1+i])
+				where := fmt.Sprintf("%s %s %s", page["STRATEGY"], page["SHARE"], page["RATE"])
+				if page["STRATEGY"] != s.Config.Strategy || page["SHARE"] != fmt.Sprintf("%g", s.Config.Byzantine) {
+					t.Fatalf("line %d is about %s, got %s %g", i, where, s.Config.Strategy, s.Config.Byzantine)
+				}
+				if page["SLASHED"] != "0" || s.HonestSlashes != 0 {
+					t.Errorf("%s: %d honest nodes lost their stake, %s on the page", where, s.HonestSlashes, page["SLASHED"])
+				}
+				if page["STATED"] != chanceShort(s.Stated) {
+					t.Errorf("%s: stated %s, on the page %s", where, chanceShort(s.Stated), page["STATED"])
+				}
+				if s.Accepted.Of > 0 && page["RATE"] != "-" {
+					if page["ESCAPE"] != chanceShort(s.Guarantee) {
+						t.Errorf("%s: escape %s, on the page %s", where, chanceShort(s.Guarantee), page["ESCAPE"])
+					}
+					p, n := number(t, page["PASSED"]), float64(s.Accepted.Of)
+					if math.Abs(s.Accepted.Rate-p) > 5*math.Sqrt(p*(1-p)/n)+5/n {
+						t.Errorf("%s: %.4f of the lies passed, on the page %.4f", where, s.Accepted.Rate, p)
+					}
+				}
+				if gain := number(t, page["GAIN"]); s.Acted > 0 && gain != 0 && gain > 0 != (s.Gain > 0) {
+					t.Errorf("%s: a gain of %.3f, on the page %.3f", where, s.Gain, gain)
+				}
+			}
+		})
+	}
+}
+
+// columns are the cells of a line of a table whose columns begin where their headings do.
+func columns(head, line string) map[string]string {
+	cells := map[string]string{}
+	for _, name := range strings.Fields(strings.ReplaceAll(head, "95 %", "95%")) {
+		at := strings.Index(strings.ReplaceAll(head, "95 %", "95% "), name)
+		cell := line[min(at, len(line)):]
+		cell, _, _ = strings.Cut(cell, "  ")
+		cells[name] = cell
+	}
+	return cells
+}
+
+func number(t *testing.T, s string) float64 {
+	t.Helper()
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// An interrupt ends the play, and what was seen until then is printed.
+func TestSimJobs_PrintsWhatThereIs(t *testing.T) {
+	interrupts := make(chan os.Signal, 2)
+	var out, talk bytes.Buffer
+	e := env{args: strings.Fields("sim jobs --jobs 100000000 --nodes 100 --strategy cheat --json"), stdout: &out, stderr: &talk,
+		getenv: func(string) string { return "" }, interrupts: interrupts}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ended := make(chan int, 1)
+	go func() { ended <- run(ctx, e) }()
+	interrupts <- os.Interrupt
+	if code := <-ended; code != exitFailed || !strings.Contains(talk.String(), "interrupted") {
+		t.Errorf("got exit code %d and %q", code, talk.String())
+	}
+	var scores []scenario.Score
+	if err := json.Unmarshal(out.Bytes(), &scores); err != nil || len(scores) > 1 {
+		t.Errorf("got %q, %v: want a scoreboard", out.String(), err)
+	}
+}

@@ -1,0 +1,126 @@
+package rpctest
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"strconv"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/rpc"
+)
+
+// Programs for batches: cat, exit N and gas as for one task, and
+//
+//	poison      as cat, but it exits with 3 on items that contain "poison"
+//	liar        as cat, but the first job for a file fails: its executor lied
+//	lost        every job fails
+//	stuck, fault, late   as for one task
+
+const shard = 100 // most items of a job that PlanBatch gives
+
+// PlanBatch plans shards of at most a hundred items. A confidence above 0.9999 it cannot give.
+func (b *Backend) PlanBatch(_ context.Context, r rpc.BatchRequest) (rpc.BatchQuote, error) {
+	if r.Items == 0 {
+		return rpc.BatchQuote{}, rpc.Errorf(rpc.BadRequest, "0 items")
+	}
+	items := min(r.Items, shard)
+	if r.Shard > 0 {
+		items = min(items, r.Shard)
+	}
+	n := (r.Items + items - 1) / items
+	p := rpc.BatchPlan{SamplePlan: rpc.SamplePlan{Verifiers: 3, Checks: uint32(min(items, 20))}, Shards: n, Items: items, Nodes: 4,
+		Undetected: 0.0088, Accepted: 0.00088, Any: 0.00088 * float64(n), Overhead: 0.6, Executors: crowd.Credit, Verification: crowd.Credit / 10,
+		Bound: crowd.ReferencePrice.Cost(r.Limits.Gas * crowd.Gas(r.Items)), MinStake: 7 * crowd.Credit, WaitMillis: 4000,
+		Assumptions: []string{"at most 10 % of the drawn weight is bad"}}
+	q := rpc.BatchQuote{Price: crowd.ReferencePrice, Eligible: 7}
+	switch {
+	case r.Confidence > 0.9999:
+		q.Why, q.Best = "9 verifiers are needed; 7 candidates are there", &p
+	case r.Budget > 0 && r.Budget < p.Bound:
+		q.Why, q.Least = "too dear", &p
+	default:
+		q.Plan = &p
+	}
+	return q, nil
+}
+
+// runBatch is the whole life of a batch's job.
+func (b *Backend) runBatch(j *job, word, arg string) {
+	r := j.view.Request
+	fail := func(why string) {
+		b.add(j, rpc.JobEvent{Stage: rpc.Failed, Why: why, Failure: &rpc.Failure{Kind: rpc.NodeFault, Message: why, Hint: "run the job again; other nodes are drawn"},
+			Payments: []rpc.Payment{{Account: Owner.Address(), Change: 5_000_000, From: "escrow", Why: "refund"}}})
+	}
+	j.view.Items, j.view.Stdin = r.Items, r.Stdin
+	switch word {
+	case "fault":
+		fail("no drawn node did the work")
+		return
+	case "lost":
+		fail("the executor lied about item 3, as 1 authorities found")
+		return
+	case "late":
+		return
+	case "liar":
+		for _, other := range b.jobs {
+			if other != j && other.view.Stdin == r.Stdin {
+				word = "cat"
+			}
+		}
+		if word == "liar" {
+			fail("the executor lied about item 3, as 1 authorities found")
+			return
+		}
+	}
+	raw := b.files[r.Stdin]
+	in, err := batch.OpenFrames(bytes.NewReader(raw), int64(len(raw)), r.Items)
+	var leaves []byte
+	var outs, errs [][]byte
+	gas, failed := crowd.Gas(0), uint32(0)
+	for i := range r.Items {
+		l := batch.Leaf{Status: crowd.NoInput}
+		var stdout, stderr []byte
+		if err == nil {
+			item, _ := in.Read(i)
+			l = batch.Leaf{Status: crowd.Exited, Gas: 1000}
+			switch {
+			case word == "exit" || word == "poison" && bytes.Contains(item, []byte("poison")):
+				l.ExitCode, stderr = 3, []byte("something is wrong with the input\n")
+				if word == "exit" {
+					code, _ := strconv.Atoi(arg)
+					l.ExitCode = uint32(code)
+				}
+			case word == "gas":
+				l.Status, l.Gas = crowd.OutOfGas, r.Limits.Gas
+			default:
+				stdout = item
+			}
+		}
+		if l.UserError() {
+			failed++
+		}
+		l.Output = batch.Digest(stdout, stderr)
+		gas += l.Gas
+		leaves, outs, errs = l.Append(leaves), append(outs, stdout), append(errs, stderr)
+	}
+	frames := func(list [][]byte) []byte {
+		var f bytes.Buffer
+		batch.WriteFrames(&f, r.Items, func(i uint32) uint64 { return uint64(len(list[i])) }, func(i uint32, w io.Writer) error { _, err := w.Write(list[i]); return err })
+		return f.Bytes()
+	}
+	j.view.Batch = &rpc.BatchView{Items: r.Items, Plan: r.Plan, Undetected: 0.0088, Gas: gas, CheckGas: gas / 10, Failed: &failed}
+	b.finish(j, word, &rpc.Outcome{Status: crowd.Exited.String(), Gas: gas, Result: "result"},
+		map[string][]byte{"leaves": leaves, "stdout": frames(outs), "stderr": frames(errs)})
+}
+
+// Reputation knows the node 1 alone.
+func (b *Backend) Reputation(_ context.Context, a crowd.Address) (rpc.Reputation, error) {
+	if a != Node(1).Address() {
+		return rpc.Reputation{}, rpc.Errorf(rpc.NotFound, "the chain knows nothing of %s", a)
+	}
+	n := Node(1)
+	return rpc.Reputation{Node: &n, Address: a, Honesty: 0.31, Availability: 0.9, Weight: 0.1, Consumer: 0.5, Newcomer: true, Done: 3, Work: 9_600_000_000,
+		Passed: 0.4, Up: 8, Down: 1, Evidence: []rpc.Evidence{{Job: crowd.JobID{1}, Passed: true, Difficulty: 0.2, Height: 44}}}, nil
+}

@@ -1,0 +1,285 @@
+package verify
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/ledger"
+)
+
+const playedItems, playedChecks = 20, 6
+
+// playedBatch runs a batch with an executor and two verifiers, the last of whom lies about its
+// first item when asked to; the owner reports it then.
+func playedBatch(t testing.TB, lie bool, change ...func(*crowd.JobSpec)) (receipt []byte, leaves []batch.Leaf, chain string) {
+	t.Helper()
+	st := newStage(t, 4)
+	spec := crowd.JobSpec{
+		Task: crowd.Task{Program: "bafyprogram", Stdin: "bafyitems",
+			Limits: crowd.Limits{Gas: 1e6, Memory: 1 << 26, Output: 1 << 20, Wall: 10 * time.Second}},
+		Items: playedItems, Plan: crowd.Plan{Method: crowd.PlanSample, Verifiers: 2, Checks: playedChecks, Undetected: uint64(SampleUndetected(playedItems, 2, playedChecks))},
+		Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
+	}
+	for _, f := range change {
+		f(&spec)
+	}
+	id := st.run(spec)
+	for i := range playedItems {
+		l := batch.Leaf{Status: crowd.Exited, Gas: crowd.Gas(1000 + i), Output: batch.Digest([]byte{byte(i)}, nil)}
+		leaves = append(leaves, l)
+	}
+	tree, err := batch.NewTree(leaves)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := len(st.job(id).Places) - 1
+	opening := func(i int) ledger.Opening {
+		j := st.job(id)
+		p := &j.Places[i]
+		o := ledger.Opening{Salt: crowd.Hash{byte(i)}}
+		if !p.Verifier {
+			o.Outcome = crowd.Outcome{Status: crowd.Exited, Gas: tree.Root().Top.Gas, Result: "bafyresult", Root: tree.Root().Top.Hash, Leaves: "bafyleaves"}
+			return o
+		}
+		proof, lot := st.nodes[p.Node].VRF().Prove(ledger.SampleInput(id, p.Node, j.Beacon))
+		o.Sample = proof[:]
+		for _, k := range ledger.Sampled(&spec, lot) {
+			o.Answers = append(o.Answers, leaves[k].Hash())
+		}
+		if lie && i == last {
+			o.Answers[0][0] ^= 1
+		}
+		return o
+	}
+	for i, p := range st.job(id).Places {
+		st.block(st.nodes[p.Node], &ledger.Commit{Job: id, Commitment: ledger.Commitment(id, p.Node, opening(i)), Sealed: [][]byte{{1}}})
+	}
+	for i, p := range st.job(id).Places {
+		st.block(st.nodes[p.Node], &ledger.Reveal{Job: id, Opening: opening(i)})
+	}
+	if lie {
+		j := st.job(id)
+		v := &j.Places[last]
+		lot, err := j.Lot(v.Node, v.Opening)
+		if err != nil {
+			t.Fatal(err)
+		}
+		item := ledger.Sampled(&spec, lot)[0]
+		st.block(st.owner, &ledger.Report{Job: id, Verifier: v.Node, Answer: 0, Proof: tree.Prove(item, leaves[item])})
+		st.block(st.authority, &ledger.Vote{Job: id, Question: ledger.WhatItem, Item: item, Leaf: leaves[item].Hash()})
+	}
+	st.block(st.owner, &ledger.Accept{Job: id})
+	return st.receipt(id), leaves, st.g.ChainID()
+}
+
+func encodeLeaves(leaves []batch.Leaf) (raw []byte) {
+	for _, l := range leaves {
+		raw = l.Append(raw)
+	}
+	return raw
+}
+
+func TestReceipt_OfABatch(t *testing.T) {
+	for _, lie := range []bool{false, true} {
+		receipt, leaves, chain := playedBatch(t, lie)
+		trust := Trust{Chain: chain, Header: verifyHeader, Leaves: encodeLeaves(leaves)}
+		findings, good := Check(receipt, trust)
+		if !good || len(findings) != 12 {
+			t.Errorf("lie %v: got %+v", lie, findings)
+		}
+		r, err := Decode(receipt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := r.Summary.Batch
+		if b == nil || len(b.Samples) != 2 || len(b.Samples[0].Items) != playedChecks || (b.Dispute != nil) != lie {
+			t.Errorf("lie %v: got %+v", lie, b)
+		}
+		free := uint32(0) // an item that nobody looked at: only the root tells
+		for slices.Contains(b.Samples[0].Items, free) || slices.Contains(b.Samples[1].Items, free) {
+			free++
+		}
+		leaves[free].Gas++
+		trust.Leaves = encodeLeaves(leaves)
+		if f, good := Check(receipt, trust); good || strings.Join(failed(f), ",") != "leaves" {
+			t.Errorf("other leaves: got %v", failed(f))
+		}
+		trust.Leaves = []byte{}
+		if _, good := Check(receipt, trust); good {
+			t.Error("no leaves passed")
+		}
+	}
+	single, chain := played(t, false)
+	if f, good := Check(single, Trust{Chain: chain, Header: verifyHeader, Leaves: []byte{}}); good || strings.Join(failed(f), ",") != "leaves" {
+		t.Errorf("leaves of a single task: got %v", failed(f))
+	}
+}
+
+// What a forger changes in the record of a batch is found, apart from what the state's proof finds.
+func TestReceipt_ForgedBatchesAreNamed(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		lie        bool
+		change     func(j *ledger.Job)
+	}{
+		{"another root", "verdict", false, func(j *ledger.Job) { j.Verdict.Outcome.Root[0] ^= 1 }},
+		{"a verifier less", "verdict", false, func(j *ledger.Job) { j.Places[2].State = ledger.Dropped }},
+		{"an answer less", "verdict", false, func(j *ledger.Job) { o := j.Places[1].Opening; o.Answers = o.Answers[1:] }},
+		{"another answer", "commitments", false, func(j *ledger.Job) { j.Places[1].Opening.Answers[0][0] ^= 1 }},
+		{"another sample", "verdict", false, func(j *ledger.Job) { j.Places[1].Opening.Sample[7] ^= 1 }},
+		{"a sample of another's", "verdict", false, func(j *ledger.Job) { j.Places[1].Opening.Sample = j.Places[2].Opening.Sample }},
+		{"another way", "verdict", false, func(j *ledger.Job) { j.Verdict.By = ledger.ByAgreement }},
+		{"a verifier paid as an executor", "payments", false, func(j *ledger.Job) {
+			for i := range j.Payments {
+				if j.Payments[i].To == j.Places[1].Node.Address() {
+					j.Payments[i].Amount++
+					j.Payments[len(j.Payments)-1].Amount--
+				}
+			}
+		}},
+		{"an acquitted liar", "verdict", true, func(j *ledger.Job) { j.Places[2].State = ledger.Revealed }},
+		{"a court that found otherwise", "verdict", true, func(j *ledger.Job) { j.Dispute.Right = j.Dispute.Answer }},
+		{"no votes", "verdict", true, func(j *ledger.Job) { j.Ballots = nil }},
+		{"votes about another item", "verdict", true, func(j *ledger.Job) { j.Ballots[0].Item++ }},
+		{"checks beyond all bounds", "job", false, func(j *ledger.Job) { j.Spec.Items, j.Spec.Plan.Checks = 1<<32-1, 1<<32-1 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			receipt, leaves, chain := playedBatch(t, c.lie)
+			r, err := Decode(receipt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var j ledger.Job
+			if err := crowd.Decode(r.Evidence.Record, &j); err != nil {
+				t.Fatal(err)
+			}
+			c.change(&j)
+			r.Evidence.Record = crowd.Encode(&j)
+			f, good := Check(r.Encode(), Trust{Chain: chain, Header: verifyHeader, Leaves: encodeLeaves(leaves)})
+			names := strings.Join(failed(f), ",")
+			if good || !strings.Contains(names, c.want) {
+				t.Errorf("got %q want %q among them", names, c.want)
+			}
+		})
+	}
+}
+
+func TestReceipt_TheCourtsWordIsTheExecutors(t *testing.T) {
+	receipt, _, _ := playedBatch(t, true)
+	r, err := Decode(receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var j ledger.Job
+	var g ledger.Genesis
+	if err := errors.Join(crowd.Decode(r.Evidence.Record, &j), crowd.Decode(r.Evidence.Genesis, &g)); err != nil {
+		t.Fatal(err)
+	}
+	j.Dispute.Right, j.Ballots[0].Leaf = j.Dispute.Answer, j.Dispute.Answer
+	if _, err := checkSample(&g, &j); err == nil || !strings.Contains(err.Error(), "executor's word is not the court's") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The ledger takes any stated probability; a receipt does not.
+func TestReceipt_OfABatchThatPromisesTooMuch(t *testing.T) {
+	receipt, _, chain := playedBatch(t, false, func(s *crowd.JobSpec) { s.Plan.Undetected-- })
+	if f, good := Check(receipt, Trust{Chain: chain, Header: verifyHeader}); good || strings.Join(failed(f), ",") != "verdict" {
+		t.Errorf("got %v", failed(f))
+	}
+}
+
+// An answer that is not the executor's leaf, and that nobody reported, is found by who has the leaves.
+func TestReceipt_LeavesShowAnUnreportedDifference(t *testing.T) {
+	receipt, leaves, _ := playedBatch(t, false)
+	r, err := Decode(receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var j ledger.Job
+	if err := crowd.Decode(r.Evidence.Record, &j); err != nil {
+		t.Fatal(err)
+	}
+	raw := encodeLeaves(leaves)
+	if err := checkLeaves(&j, raw); err != nil {
+		t.Error(err)
+	}
+	j.Places[2].Opening.Answers[playedChecks-1][0] ^= 1
+	if err := checkLeaves(&j, raw); err == nil || !strings.Contains(err.Error(), "answered otherwise") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestItemReceipt(t *testing.T) {
+	receipt, leaves, chain := playedBatch(t, true)
+	r, err := Decode(receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust := Trust{Chain: chain, Header: verifyHeader}
+	for i := range uint32(playedItems) {
+		one, err := NewItem(r, leaves, i, []byte{byte(i)}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f, good := CheckItem(one.Encode(), trust); !good {
+			t.Fatalf("item %d: got %+v", i, f)
+		}
+	}
+	one, err := NewItem(r, leaves, 5, []byte{5}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := one.Encode()
+	for i := 0; i < len(data); i += 13 {
+		bad := bytes.Clone(data)
+		bad[i] ^= 1
+		if _, good := CheckItem(bad, trust); good {
+			t.Fatalf("byte %d changed from %q to %q passed", i, data[i], bad[i])
+		}
+	}
+	shown := *one
+	shown.Item.Stdout = []byte{6}
+	if f, good := CheckItem(shown.Encode(), trust); good || strings.Join(failed(f), ",") != "item" {
+		t.Errorf("another output: got %v", failed(f))
+	}
+	if _, err := NewItem(r, leaves, playedItems, nil, nil); err == nil {
+		t.Error("an item that is none")
+	}
+	other, err := NewItem(r, leaves[1:], 5, []byte{6}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, good := CheckItem(other.Encode(), trust); good || strings.Join(failed(f), ",") != "item" {
+		t.Errorf("an item of other leaves: got %v", failed(f))
+	}
+}
+
+// What decodes encodes to the same bytes, and nothing but the true one passes.
+func FuzzCheckItem(f *testing.F) {
+	receipt, leaves, chain := playedBatch(f, false)
+	r, err := Decode(receipt)
+	if err != nil {
+		f.Fatal(err)
+	}
+	one, err := NewItem(r, leaves, 5, []byte{5}, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(one.Encode())
+	f.Add([]byte("{}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if r, err := DecodeItem(data); err == nil && !bytes.Equal(r.Encode(), data) {
+			t.Error("decodes and encodes otherwise")
+		}
+		if _, good := CheckItem(data, Trust{Chain: chain, Header: verifyHeader}); good && !bytes.Equal(data, one.Encode()) {
+			t.Errorf("another item passed: %q", data)
+		}
+	})
+}

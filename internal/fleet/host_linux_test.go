@@ -233,8 +233,8 @@ func (n *member) finds(list ...*member) error {
 	return nil
 }
 
-// findsTag is nil if n finds all of them, and no others, under a tag.
-func (n *member) findsTag(tag string, want ...*member) error {
+// findsTag is nil if n finds want, and none but want and may, under a tag.
+func (n *member) findsTag(tag string, want, may *member) error {
 	var got []rpc.Found
 	err := n.call(func(ctx context.Context, c *rpc.Client) (err error) {
 		got, err = c.FindTag(ctx, tag, 100)
@@ -247,13 +247,13 @@ func (n *member) findsTag(tag string, want ...*member) error {
 	for _, f := range got {
 		ids[f.Node] = true
 	}
-	for _, m := range want {
-		if !ids[m.id()] {
-			return fmt.Errorf("%s does not find %s under %s", n.name, m.name, tag)
-		}
+	if !ids[want.id()] {
+		return fmt.Errorf("%s does not find %s under %s", n.name, want.name, tag)
 	}
-	if len(ids) != len(want) {
-		return fmt.Errorf("%s finds %d nodes under %s, want %d", n.name, len(ids), tag, len(want))
+	delete(ids, want.id())
+	delete(ids, may.id())
+	if len(ids) > 0 {
+		return fmt.Errorf("%s finds others than %s and %s under %s", n.name, want.name, may.name, tag)
 	}
 	return nil
 }

@@ -123,7 +123,7 @@ func (n *Node) decide(ev Received, m *Register, v *visitor, answer *Ticket) {
 		}
 		first = min(first, a.until.Add(-n.cfg.AdFor)) // for its next life it waits since this one began
 	}
-	wait, never := n.adWait(m.Topic, ev.Addr.Addr(), mine, n.book.pages[v.ref].key == m.Topic)
+	wait, never := n.adWait(m.Topic, ev, mine, n.book.pages[v.ref].key == m.Topic)
 	left := wait - n.now.Sub(first)
 	if !v.proven {
 		left = max(left, time.Second) // enough for the ping that proves its endpoint
@@ -144,8 +144,10 @@ func (n *Node) decide(ev Received, m *Register, v *visitor, answer *Ticket) {
 }
 
 // adWait is DISC-NG's waiting time for one more ad; the ad of index mine, if there is one, does not count. never is for
-// what no waiting makes right: the store, the topic's share or the network's is full.
-func (n *Node) adWait(topic crowd.Key, from netip.Addr, mine int, own bool) (wait time.Duration, never bool) {
+// what no waiting makes right: the store, the topic's share or the network's is full. Ads of one node under several topics
+// do not make each other wait: they are one identity's, and in a small network all topics have the same registrars.
+func (n *Node) adWait(topic crowd.Key, ev Received, mine int, own bool) (wait time.Duration, never bool) {
+	from := ev.Addr.Addr()
 	_, net := netOf(Endpoint{Addr: from, UDP: 1})
 	var shared [129]int // ads by length of the prefix of their address that from shares
 	all, same, near, nearSame := 0, 0, 0, 0
@@ -158,7 +160,7 @@ func (n *Node) adWait(topic crowd.Key, from netip.Addr, mine int, own bool) (wai
 		if a.topic == topic {
 			same++
 		}
-		if a.addr.BitLen() == from.BitLen() {
+		if a.addr.BitLen() == from.BitLen() && n.book.rec(a.ref).ID != ev.From {
 			shared[sharedBits(a.addr, from)]++
 		}
 		if _, o := netOf(Endpoint{Addr: a.addr, UDP: 1}); o == net {

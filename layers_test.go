@@ -49,6 +49,7 @@ const layers = `
 	170  internal/node
 	172  internal/fleet
 	175  sdk
+	177  internal/fleet
 	180  programs
 	190  cmd/crowd
 	200  programs/blur

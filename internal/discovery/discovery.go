@@ -128,6 +128,7 @@ const (
 	startSeeds   = 32               // drawn from the database at a start
 	housekeeping = 5 * time.Second  // between two looks at the own record and the requests under way
 	saveEvery    = time.Minute      // the database, if it has changed
+	saveFirst    = 10 * time.Second // after the start: who has just come must not forget all at a power cut
 	lonelyAfter  = 15 * time.Second // without an answer: a warning
 	rememberFor  = 24 * time.Hour   // the own record is signed anew at least so often
 )
@@ -328,7 +329,7 @@ func (d *Discovery) rest() time.Duration {
 // begin makes the own record and the machine, and hands in who is known.
 func (d *Discovery) begin(ctx context.Context, group *errgroup.Group) error {
 	d.began = time.Now()
-	d.saved = d.began
+	d.saved = d.began.Add(saveFirst - saveEvery)
 	d.beacons = d.cfg.Beacons()
 	if err := d.firstSolution(ctx); err != nil {
 		return err

@@ -33,6 +33,7 @@ type world struct {
 	bin     string
 	genesis *ledger.Genesis
 	chain   string
+	began   time.Time
 	nodes   []*member
 }
 
@@ -56,7 +57,7 @@ type member struct {
 // newWorld makes an empty lab and builds the program.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, lab: lab.New(t, lab.Config{Seed: 1}), dir: t.TempDir()}
+	w := &world{T: t, lab: lab.New(t, lab.Config{Seed: 1}), dir: t.TempDir(), began: time.Now()}
 	w.bin = filepath.Join(w.dir, "crowd")
 	w.must(exec.Command("go", "build", "-buildvcs=false", "-o", w.bin, "../../cmd/crowd"))
 	t.Cleanup(func() {
@@ -167,8 +168,18 @@ func (n *member) hangUp() {
 
 // call gives the node's client to f: an error of either.
 func (n *member) call(f func(context.Context, *rpc.Client) error) error {
-	ctx, cancel := context.WithTimeout(n.w.Context(), answerTime)
+	return n.callFor(answerTime, f)
+}
+
+func (n *member) callFor(d time.Duration, f func(context.Context, *rpc.Client) error) error {
+	ctx, cancel := context.WithTimeout(n.w.Context(), d)
 	defer cancel()
+	select {
+	case <-n.process.Done():
+		n.w.Errorf("%s has ended: %v", n.name, n.process.Wait())
+		return errors.New("it has ended")
+	default:
+	}
 	if n.client == nil {
 		end, err := rpc.Discover(n.dir)
 		if err != nil {
@@ -212,18 +223,77 @@ func (n *member) find(other *member) (f rpc.Found, err error) {
 	return f, err
 }
 
+// finds is nil if n finds all of them.
+func (n *member) finds(list ...*member) error {
+	for _, other := range list {
+		if _, err := n.find(other); err != nil && n != other {
+			return err
+		}
+	}
+	return nil
+}
+
+// findsTag is nil if n finds want, and none but want and may, under a tag.
+func (n *member) findsTag(tag string, want, may *member) error {
+	var got []rpc.Found
+	err := n.call(func(ctx context.Context, c *rpc.Client) (err error) {
+		got, err = c.FindTag(ctx, tag, 100)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	ids := map[crowd.NodeID]bool{}
+	for _, f := range got {
+		ids[f.Node] = true
+	}
+	if !ids[want.id()] {
+		return fmt.Errorf("%s does not find %s under %s", n.name, want.name, tag)
+	}
+	delete(ids, want.id())
+	delete(ids, may.id())
+	if len(ids) > 0 {
+		return fmt.Errorf("%s finds others than %s and %s under %s", n.name, want.name, may.name, tag)
+	}
+	return nil
+}
+
+// joined is nil if the node is in the overlay and, with follows, has a header of the chain.
+func (n *member) joined(follows bool) error {
+	s, err := n.status()
+	if err == nil && (!s.Overlay.Joined || s.Overlay.Peers == 0 || follows && s.ChainTime.IsZero()) {
+		err = fmt.Errorf("joined: %v, %d in the table, chain of %v", s.Overlay.Joined, s.Overlay.Peers, s.ChainTime)
+	}
+	return err
+}
+
+// path is how a node is connected to another: "" where it is not.
+func (n *member) path(other *member) (rpc.Peer, error) {
+	list, err := n.peers()
+	for _, p := range list {
+		if p.Node == other.id() {
+			return p, err
+		}
+	}
+	return rpc.Peer{}, err
+}
+
 const (
 	answerTime = 25 * time.Second // for one RPC; a lookup has 20 s
+	patience   = 60 * time.Second // for what must come, on a machine that does much else
 	pollEvery  = 100 * time.Millisecond
 )
 
 // within asks until f has no error any more, and says how long that took.
-func (w *world) within(d time.Duration, what string, f func() error) time.Duration {
+func (w *world) within(d time.Duration, what string, f func() error) (took time.Duration) {
 	w.Helper()
 	began := time.Now()
+	defer func() {
+		w.Logf("%6.1f s: %s, after %v", time.Since(w.began).Seconds(), what, took.Round(time.Millisecond))
+	}()
 	for {
 		err := f()
-		took := time.Since(began)
+		took = time.Since(began)
 		if err == nil {
 			return took
 		}

@@ -109,7 +109,7 @@ func (n *Node) prepare(ev Lookup, why purpose) *lookup {
 		l.Paths, l.fair = min(l.Paths, 2), n.cfg.Fair/4
 	}
 	if why == forTable {
-		l.Paths, l.width = 1, max(n.cfg.Width/2, 1)
+		l.Paths, l.width = 1, max(n.cfg.Width/3, 1)
 	}
 	l.paths = make([]path, l.Paths)
 	near := n.nearest(n.book.near[:0], &ev.Target, max(n.cfg.BucketSize, 4*l.Paths), func(e *entry) bool { return e.state&fails < 2 })
@@ -277,7 +277,7 @@ func (n *Node) send(l *lookup, i int, c *candidate, pad bool) {
 	q := pending{req: n.rng.Uint64(), id: n.book.rec(c.ref).ID, addr: addr, ref: c.ref, why: whyPath, path: i, lookup: l, pad: pad}
 	msg := FindNode{Req: q.req, Target: l.Target, Want: uint8(min(n.cfg.Answer, 255)), Ads: l.wantsAds()}
 	if l.purpose == forTable {
-		msg.Want = (msg.Want + 1) / 2 // most of upkeep's bytes are these answers
+		msg.Want = (msg.Want + 3) / 4 // most of upkeep's bytes are these answers
 	}
 	if e == nil || e.state&trusts == 0 {
 		q.pad = true

@@ -134,7 +134,7 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	span(&c.PingEvery, 5*time.Minute)
+	span(&c.PingEvery, 8*time.Minute)
 	span(&c.RefreshEvery, 20*time.Minute)
 	span(&c.ProofFor, 12*time.Hour)
 	span(&c.AdFor, 15*time.Minute)

@@ -41,7 +41,7 @@ type Config struct {
 	PerSubnetAll int // entries of one /24 (IPv6: /48) in the whole table; default 10
 	Answer       int // records in an answer at most; default 16
 
-	PingEvery    time.Duration // a peer silent for so long is asked whether it lives; grows with its known age; default 5 min
+	PingEvery    time.Duration // a peer silent for so long is asked whether it lives; grows with its known age; default 8 min
 	RefreshEvery time.Duration // of the own key, a quarter of it at first and twice in the end; default 20 min
 	ProofFor     time.Duration // how long a proven endpoint counts; default 12 h
 	AdFor        time.Duration // life of an ad; default 15 min, as in DISC-NG

@@ -509,4 +509,4 @@ func (e *entry) due(c *Config) uint32 {
 	return min(e.heard, e.heard-e.proven(e.heard)+3*t) + t
 }
 
-const pingMost = 16 // times PingEvery: the longest interval between two pings
+const pingMost = 10 // times PingEvery: the longest interval between two pings

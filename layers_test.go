@@ -47,7 +47,6 @@ const layers = `
 	165  internal/rpc/rpctest
 	167  internal/lab
 	170  internal/node
-	172  internal/fleet
 	175  sdk
 	177  internal/fleet
 	180  programs

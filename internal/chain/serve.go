@@ -122,7 +122,9 @@ func (s *service) read(ctx context.Context, g *errgroup.Group, stream io.Reader)
 		}
 		g.Go(func() error {
 			defer func() { <-s.slots }()
-			if err := answer(); err != nil && ctx.Err() == nil {
+			if err := answer(); errors.Is(err, ErrClosed) {
+				return err // whoever asks another node, or this one when it is back, gets a better answer
+			} else if err != nil && ctx.Err() == nil {
 				return s.queue(ctx, encodeFrame(q.ID, kError, newErrorBody(err)))
 			}
 			return nil

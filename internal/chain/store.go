@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	dbm "github.com/cometbft/cometbft-db"
+	goleveldb "github.com/syndtr/goleveldb/leveldb"
 	leveldb "github.com/syndtr/goleveldb/leveldb/errors"
 
 	"github.com/crowdcompute/crowd"
@@ -124,6 +125,9 @@ func (d stateDB) save(chain string, h Head, changes []ledger.Change, txs []crowd
 // find is where a transaction stands: its block, and its place among all that the block carries.
 func (d stateDB) find(tx crowd.Hash) (h crowd.Height, index int, ok bool, err error) {
 	raw, err := d.db.Get(append([]byte(dbTx), tx[:]...))
+	if errors.Is(err, goleveldb.ErrClosed) {
+		err = ErrClosed
+	}
 	if err != nil {
 		return 0, 0, false, fmt.Errorf("look up a transaction: %w", err)
 	}

@@ -73,7 +73,7 @@ const (
 	MaxMemory   = 4 << 30
 	MaxOutput   = 64 << 30
 
-	LeastSpeed Gas = 200_000_000 // gas in a second of Wall: a slower machine is no executor
+	LeastSpeed Gas = 1_000_000_000 // gas in a second of Wall: a slower machine is no executor
 
 	MaxItems     = 1 << 20 // of one job; larger batches are several jobs
 	MaxVerifiers = 8

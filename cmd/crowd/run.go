@@ -20,7 +20,7 @@ import (
 
 const (
 	// autoGas is what --gas auto asks for when no budget says less.
-	autoGas crowd.Gas = 10e9
+	autoGas crowd.Gas = 100e9
 	// goodbye is how long a cancelled job may take to say so.
 	goodbye = 5 * time.Second
 )
@@ -78,7 +78,7 @@ Ctrl-C cancels the job where that is still possible; a second one leaves at once
 	fl.StringVar(&f.out, "out", "", "a file for stdout, or a folder (existing, or with a slash at the end) for everything")
 	fl.StringVar(&f.receipt, "receipt", "", "save the receipt in this file")
 	fl.StringArrayVar(&f.env, "env", nil, "NAME=value for the program; may be repeated")
-	fl.StringVar(&f.gas, "gas", "auto", "most gas to use, as 250M, 100G, 2T; auto: 10G, or what the budget buys")
+	fl.StringVar(&f.gas, "gas", "auto", "most gas to use, as 250M, 100G, 2T; auto: 100G, or what the budget buys")
 	fl.StringVar(&f.memory, "memory", "1GiB", "most memory")
 	fl.StringVar(&f.maxOutput, "max-output", "256MiB", "most bytes to write, all files together")
 	fl.DurationVar(&f.timeout, "timeout", 0, "most time on the executor's clock (default: 1m, or what a slow machine needs for the gas)")

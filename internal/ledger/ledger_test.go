@@ -611,7 +611,7 @@ func TestPost_RefusalsNameTheCause(t *testing.T) {
 		says   string
 	}{
 		{"no program", func(s *crowd.JobSpec) { s.Task.Program = "" }, BadSpec, "program"},
-		{"a wall that a slow machine meets first", func(s *crowd.JobSpec) { s.Task.Limits.Wall = 4999 * time.Millisecond }, BadSpec, "5s"},
+		{"a wall that a slow machine meets first", func(s *crowd.JobSpec) { s.Task.Limits.Wall = 999 * time.Millisecond }, BadSpec, "1s"},
 		{"no check", func(s *crowd.JobSpec) { s.Plan.Method = "none" }, BadSpec, "plan"},
 		{"price above budget", func(s *crowd.JobSpec) { s.Budget = 1 }, OverBudget, "budget"},
 		{"too cheap", func(s *crowd.JobSpec) { s.Filters.MaxPrice = 1 }, NoProvider, "price at most 1"},

@@ -142,7 +142,7 @@ func TestMap_OnRealPartsWithALiar(t *testing.T) {
 	}
 	id := sum.Jobs[len(sum.Jobs)-1].String()
 	if code, said, talk := crowd("job", "describe", id, "--samples"); code != exitDone || !strings.Contains(said, "verifier") || !strings.Contains(said, "re-ran the items [") ||
-		!strings.Contains(said, "accepted by sample") || strings.Contains(said, "WRONG") {
+		!strings.Contains(said, "accepted by sample") { // the liar may be one of its verifiers
 		t.Errorf("describe: got code %d: %s%s", code, said, talk)
 	}
 }

@@ -37,8 +37,24 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		}
 		return indexes[k]
 	}
-	none := func() error {
-		for range count {
+	var frames *batch.Frames
+	next := uint32(0) // in the order of each
+	if usable {
+		f, err := os.Open(s.Stdin)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		fi, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		frames, err = batch.OpenFrames(f, fi.Size(), e.Items)
+		usable = err == nil // the file says so to everybody
+	}
+	// An item is judged by itself: what it comes to must be the same in a sample without the others.
+	skip := func() error {
+		for ; next < count && (!usable || frames.Size(at(next)) > executor.MaxItemStdin); next++ {
 			if err := each(batch.Leaf{Status: crowd.NoInput, Output: batch.Digest(nil, nil)}, executor.ItemResult{Status: crowd.NoInput}); err != nil {
 				return err
 			}
@@ -46,33 +62,18 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		return nil
 	}
 	if !usable {
-		return none()
+		return skip()
 	}
 	b, ok := r.cfg.Executor.(executor.Batcher)
 	if !ok {
 		return executor.Faultf(executor.Unsupported, "this node runs no batches")
 	}
-	f, err := os.Open(s.Stdin)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	frames, err := batch.OpenFrames(f, fi.Size(), e.Items)
-	if err != nil {
-		return none() // the file says so to everybody
-	}
-	for k := range count {
-		if frames.Size(at(k)) > executor.MaxItemStdin {
-			return none()
-		}
-	}
 	var readErr error // of the source's goroutine; read after RunBatch has returned
 	source := iter.Seq[executor.Item](func(yield func(executor.Item) bool) {
 		for k := range count {
+			if frames.Size(at(k)) > executor.MaxItemStdin {
+				continue
+			}
 			in, err := frames.Read(at(k))
 			if err != nil {
 				readErr = err
@@ -84,19 +85,24 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		}
 	})
 	s.Stdin, s.Output = "", "" // of the items
-	done := uint32(0)
-	_, err = b.RunBatch(ctx, s, source, func(ir executor.ItemResult) error {
+	_, err := b.RunBatch(ctx, s, source, func(ir executor.ItemResult) error {
 		if ir.Fault != nil {
 			return ir.Fault
 		}
-		done++
+		if err := skip(); err != nil {
+			return err
+		}
+		next++
 		return each(batch.Leaf{Status: ir.Status, ExitCode: ir.ExitCode, Gas: ir.Gas, Output: batch.Digest(ir.Stdout, ir.Stderr)}, ir)
 	})
 	if err = errors.Join(err, readErr); err != nil {
 		return err
 	}
-	if done != count {
-		return executor.Faultf(executor.Crashed, "%d of %d items came back", done, count)
+	if err := skip(); err != nil {
+		return err
+	}
+	if next != count {
+		return executor.Faultf(executor.Crashed, "%d of %d items came back", next, count)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
@@ -135,6 +137,38 @@ func TestRunner_BatchWhoseItemFileIsNone(t *testing.T) {
 		for i, l := range leaves {
 			if l.Status != crowd.NoInput || l.Gas != 0 {
 				t.Fatalf("item %d: got %s, %d gas", i, l.Status, l.Gas)
+			}
+		}
+	})
+}
+
+// A sample that does not hold the item must come to the same as the run of all of them.
+func TestRunner_BatchWithAnItemThatIsTooLong(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		const long = 3
+		size := func(i uint32) int {
+			if i == long {
+				return executor.MaxItemStdin + 1
+			}
+			return 1
+		}
+		var file bytes.Buffer
+		err := batch.WriteFrames(&file, batchItems, func(i uint32) uint64 { return uint64(size(i)) },
+			func(i uint32, w io.Writer) error { _, err := w.Write(bytes.Repeat([]byte("x"), size(i))); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := w.post(ctx, "echo", w.batched(file.Bytes()))
+		until(t, "the end of the batch", w.ends(id))
+		j := w.job(id)
+		if j.State != ledger.Settled {
+			t.Fatalf("got %s: %+v", j.State, j.History)
+		}
+		leaves, out := w.result(j)
+		out.close()
+		for i, l := range leaves {
+			if want := map[bool]crowd.Status{true: crowd.NoInput, false: crowd.Exited}[i == long]; l.Status != want {
+				t.Errorf("item %d: got %s want %s", i, l.Status, want)
 			}
 		}
 	})

@@ -42,7 +42,7 @@ func (c *core) audited(now time.Time, output bool) bool {
 	case c.busy(now):
 	case c.work.fetched || c.audit.own:
 		try := c.begin(now, fetchPatience, reading)
-		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result})
+		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result, Max: c.maxResult()})
 	default:
 		c.fetch(now, c.resultHolders(), c.maxResult(), o.Leaves, result)
 	}

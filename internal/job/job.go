@@ -140,12 +140,13 @@ type Run struct {
 }
 
 // ReadLeaves reads a batch's leaves, which lie in the own store. With a Result, which lies there
-// too, each item's output is compared with its leaf.
+// too, each item's output is compared with its leaf, and the leaves in the result with these.
 type ReadLeaves struct {
 	Try    uint64
 	Leaves crowd.CID
 	Items  uint32
 	Result crowd.CID // "": the leaves alone
+	Max    uint64    // bytes of Result
 }
 
 // Persist replaces the machine's journal. It must survive a crash before any later effect begins.

@@ -2,10 +2,12 @@ package runner
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -49,7 +51,9 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		if err != nil {
 			return err
 		}
-		frames, err = batch.OpenFrames(f, fi.Size(), e.Items)
+		if frames, err = batch.OpenFrames(f, fi.Size(), e.Items); local(err) {
+			return err
+		}
 		usable = err == nil // the file says so to everybody
 	}
 	// An item is judged by itself: what it comes to must be the same in a sample without the others.
@@ -222,14 +226,18 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 	}
 	defer os.RemoveAll(dir)
 	bad := func(format string, a ...any) error {
-		return fmt.Errorf("%w: %w", job.ErrUnusable, fmt.Errorf(format, a...))
+		err := fmt.Errorf(format, a...)
+		if local(err) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", job.ErrUnusable, err)
 	}
 	path := filepath.Join(dir, leavesFile)
 	size := uint64(e.Items) * batch.LeafSize
-	if ok, err := r.export(ctx, e.Leaves, path, false); err != nil {
+	if ok, err := r.export(ctx, e.Leaves, path, false, size); err != nil {
 		return nil, err
 	} else if !ok {
-		return nil, bad("leaves: no file")
+		return nil, bad("leaves: no file of %d bytes", size)
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -248,10 +256,15 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 		return leaves, nil
 	}
 	result := filepath.Join(dir, "result")
-	if ok, err := r.export(ctx, e.Result, result, true); err != nil {
+	if ok, err := r.export(ctx, e.Result, result, true, e.Max); err != nil {
 		return nil, err
 	} else if !ok {
-		return nil, bad("result: no folder")
+		return nil, bad("result: no folder of at most %d bytes", e.Max)
+	}
+	if same, err := holds(filepath.Join(result, leavesFile), raw); err != nil {
+		return nil, bad("leaves of the result: %w", err)
+	} else if !same {
+		return nil, bad("the leaves in the result are others")
 	}
 	stdout, err := openFrames(filepath.Join(result, stdoutFile), e.Items)
 	if err != nil {
@@ -283,6 +296,22 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 		}
 	}
 	return leaves, nil
+}
+
+// holds reports whether a file has just these bytes.
+func holds(path string, want []byte) (bool, error) {
+	fi, err := os.Lstat(path)
+	if err != nil || !fi.Mode().IsRegular() || fi.Size() != int64(len(want)) {
+		return false, err
+	}
+	got, err := os.ReadFile(path)
+	return bytes.Equal(got, want), err
+}
+
+// local reports whether err is about this machine, which cannot read a file, and not about what should be in it.
+func local(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p) && !errors.Is(err, fs.ErrNotExist)
 }
 
 // frameFile is a frame file on disk.

@@ -208,6 +208,7 @@ type node struct {
 	items  int  // of batches
 	lies   bool // about every fourth item
 	hides  bool // serves nobody
+	doctor bool // puts other leaves into a batch's result than those under its root
 	heard  []Chunk
 	tales  []job.Report // of the consumer's machines
 }
@@ -342,6 +343,16 @@ func (n *node) AddDir(_ context.Context, dir string) (crowd.CID, error) {
 	if err := n.alive(false); err != nil {
 		return "", err
 	}
+	if path := filepath.Join(dir, leavesFile); n.doctor {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		raw[4]++ // the exit code of the first item
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			return "", err
+		}
+	}
 	c, err := n.add(dir)
 	if err != nil {
 		return "", err
@@ -404,8 +415,21 @@ func copyTree(from, to string, max uint64) error {
 	if err != nil {
 		return err
 	}
-	if uint64(fi.Size()) > max {
-		return errTooBig
+	size := uint64(0)
+	err = filepath.WalkDir(from, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			var fi fs.FileInfo
+			if fi, err = d.Info(); err == nil {
+				size += uint64(fi.Size())
+			}
+		}
+		return err
+	})
+	if err == nil && size > max {
+		err = errTooBig
+	}
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err

@@ -358,7 +358,7 @@ func (c *core) landed(now time.Time, try uint64, kind workKind, err error) bool 
 func (c *core) outcome(now time.Time, ev Ran) *crowd.Outcome {
 	err := ev.Err
 	spec := &c.job.Spec
-	if o := ev.Outcome; err == nil && (o.Gas > spec.Limits().Gas || len(o.Result) > crowd.MaxCID ||
+	if o := ev.Outcome; err == nil && (o.Gas > spec.Limits().Gas || o.Result == "" || len(o.Result) > crowd.MaxCID ||
 		(spec.Items > 0) != (o.Root != crowd.Hash{}) || (spec.Items > 0) != (o.Leaves != "")) {
 		err = fmt.Errorf("the executor gave an impossible outcome: %s", o)
 	}

@@ -57,8 +57,8 @@ const (
 // Shuffle says how a batch's outputs go on to another batch, from executors to executors, past the owner.
 type Shuffle struct {
 	_      struct{} `cbor:",toarray"`
-	Parts  uint32 // 0: nowhere. Else the lines of all items are laid out in so many files by their keys, as package batch describes
-	Gather bool   // Task.Stdin is a manifest, as package batch describes: of which parts of other results each item consists
+	Parts  uint32   // 0: nowhere. Else the lines of all items are laid out in so many files by their keys, as package batch describes
+	Gather bool     // Task.Stdin is a manifest, as package batch describes: of which parts of other results each item consists
 }
 
 // JobSpec is what a consumer signs and posts.

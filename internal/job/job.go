@@ -207,7 +207,7 @@ func (Done) effect()       {}
 const (
 	StageFetching  = "fetching"   // the inputs, or the result
 	StageExecuting = "executing"  // on this node
-	StageVerdict   = "verdict"    // the outcome is fixed and checked
+	StageVerdict   = "verdict"    // the outcome is fixed: checked, or by an audit that did not choose it
 	StageUserError = "user error" // the program or its input is to blame
 	StageDelivered = "delivered"  // the result is here
 	StageTrouble   = "trouble"    // something went wrong that is tried again, or cannot be

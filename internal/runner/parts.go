@@ -27,17 +27,18 @@ type parts struct {
 	dir  string
 	bufs [][]byte
 	held int
+	most int // held
 }
 
 func newParts(dir string, n uint32) (*parts, error) {
-	return &parts{dir: dir, bufs: make([][]byte, n)}, os.Mkdir(dir, 0o700)
+	return &parts{dir: dir, bufs: make([][]byte, n), most: partsHeld}, os.Mkdir(dir, 0o700)
 }
 
 // add takes an item's output.
 func (p *parts) add(stdout []byte) error {
 	return batch.Split(stdout, uint32(len(p.bufs)), func(i uint32, line []byte) error {
 		p.bufs[i] = append(append(p.bufs[i], line...), '\n')
-		if p.held += len(line) + 1; p.held < partsHeld {
+		if p.held += len(line) + 1; p.held < p.most {
 			return nil
 		}
 		return p.flush()

@@ -209,6 +209,7 @@ type node struct {
 	items  int  // of batches
 	lies   bool // about every fourth item
 	hides  bool // serves nobody
+	bends  bool // the parts of its results, before they are stored
 	heard  []Chunk
 	tales  []job.Report // of the consumer's machines
 }
@@ -355,6 +356,9 @@ func (n *node) FetchFolder(ctx context.Context, c crowd.CID, max uint64, from []
 				return err
 			}
 			progress(1, 1)
+			if err := os.MkdirAll(filepath.Dir(n.listing(c)), 0o700); err != nil {
+				return err
+			}
 			return os.WriteFile(n.listing(c), raw, 0o600)
 		}
 	}
@@ -410,6 +414,13 @@ func (n *node) Export(_ context.Context, c crowd.CID, path string, max uint64) e
 func (n *node) AddDir(_ context.Context, dir string) (crowd.CID, error) {
 	if err := n.alive(false); err != nil {
 		return "", err
+	}
+	if part := filepath.Join(dir, "parts", "00000"); n.bends {
+		if _, err := os.Stat(part); err == nil {
+			if err := os.WriteFile(part, []byte("a lie\n"), 0o600); err != nil {
+				return "", err
+			}
+		}
 	}
 	c, err := n.add(dir)
 	if err != nil {

@@ -149,6 +149,12 @@ func TestDecodeManifest(t *testing.T) {
 			}
 			m.Items[0] = all
 		}, "item 1"},
+		{"too many files", func(m *Manifest) {
+			m.Sources, m.Items[1] = slices.Repeat(m.Sources, MaxSources/2), make([]uint32, 31)
+			for i := range m.Items[1] {
+				m.Items[1][i] = uint32(i)
+			}
+		}, "item 1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := someManifest()

@@ -240,7 +240,7 @@ func (w *world) fileOn(n *node, raw []byte) crowd.CID {
 
 // More lines than are held in memory, and more parts than files may be open: nothing is lost, and all is in order.
 func TestParts_SpillInOrder(t *testing.T) {
-	const n, keys, rounds = 2000, 3000, 9
+	const n, keys, rounds = 600, 3000, 6
 	dir := filepath.Join(t.TempDir(), "parts")
 	p, err := newParts(dir, n)
 	if err != nil {

@@ -119,6 +119,7 @@ func TestVectors_Job(t *testing.T) {
 			Limits: Limits{Gas: 1e9, Memory: 64 << 20, Output: 1 << 20, Wall: time.Minute},
 		},
 		Plan:    Plan{Method: PlanPair},
+		Compare: Compare{Kind: CompareNumeric, Abs: 1, Rel: 1_000_000, GasPPM: 50_000},
 		Filters: Filters{MaxPrice: ReferencePrice, Tags: []string{"gpu"}, Countries: []string{"GR"}, Providers: []NodeID{owner}},
 		Budget:  10 * Credit,
 	}

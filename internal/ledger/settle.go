@@ -47,15 +47,20 @@ func (w *work) settle(j *Job, why string, a ...any) {
 		}
 		gas := p.gas(&j.Spec, j.Verdict.Outcome.Gas)
 		cost := p.Price.Cost(gas)
-		burn := cost.PPM(w.params.BurnPPM)
-		w.pay(j, p.Node.Address(), cost-burn, WhyWork)
-		w.pay(j, crowd.Address{}, burn, WhyBurned)
+		w.payWork(j, p, cost)
 		w.reputation(p.Node.Address(), func(r *Reputation) { r.Done++; r.Work += gas })
 		w.there(p.Node, true, 1e6)
 		w.evidence(p.Node, j.ID, true, w.difficulty(j, cost))
 	}
 	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += j.Verdict.Outcome.Gas; r.Consumer.Paid++ })
 	w.end(j, Settled, why, a...)
+}
+
+// payWork pays a place, less what is burned of it.
+func (w *work) payWork(j *Job, p *Place, cost crowd.Credits) {
+	burn := cost.PPM(w.params.BurnPPM)
+	w.pay(j, p.Node.Address(), cost-burn, WhyWork)
+	w.pay(j, crowd.Address{}, burn, WhyBurned)
 }
 
 // end returns what is left of the escrow, makes the owner whole and frees the places.
@@ -122,11 +127,24 @@ func (w *work) makeWhole(j *Job, spent crowd.Credits) {
 			}
 		}
 	}
+	caught := j.convicted()
+	if caught != nil {
+		gas := j.Spec.Task.Limits.Gas
+		if j.Dispute == nil {
+			gas = caught.Opening.Outcome.Gas
+			if j.Verdict != nil {
+				gas = j.Verdict.Outcome.Gas
+			}
+		}
+		court(gas, func(b *Ballot) bool {
+			return b.Question == SameAnswer && b.Executor == caught.Node && b.Finding == Other
+		})
+	}
 	if d := j.Dispute; d != nil {
 		court(j.Spec.Task.Limits.Gas, func(b *Ballot) bool {
 			return b.Question == WhatItem && b.Item == d.Item && b.Leaf == d.Right
 		})
-		if d.Right != (crowd.Hash{}) {
+		if d.Right != (crowd.Hash{}) || caught != nil {
 			give(d.Reporter.Address(), bounty, "bounty: its report exposed a cheater")
 			w.reputation(d.Reporter.Address(), func(r *Reputation) { r.Reported++ })
 		}

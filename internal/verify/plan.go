@@ -23,6 +23,7 @@ type Plan struct {
 	Undetected float64 `json:"undetected"` // probability that a wrong result is accepted
 	Executors  int     `json:"executors"`  // runs of the task
 	Verifiers  int     `json:"verifiers,omitempty"`
+	Compare    string  `json:"compare,omitempty"` // crowd.Compare's text: when two outputs are the same answer
 }
 
 // PairUndetected is the probability that a wrong result passes the plan "pair":

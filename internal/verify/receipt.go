@@ -156,6 +156,7 @@ func summarize(chain string, j *ledger.Job) Summary {
 		Plan: Plan{Method: j.Spec.Plan.Method, Colluding: DefaultColluding, Undetected: PairUndetected(DefaultColluding), Executors: 2},
 		Draw: Draw{Height: j.DrawAt, Beacon: j.Beacon, Eligible: j.Eligible, Tickets: j.Tickets, Claimed: len(j.Drawn)},
 	}
+	s.Plan.Compare = j.Spec.Compare.String()
 	if p := j.Spec.Plan; p.Method == crowd.PlanSample {
 		s.Plan.Undetected, s.Plan.Executors = Chance(p.Undetected).Float(), 1
 		s.Plan.Verifiers = int(p.Verifiers)
@@ -185,6 +186,11 @@ func summarize(chain string, j *ledger.Job) Summary {
 			v.Answer = b.Outcome.String()
 		case ledger.WhatItem:
 			v.Answer = fmt.Sprintf("item %d: %s", b.Item, b.Leaf)
+		case ledger.SameAnswer:
+			v.Answer = fmt.Sprintf("%s: %s", b.Executor.Short(), b.Finding)
+			if j.Spec.Items > 0 {
+				v.Answer = fmt.Sprintf("item %d of %s: %s", b.Item, b.Executor.Short(), b.Finding)
+			}
 		}
 		s.Votes = append(s.Votes, v)
 	}

@@ -33,6 +33,7 @@ type runFlags struct {
 	budget, maxPrice              string
 	timeout                       time.Duration
 	confidence                    float64
+	compare                       string
 	detach, quiet                 bool
 }
 
@@ -88,6 +89,7 @@ Ctrl-C cancels the job where that is still possible; a second one leaves at once
 	fl.StringSliceVar(&f.country, "country", nil, "a country (two letters) where the provider may be")
 	fl.StringSliceVar(&f.providers, "provider", nil, "a provider (node ID or its first digits) that may be drawn")
 	fl.Float64Var(&f.confidence, "confidence", 0.99, "probability that a wrong result is found out")
+	fl.StringVar(&f.compare, "compare", "exact", compareUsage)
 	fl.BoolVar(&f.detach, "detach", false, "print the job's ID and do not wait")
 	fl.BoolVar(&f.quiet, "quiet", false, "no talk, and not the program's stderr")
 	return c
@@ -138,6 +140,9 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	r.Limits = rpc.Limits{Gas: crowd.Gas(gas), Memory: memory, Output: output, WallMillis: wall.Milliseconds()}
 	r.Program = "to be uploaded"
 	if _, err := r.Spec(); err != nil { // the same checks that the node makes
+		return r, bad(err)
+	}
+	if r.Compare, err = parseCompare(f.compare); err != nil { // a program in it is uploaded later
 		return r, bad(err)
 	}
 	return r, nil
@@ -256,6 +261,9 @@ func (a *app) fill(ctx context.Context, c *rpc.Client, f *runFlags, req *rpc.Pos
 	if req.Program, err = c.UploadFile(ctx, bytes.NewReader(code), st.transfer("uploading program", int64(len(code)))); err != nil {
 		return err
 	}
+	if req.Compare, err = uploadComparator(ctx, c, req.Compare); err != nil {
+		return err
+	}
 	if in.folder != nil {
 		if req.Inputs, err = c.UploadFolder(ctx, in.folder.FS(), nil); err != nil {
 			return err
@@ -285,6 +293,9 @@ func (a *app) fill(ctx context.Context, c *rpc.Client, f *runFlags, req *rpc.Pos
 		q.Bound = req.Budget
 	}
 	if !f.quiet {
+		if q.Compare != "" {
+			st.say("outputs are compared by %s", compareText(q.Compare))
+		}
 		st.say("at most %s for %s; checked by %s: a wrong result passes with probability %s",
 			creditText(q.Bound), gasText(req.Limits.Gas), q.Plan, chanceText(q.Undetected))
 	}

@@ -112,8 +112,13 @@ func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error
 	if err != nil {
 		return rpc.Quote{}, err
 	}
+	compare := ""
+	if !spec.Compare.Strict() {
+		compare = spec.Compare.String()
+	}
 	return rpc.Quote{
-		Bound: ledger.EscrowFor(&spec), Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
+		Compare: compare,
+		Bound:   ledger.EscrowFor(&spec), Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
 		Eligible: int(e.Count), Needed: plan.Executors + plan.Verifiers, Requirements: requirements(e),
 	}, nil
 }
@@ -147,7 +152,7 @@ func (b backend) Post(ctx context.Context, r rpc.PostRequest) (crowd.JobID, erro
 	for _, c := range []struct {
 		what string
 		cid  crowd.CID
-	}{{"program", spec.Task.Program}, {"inputs", spec.Task.Inputs}, {"stdin", spec.Task.Stdin}} {
+	}{{"program", spec.Task.Program}, {"inputs", spec.Task.Inputs}, {"stdin", spec.Task.Stdin}, {"comparator", spec.Compare.Program}} {
 		if c.cid == "" {
 			continue
 		}

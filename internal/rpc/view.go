@@ -73,6 +73,7 @@ type PostRequest struct {
 	Confidence float64       `json:"confidence,omitempty"` // that a wrong result is found; 0: the default, 0.99
 	Items      uint32        `json:"items,omitempty"`      // of a batch: strings in stdin, a frame file; limits are for each, but for wallMillis
 	Plan       *SamplePlan   `json:"plan,omitempty"`       // of a batch
+	Compare    string        `json:"compare,omitempty"`    // when two outputs are the same answer: exact, lines, numeric:rel=1e-6, wasm:CID, …; see spec
 }
 
 // Spec is the job that r asks for, validated. A Budget of zero is left for the
@@ -91,6 +92,10 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 	}
 	if r.Plan != nil {
 		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: r.Plan.Verifiers, Checks: r.Plan.Checks}
+	}
+	var err error
+	if s.Compare, err = crowd.ParseCompare(r.Compare); err != nil {
+		return crowd.JobSpec{}, Errorf(BadRequest, "%w", err)
 	}
 	if r.Seed != nil {
 		s.Task.Seed = *r.Seed
@@ -113,12 +118,13 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 
 // Quote is what a job would cost at most and how sure its result would be.
 type Quote struct {
-	Bound        crowd.Credits `json:"bound"`      // most that is locked and can be spent
-	Price        crowd.Price   `json:"price"`      // the price that the bound assumes
-	Plan         string        `json:"plan"`       // "pair", "sample"
-	Undetected   float64       `json:"undetected"` // probability that a wrong result is accepted
-	Eligible     int           `json:"eligible"`   // providers that could be drawn
-	Needed       int           `json:"needed"`     // providers that the plan wants
+	Bound        crowd.Credits `json:"bound"`             // most that is locked and can be spent
+	Price        crowd.Price   `json:"price"`             // the price that the bound assumes
+	Plan         string        `json:"plan"`              // "pair", "sample"
+	Compare      string        `json:"compare,omitempty"` // how outputs are; absent: exact
+	Undetected   float64       `json:"undetected"`        // probability that a wrong result is accepted
+	Eligible     int           `json:"eligible"`          // providers that could be drawn
+	Needed       int           `json:"needed"`            // providers that the plan wants
 	Requirements []Requirement `json:"requirements"`
 }
 

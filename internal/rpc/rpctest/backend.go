@@ -153,8 +153,12 @@ func (b *Backend) Quote(_ context.Context, r rpc.PostRequest) (rpc.Quote, error)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_, _, err := b.program(r)
-	return rpc.Quote{Bound: 2 * crowd.ReferencePrice.Cost(r.Limits.Gas), Price: crowd.ReferencePrice, Plan: crowd.PlanPair,
-		Undetected: 0.0025, Eligible: 7, Needed: 2, Requirements: []rpc.Requirement{{Name: "online", Met: 7, Of: 8}}}, err
+	q := rpc.Quote{Bound: 2 * crowd.ReferencePrice.Cost(r.Limits.Gas), Price: crowd.ReferencePrice, Plan: crowd.PlanPair,
+		Undetected: 0.0025, Eligible: 7, Needed: 2, Requirements: []rpc.Requirement{{Name: "online", Met: 7, Of: 8}}}
+	if c, e := crowd.ParseCompare(r.Compare); e == nil && !c.Strict() {
+		q.Compare = c.String()
+	}
+	return q, err
 }
 
 func (b *Backend) Post(_ context.Context, r rpc.PostRequest) (crowd.JobID, error) {

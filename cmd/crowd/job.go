@@ -130,6 +130,9 @@ func describe(w io.Writer, j rpc.JobView, samples bool) {
 		for _, b := range v.Blame {
 			fmt.Fprintln(w, "  "+clean(blameText(b)))
 		}
+		if j.Advice != "" {
+			fmt.Fprintln(w, "  "+clean(j.Advice))
+		}
 	}
 	if len(j.Committee) > 0 {
 		fmt.Fprintln(w, "\ncommittee")

@@ -231,7 +231,7 @@ func (b backend) Job(_ context.Context, id crowd.JobID) (rpc.JobView, error) {
 	j := &p.job
 	v := rpc.JobView{
 		JobSummary: summary(j), Owner: j.Owner.Address(), Request: request(&j.Spec), Plan: j.Spec.Plan.Method, Batch: b.viewBatch(&p), Escrow: j.Escrow,
-		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j),
+		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j), Advice: p.advice,
 	}
 	for i := range j.History {
 		ev := event(j, i, b.params.CommitteeUnits)
@@ -259,6 +259,8 @@ func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, 
 		x.Fix = "wait: the drawn providers claim their places"
 	case ledger.Running:
 		x.Why = news(j)
+	case ledger.Settled:
+		x.Fix = p.advice
 	case ledger.Failed:
 		if x.Fix = e.Why(); x.Fix == "" {
 			x.Fix = "run it again: the requirements are met"

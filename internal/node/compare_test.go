@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor"
@@ -42,7 +43,7 @@ func TestLocal_WhatAJobToleratesIsNoLie(t *testing.T) {
 		guilty  []int
 		fault   string // that somebody or nobody is blamed for
 	}
-	try := func(all []tried) {
+	try := func(all []tried) (ids []crowd.JobID) {
 		t.Helper()
 		post := func(c tried) crowd.JobID {
 			t.Helper()
@@ -61,7 +62,6 @@ func TestLocal_WhatAJobToleratesIsNoLie(t *testing.T) {
 			}
 			return id
 		}
-		var ids []crowd.JobID
 		for _, c := range all { // at once: they share nobody who is convicted
 			ids = append(ids, post(c))
 		}
@@ -96,6 +96,7 @@ func TestLocal_WhatAJobToleratesIsNoLie(t *testing.T) {
 				t.Errorf("%s: receipt: %+v", c.name, findings)
 			}
 		}
+		return ids
 	}
 	try([]tried{
 		{"another order of lines", "lines", []int{reorder, honest}, false, rpc.Settled, nil, ""},
@@ -112,12 +113,32 @@ func TestLocal_WhatAJobToleratesIsNoLie(t *testing.T) {
 			t.Errorf("provider %d has a stake of %s", i, n.stake(i))
 		}
 	}
-	try([]tried{
+	ids := try([]tried{
 		{"a difference in the third digit", "numeric:rel=1e-6", []int{lies, honest}, false, rpc.Settled, []int{lies}, "malice"},
 		{"a flipped bit where order is free", "wasm:" + string(cmp), []int{flips, honest}, false, rpc.Settled, []int{flips}, "malice"},
 		{"another order where every byte counts", "", []int{reorder, honest}, false, rpc.Settled, []int{reorder}, "malice"},
 		{"another rounding where every byte counts", "exact", []int{rounds, honest}, false, rpc.Settled, []int{rounds}, "malice"},
 	})
+	told := func(id crowd.JobID, want string) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			j, err := n.Job(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(j.Advice, want) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("got the advice %q, want %q", j.Advice, want)
+			}
+		}
+		if e, err := n.Explain(t.Context(), id); err != nil || !strings.Contains(e.Fix, want) {
+			t.Errorf("got %+v, %v", e, err)
+		}
+	}
+	told(ids[2], "declare --compare lines")
+	told(ids[3], "declare --compare numeric:rel=1e-8")
 	if n.stake(honest) != providerStake {
 		t.Errorf("the honest provider has a stake of %s", n.stake(honest))
 	}

@@ -256,6 +256,7 @@ type JobView struct {
 	Verdict   *Verdict      `json:"verdict,omitempty"`
 	Payments  []Payment     `json:"payments"`
 	Failure   *Failure      `json:"failure,omitempty"`
+	Advice    string        `json:"advice,omitempty"` // where a node was convicted whose output is near the right one: how a job would allow that
 }
 
 // Explanation says why a job is where it is, and the smallest change that would

@@ -244,20 +244,23 @@ func (a *Authority) weigh(now time.Time) {
 		a.stop()
 		return
 	}
+	if w.on != (crowd.NodeID{}) && a.busy(now) {
+		return
+	}
 	p := open[w.turned%len(open)]
-	if a.work.err != nil && !a.work.flying && w.on == p.Node && len(open) > 1 { // others first
+	if a.work.err != nil && w.on == p.Node { // others first
 		w.turned++
 		p = open[w.turned%len(open)]
 	}
 	if w.on != p.Node {
+		fails := a.work.fails // of all parties together, so that nobody is asked without a pause
 		a.turn()
-		w.on = p.Node
+		w.on, a.work.fails = p.Node, fails
 	}
 	switch {
 	case a.work.fetched && a.work.unusable: // on any machine alike: it is bound to what is no output
 		w.found[p.Node] = ledger.Other
 		a.weigh(now)
-	case a.busy(now):
 	case a.work.fetched:
 		a.compareOutputs(now, a.pair(p))
 	default:

@@ -152,23 +152,6 @@ func gathering(t *testing.T) (*Runner, *node) {
 	return r, n
 }
 
-func (n *node) folder(t *testing.T, files map[string]string) crowd.CID {
-	dir := t.TempDir()
-	for name, text := range files {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c, err := n.add(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
 // What a manifest says wrongly is the outcome of the items that it concerns, and of no others.
 func TestGather_BadInputIsAnOutcome(t *testing.T) {
 	mib := strings.Repeat(strings.Repeat("x", 1023)+"\n", 1<<10)

@@ -126,13 +126,22 @@ func (n *Node) runBatch(s slot, e job.Run) job.Ran {
 			leaves = append(leaves, honest[i])
 		}
 	}
+	if n.w.drifts(s.id) && !e.Unusable {
+		for i := range leaves {
+			leaves[i] = n.driftLeaf(leaves[i], e.Task.Limits.Gas)
+		}
+	}
 	if n.adv != nil && s.role == job.AsExecutor {
 		leaves = n.adv.Leaves(n.w, n, s.id, e.Only, leaves)
 	}
-	if e.Only != nil {
+	if e.Only != nil && !e.Outputs {
 		return job.Ran{Try: e.Try, Leaves: leaves}
 	}
 	made := n.w.made(leaves)
+	if e.Only != nil {
+		n.hold(made.outcome.Result)
+		return job.Ran{Try: e.Try, Leaves: leaves, Outputs: made.outcome.Result}
+	}
 	if n.adv != nil && s.role == job.AsExecutor && e.Shuffle.Parts > 0 && n.adv.Garbles(n.w, n, s.id) {
 		made = n.w.garbled(made)
 	}
@@ -190,7 +199,7 @@ func (w *World) Look(p *Posted) (f Finding, ok bool) {
 		return f, false
 	}
 	for i := range truth.leaves {
-		if said.leaves[i] != truth.leaves[i] {
+		if !w.nearLeaf(p.Spec.Compare, said.leaves[i], truth.leaves[i]) {
 			f.Lies = append(f.Lies, uint32(i))
 		}
 	}
@@ -203,11 +212,15 @@ func (w *World) Look(p *Posted) (f Finding, ok bool) {
 		if err != nil {
 			continue
 		}
+		answers := w.answers(v)
 		for k, item := range ledger.Sampled(&j.Spec, lot) {
-			if _, lied := slices.BinarySearch(f.Lies, item); lied && v.Opening.Answers[k] == truth.leaves[item].Hash() {
+			is := func(l batch.Leaf) bool {
+				return v.Opening.Answers[k] == l.Hash() || answers != nil && w.nearLeaf(p.Spec.Compare, answers[k], l)
+			}
+			if _, lied := slices.BinarySearch(f.Lies, item); lied && is(truth.leaves[item]) {
 				f.Sampled = true
 			}
-			if v.State == ledger.Revealed && v.Opening.Answers[k] != said.leaves[item].Hash() {
+			if v.State == ledger.Revealed && !is(said.leaves[item]) && !j.IsCleared(item) {
 				f.Conflict = true
 			}
 		}

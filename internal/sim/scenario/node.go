@@ -227,6 +227,9 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 				return
 			}
 			o := Outcome(&e.Task, e.Unusable)
+			if n.w.drifts(s.id) {
+				o = n.driftOutcome(o, e.Task.Limits.Gas)
+			}
 			if n.adv != nil {
 				o = n.adv.Result(n.w, n, s.id, o)
 			}
@@ -239,6 +242,14 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 		n.later(10*time.Millisecond, func() {
 			if r.work == work {
 				n.tell(s, r, n.readLeaves(e))
+			}
+		})
+	case job.Compare:
+		r.work++
+		work := r.work
+		n.later(10*time.Millisecond, func() {
+			if r.work == work {
+				n.tell(s, r, n.compare(e))
 			}
 		})
 	case job.Stop:

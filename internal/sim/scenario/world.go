@@ -27,6 +27,7 @@ type Config struct {
 	Link        sim.Link
 	Block       time.Duration                     // least time between blocks
 	Faults      float64                           // share of runs that go wrong on an honest node
+	Drift       bool                              // honest runs of tolerant jobs differ from node to node
 	Provider    func(w *World, i int) Adversary   // nil, or nil from it: honest
 	Consumer    func(w *World, i int) Adversary   // the same
 	Spec        func(w *World, s *crowd.JobSpec)  // changes what is posted
@@ -74,8 +75,9 @@ type World struct {
 	byID    map[crowd.NodeID]*Node
 	jobs    map[crowd.JobID]*Posted
 	posts   int
-	files   map[crowd.CID]*shard  // what batches' results and leaves hold
-	honest  map[crowd.Hash]*shard // the truth of each, computed once
+	files   map[crowd.CID]*shard      // what batches' results and leaves hold
+	honest  map[crowd.Hash]*shard     // the truth of each, computed once
+	near    map[crowd.Hash]crowd.Hash // outputs of items that drifted, and of what
 }
 
 // grantedStake is what every provider begins with.
@@ -105,7 +107,7 @@ func New(c Config) *World {
 	w := &World{
 		World: sim.New(c.Seed, c.Link), Config: c, last: sim.Epoch,
 		byID: map[crowd.NodeID]*Node{}, jobs: map[crowd.JobID]*Posted{},
-		files: map[crowd.CID]*shard{}, honest: map[crowd.Hash]*shard{},
+		files: map[crowd.CID]*shard{}, honest: map[crowd.Hash]*shard{}, near: map[crowd.Hash]crowd.Hash{},
 	}
 	w.TraceTo(c.Trace)
 	g := ledger.Genesis{Name: "sim", Time: crowd.Time(sim.Epoch.UnixMilli()), Params: c.Params}
@@ -171,7 +173,7 @@ func (w *World) Post(owner *Node, then func(id crowd.JobID, err error)) {
 	if w.Config.Spec != nil {
 		w.Config.Spec(w, &spec)
 	}
-	for _, cid := range []crowd.CID{spec.Task.Program, spec.Task.Inputs, spec.Task.Stdin} {
+	for _, cid := range []crowd.CID{spec.Task.Program, spec.Task.Inputs, spec.Task.Stdin, spec.Compare.Program} {
 		if cid != "" {
 			owner.hold(cid)
 			owner.pin(cid, "user")
@@ -341,7 +343,11 @@ func (w *World) Bound(s *crowd.JobSpec) time.Duration {
 	ms := p.ClaimWindow + int64(p.MaxClaims)*each + p.RevealTime(s) + 3*p.CourtWindow + p.DeliveryWindow
 	executors, verifiers := ledger.Seats(&s.Plan)
 	if verifiers > 0 {
-		ms += int64(executors+verifiers) * (p.DeliveryWindow + 2*p.CourtWindow)
+		rounds := int64(executors + verifiers)
+		if !s.Compare.Strict() {
+			rounds += ledger.IdleDisputes * int64(1+w.Config.Authorities)
+		}
+		ms += rounds * (p.DeliveryWindow + 2*p.CourtWindow)
 	}
 	return time.Duration(ms)*time.Millisecond + 40*w.Config.Block
 }

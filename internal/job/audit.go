@@ -48,7 +48,7 @@ func (c *core) audited(now time.Time, output bool) bool {
 		if parts > 0 {
 			c.audit.making = result
 		}
-		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result, Parts: parts})
+		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result, Max: c.maxResult(), Parts: parts})
 	case parts > 0:
 		c.fetch(now, Fetch{CIDs: []crowd.CID{o.Leaves}, Result: result, From: c.resultHolders(), Max: c.maxResult()})
 	default:

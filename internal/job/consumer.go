@@ -84,7 +84,11 @@ func (c *Consumer) tell(now time.Time) {
 	}
 	if v := j.Verdict; v != nil && !c.verdict {
 		c.verdict = true
-		c.emit(Report{Stage: StageVerdict, Why: "by " + v.By, Detail: v.Outcome.String(), Time: c.chainTime(now)})
+		why := "by " + v.By
+		if v.By == ledger.ByAudit {
+			why += ", not checked: the lot did not choose it"
+		}
+		c.emit(Report{Stage: StageVerdict, Why: why, Detail: v.Outcome.String(), Time: c.chainTime(now)})
 		if v.Outcome.UserError() {
 			c.emit(Report{Stage: StageUserError, Why: "the program or its input is to blame: paid, not retried", Detail: v.Outcome.String(), Time: c.chainTime(now)})
 		}

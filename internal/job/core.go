@@ -56,7 +56,7 @@ const (
 	sendPatience = 2 * time.Minute // a Send that does not end is taken for failed; a driver ends every one by itself
 	lookGrace    = time.Second     // a state that ought to have ended so long ago is looked up
 	lookEvery    = time.Minute     // so is a job without news
-	lookPosted   = 2 * time.Second // and one that waits for the beacon of the next blocks: claims are due soon after
+	lookPosted   = 2 * time.Second // and one that waits for the beacon of the next blocks: claims, or reveals, are due soon after
 )
 
 // core is what the three roles share.
@@ -195,7 +195,7 @@ func (c *core) look(now time.Time) {
 		return
 	}
 	every := lookEvery
-	if c.job != nil && c.job.State == ledger.Posted {
+	if c.job != nil && c.job.Due == 0 {
 		every = lookPosted
 	}
 	at := c.news.Add(every)
@@ -366,7 +366,7 @@ func (c *core) landed(now time.Time, try uint64, kind workKind, err error) bool 
 func (c *core) outcome(now time.Time, ev Ran) *crowd.Outcome {
 	err := ev.Err
 	spec := &c.job.Spec
-	if o := ev.Outcome; err == nil && (o.Gas > spec.Limits().Gas || len(o.Result) > crowd.MaxCID ||
+	if o := ev.Outcome; err == nil && (o.Gas > spec.Limits().Gas || o.Result == "" || len(o.Result) > crowd.MaxCID ||
 		(spec.Items > 0) != (o.Root != crowd.Hash{}) || (spec.Items > 0) != (o.Leaves != "")) {
 		err = fmt.Errorf("the executor gave an impossible outcome: %s", o)
 	}

@@ -154,13 +154,14 @@ type Run struct {
 }
 
 // ReadLeaves reads a batch's leaves, which lie in the own store. With a Result, whose outputs lie there
-// too, each item's output is compared with its leaf. With Parts, too, the whole result is made of them in the
-// own store, and must be Result.
+// too, each item's output is compared with its leaf, and the leaves in the result with these. With Parts, too, the whole
+// result is made of them in the own store, and must be Result.
 type ReadLeaves struct {
 	Try    uint64
 	Leaves crowd.CID
 	Items  uint32
 	Result crowd.CID // "": the leaves alone
+	Max    uint64    // bytes of Result
 	Parts  uint32    // as crowd.Shuffle
 }
 
@@ -206,7 +207,7 @@ func (Done) effect()       {}
 const (
 	StageFetching  = "fetching"   // the inputs, or the result
 	StageExecuting = "executing"  // on this node
-	StageVerdict   = "verdict"    // the outcome is fixed and checked
+	StageVerdict   = "verdict"    // the outcome is fixed: checked, or by an audit that did not choose it
 	StageUserError = "user error" // the program or its input is to blame
 	StageDelivered = "delivered"  // the result is here
 	StageTrouble   = "trouble"    // something went wrong that is tried again, or cannot be

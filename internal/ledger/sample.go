@@ -105,7 +105,7 @@ func (w *work) impossible(j *Job, p *Place, o *Opening) string {
 			return "revealed a false proof of its sample"
 		}
 		return ""
-	case out.Gas > j.Spec.Limits().Gas || len(out.Result) > crowd.MaxCID,
+	case out.Gas > j.Spec.Limits().Gas, out.Result == "", len(out.Result) > crowd.MaxCID,
 		len(o.Sample) > 0 || len(o.Answers) > 0,
 		isBatch != (out.Root != crowd.Hash{}), isBatch != (out.Leaves != ""), len(out.Leaves) > crowd.MaxCID,
 		isBatch && (out.Status != crowd.Exited || out.ExitCode != 0):

@@ -527,3 +527,20 @@ func TestSample_RevealingHasTimeForTheOutputs(t *testing.T) {
 		t.Errorf("an endless output: got %d ms want %d", got, want)
 	}
 }
+
+func TestSample_AnExecutorWithoutAResultIsConvicted(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	out.Result = "" // the leaves alone are right, and nobody could read what the items wrote
+	o := Opening{Outcome: out, Salt: crowd.Keccak256([]byte("salt"))}
+	w.commitOpening(seated[0], id, o)
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	w.must(seated[0], &Reveal{Job: id, Opening: o})
+	j := w.job(id)
+	if p := j.Place(seated[0].ID()); p.State != Fraud {
+		t.Errorf("got %s, want fraud: a batch without a result would be settled", p.State)
+	}
+}

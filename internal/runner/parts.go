@@ -98,13 +98,13 @@ func (r *Runner) outputs(ctx context.Context, result crowd.CID) (out []Entry, er
 	return out, nil
 }
 
-// exportOutputs writes stdout and stderr of a result to the folder dir.
-func (r *Runner) exportOutputs(ctx context.Context, result crowd.CID, dir string) error {
+// exportOutputs writes stdout and stderr of a result, of at most max bytes each, to the folder dir.
+func (r *Runner) exportOutputs(ctx context.Context, result crowd.CID, dir string, max uint64) error {
 	files, err := r.outputs(ctx, result)
 	if err == nil {
 		for _, f := range files {
 			var ok bool
-			if ok, err = r.export(ctx, f.CID, filepath.Join(dir, f.Name), false); err == nil && !ok {
+			if ok, err = r.export(ctx, f.CID, filepath.Join(dir, f.Name), false, max); err == nil && !ok {
 				err = fmt.Errorf("%w: the result's %s is no file", job.ErrUnusable, f.Name)
 			}
 			if err != nil {

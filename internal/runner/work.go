@@ -104,7 +104,7 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 			continue
 		}
 		*in.path = filepath.Join(dir, in.name)
-		if usable, err = r.export(ctx, in.cid, *in.path, in.folder); err != nil {
+		if usable, err = r.export(ctx, in.cid, *in.path, in.folder, job.MaxInput); err != nil {
 			return o, nil, fmt.Errorf("%s: %w", in.name, err)
 		}
 	}
@@ -137,9 +137,9 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 	return o, nil, nil
 }
 
-// export writes content to path; false when it is nothing usable, on any machine.
-func (r *Runner) export(ctx context.Context, c crowd.CID, path string, folder bool) (bool, error) {
-	if err := r.cfg.Blocks.Export(ctx, c, path, job.MaxInput); err != nil {
+// export writes content of at most max bytes to path; false when it is nothing usable, on any machine.
+func (r *Runner) export(ctx context.Context, c crowd.CID, path string, folder bool, max uint64) (bool, error) {
+	if err := r.cfg.Blocks.Export(ctx, c, path, max); err != nil {
 		if r.cfg.Unusable(err) {
 			return false, nil
 		}

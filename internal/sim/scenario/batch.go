@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -174,6 +173,17 @@ func (w *World) leavesIn(result crowd.CID) (crowd.CID, bool) {
 	return s.outcome.Leaves, true
 }
 
+// checkHeld is due halfway through the time that a settled job stays: its outputs are with all honest nodes on the verdict.
+func (w *World) checkHeld(p *Posted) {
+	j := &p.Last
+	for i := range j.Places {
+		n := w.byID[j.Places[i].Node]
+		if j.Places[i].State == ledger.Revealed && n.Honest() && n.alive && !n.Has(j.Verdict.Outcome.Result) {
+			w.broken(fmt.Errorf("batch %s: node %d on it has not its outputs", p.ID.Short(), n.index))
+		}
+	}
+}
+
 // Finding is what an all-knowing observer sees in one batch.
 type Finding struct {
 	Lies     []uint32 // items that the executor got wrong on purpose
@@ -267,19 +277,12 @@ func (w *World) checkBatch(p *Posted, bad func(string, ...any)) {
 	}
 	if settled && p.Spec.Shuffle.Parts > 0 {
 		result := e.Opening.Outcome.Result
-		if p.Owner.Has(result) {
+		if p.Owner.came[result] {
 			bad("batch %s: its outputs came to the owner", p.ID.Short())
 		}
 		for i := range j.Places {
-			n := w.byID[j.Places[i].Node]
-			if j.Places[i].State != ledger.Revealed || !n.Honest() {
-				continue
-			}
-			if w.files[result].garbled {
+			if n := w.byID[j.Places[i].Node]; j.Places[i].State == ledger.Revealed && n.Honest() && w.files[result].garbled {
 				bad("batch %s is settled with parts that its outputs do not make, and node %d on it", p.ID.Short(), n.index)
-			}
-			if n.alive && w.Now().Sub(p.Ended) < time.Duration(w.Config.Params.Retention)*time.Millisecond && !n.Has(result) {
-				bad("batch %s: node %d on it has not its outputs", p.ID.Short(), n.index)
 			}
 		}
 	}

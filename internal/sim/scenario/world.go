@@ -296,6 +296,9 @@ func (w *World) tell(id crowd.JobID) {
 		}
 		if p.Last = j; j.State.Ended() && p.Ended.IsZero() {
 			p.Ended = w.Now()
+			if j.State == ledger.Settled && j.Spec.Shuffle.Parts > 0 {
+				w.After(time.Duration(w.Config.Params.Retention/2)*time.Millisecond, func() { w.checkHeld(p) })
+			}
 		}
 	}
 	for _, n := range w.Nodes {

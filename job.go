@@ -151,8 +151,6 @@ func (s *JobSpec) Validate() error {
 	case h == Shuffle{}:
 	case s.Items == 0 || s.Plan.Method != PlanSample:
 		bad("shuffle: only between batches of plan %q", PlanSample)
-	case h.Parts > 0 && !s.Compare.Strict():
-		bad("shuffle: parts only of outputs of which every byte counts: to compare others, their owner would have to fetch them")
 	case h.Parts > MaxParts:
 		bad("shuffle: %d parts, at most %d", h.Parts, MaxParts)
 	case h.Gather && s.Items > MaxParts:

@@ -225,6 +225,11 @@ func TestAudit_LyingLosesWhateverStakeIsFree(t *testing.T) {
 		if a.Rate < 1e6 && !loses(a.Rate, crowd.Credit, a.Stake) {
 			t.Fatalf("a stake of %s at a rate of %d ppm: lying pays", a.Stake, a.Rate)
 		}
+		for _, k := range w.providers {
+			if p, _ := w.s.Provider(k.ID().Address()); a.Rate == 1e6 && k.ID() != a.Executor && p.Free() > crowd.Credit {
+				t.Fatalf("a node without free stake was seated, though %s has %s", k.ID().Short(), p.Free())
+			}
+		}
 		rates[a.Executor] = append(rates[a.Executor], a.Rate)
 		sum[a.Executor] += a.Stake
 		if sum[a.Executor] > w.stake(a.Executor) {

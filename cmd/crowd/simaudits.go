@@ -34,7 +34,7 @@ stake are the ledger's own rules.
   profit    of a lie, in credits, fees and slashed stakes taken off, with its standard error
   honest    of an honest run of the same task`,
 		Example: "  crowd sim audits --rate 0.05,1 --clean 0,1000 --fresh\n  crowd sim audits --ring 0.3 --stake 200 --reuse 100",
-		RunE: a.until(func(_ *cobra.Command, ctx context.Context, _ []string) error { return a.simAudits(ctx, s) }),
+		RunE:    a.until(func(_ *cobra.Command, ctx context.Context, _ []string) error { return a.simAudits(ctx, s) }),
 	}
 	def := scenario.WagerConfig{}.WithDefaults()
 	f := c.Flags()

@@ -198,11 +198,11 @@ func (w *work) auditLot(j *Job) {
 	}
 	switch {
 	case !a.Chosen(j.ID):
-		w.move(j, Revealing, w.in(w.params.RevealWindow), "%s", j.why())
+		w.move(j, Revealing, w.in(w.params.RevealTime(&j.Spec)), "%s", j.why())
 	case w.seatAuditor(j):
 		w.move(j, Running, j.earliest(), "%s: %s does the work again", j.why(), j.Places[len(j.Places)-1].Node.Short())
 	default:
-		w.move(j, Revealing, w.in(w.params.RevealWindow), "%s, and nobody is left to do the work again", j.why())
+		w.move(j, Revealing, w.in(w.params.RevealTime(&j.Spec)), "%s, and nobody is left to do the work again", j.why())
 	}
 }
 

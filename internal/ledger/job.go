@@ -372,7 +372,7 @@ func (w *work) progress(j *Job) {
 		w.awaitLot(j)
 		return
 	}
-	w.move(j, Revealing, w.in(w.params.RevealWindow), "%d committed", j.count(Committed))
+	w.move(j, Revealing, w.in(w.params.RevealTime(&j.Spec)), "%d committed", j.count(Committed))
 }
 
 func (w *work) reveal(from crowd.NodeID, m *Reveal) *Refusal {

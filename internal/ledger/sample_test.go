@@ -496,3 +496,20 @@ func TestSample_NobodyOpensWhileSomebodyWorks(t *testing.T) {
 	w.refused(TooLate, seated[2], &Commit{Job: id, Commitment: Commitment(id, seated[2].ID(), late), Sealed: [][]byte{{1}}})
 	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
 }
+
+func TestSample_AnExecutorWithoutAResultIsConvicted(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	out.Result = "" // the leaves alone are right, and nobody could read what the items wrote
+	o := Opening{Outcome: out, Salt: crowd.Keccak256([]byte("salt"))}
+	w.commitOpening(seated[0], id, o)
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	w.must(seated[0], &Reveal{Job: id, Opening: o})
+	j := w.job(id)
+	if p := j.Place(seated[0].ID()); p.State != Fraud {
+		t.Errorf("got %s, want fraud: a batch without a result would be settled", p.State)
+	}
+}

@@ -230,6 +230,23 @@ func describeBatch(w io.Writer, b *rpc.BatchView) {
 		root = b.Root.String()
 	}
 	fields(w, "  items", fmt.Sprint(b.Items), "  of them failed", failed, "  check", check, "  gas", gas, "  root", root, "  leaves", string(b.Leaves))
+	if b.Parts > 0 {
+		held := "by executor and verifiers once it is settled"
+		if len(b.Holders) > 0 {
+			var names []string
+			for _, n := range b.Holders {
+				names = append(names, n.Short())
+			}
+			held = "by " + strings.Join(names, ", ")
+		}
+		fields(w, "  outputs", fmt.Sprintf("in %d parts by key, held %s; they do not come here", b.Parts, held))
+	}
+	if b.Gather {
+		fields(w, "  reads", "parts of other jobs, from whoever holds them")
+	}
+	if b.NoParts {
+		fields(w, "  trouble", "a node could not get parts of other jobs: run those again")
+	}
 	if d := b.Dispute; d != nil {
 		right := "the court has not decided"
 		switch {

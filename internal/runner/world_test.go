@@ -210,6 +210,7 @@ type node struct {
 	lies   bool // about every fourth item
 	hides  bool // serves nobody
 	doctor bool // puts other leaves into a batch's result than those under its root
+	bends  bool // the parts of its results, before they are stored
 	heard  []Chunk
 	tales  []job.Report // of the consumer's machines
 }
@@ -356,6 +357,9 @@ func (n *node) FetchFolder(ctx context.Context, c crowd.CID, max uint64, from []
 				return err
 			}
 			progress(1, 1)
+			if err := os.MkdirAll(filepath.Dir(n.listing(c)), 0o700); err != nil {
+				return err
+			}
 			return os.WriteFile(n.listing(c), raw, 0o600)
 		}
 	}
@@ -420,6 +424,13 @@ func (n *node) AddDir(_ context.Context, dir string) (crowd.CID, error) {
 		raw[4]++ // the exit code of the first item
 		if err := os.WriteFile(path, raw, 0o600); err != nil {
 			return "", err
+		}
+	}
+	if part := filepath.Join(dir, "parts", "00000"); n.bends {
+		if _, err := os.Stat(part); err == nil {
+			if err := os.WriteFile(part, []byte("a lie\n"), 0o600); err != nil {
+				return "", err
+			}
 		}
 	}
 	c, err := n.add(dir)

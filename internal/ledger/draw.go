@@ -180,8 +180,8 @@ func (w *work) dispatch(j *Job) {
 
 // seat gives the next drawn node a place, if there is one.
 func (w *work) seat(j *Job, verifier bool) bool {
-	if j.Audit != nil && j.Audit.At != 0 {
-		return w.seatAuditor(j)
+	if j.Spec.Plan.Method == crowd.PlanAudit {
+		return w.seatAudited(j)
 	}
 	for int(j.Next) < len(j.Drawn) {
 		d := &j.Drawn[j.Next]

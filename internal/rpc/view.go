@@ -354,6 +354,7 @@ type Provider struct {
 	Price     crowd.Price   `json:"price"`
 	Country   string        `json:"country,omitempty"`
 	Tags      []string      `json:"tags,omitempty"`
+	Owners    float64       `json:"owners,omitempty"` // least score, 0 to 1, of owners that it works for; absent: anybody
 	Stake     crowd.Credits `json:"stake"`
 	Done      uint64        `json:"done"`                // jobs done
 	Caught    uint64        `json:"caught"`              // times proven wrong

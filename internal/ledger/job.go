@@ -170,7 +170,8 @@ type Job struct {
 	Places     []Place
 	Audit      *Audit // of PlanAudit: of the newest executor
 	Ballots    []Ballot
-	Dispute    *Dispute // the newest conflict about an item of a batch
+	Dispute    *Dispute  // the newest conflict about an item of a batch
+	Cleared    []Cleared // items of a tolerant batch that the court has looked at
 	Verdict    *Verdict
 	Payments   []Payment
 	History    []Step
@@ -227,7 +228,7 @@ func (j *Job) Spent() crowd.Credits {
 	return cost
 }
 
-// EscrowFor is what posting spec locks: the most that executors and verifiers can earn.
+// EscrowFor is what posting spec locks: the most that executors and verifiers can earn, and a court that finds nobody at fault.
 func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
 	_, verifiers := Seats(&spec.Plan)
 	limit := spec.Limits().Gas
@@ -241,6 +242,7 @@ func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
 	}
 	add(runs(&spec.Plan), limit)
 	add(verifiers, CheckGas(spec, limit))
+	add(1, CourtGas(spec))
 	if !ok {
 		return ^crowd.Credits(0)
 	}
@@ -581,6 +583,10 @@ func (w *work) expire(id crowd.JobID) {
 		}
 		w.compare(&j)
 	case Court:
+		if !j.Spec.Compare.Strict() {
+			w.weigh(&j, true)
+			return
+		}
 		w.end(&j, Failed, "the court came to no verdict") // of a batch too: what is disputed is not accepted
 	case Delivering:
 		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Silent++ })

@@ -77,6 +77,7 @@ type PostRequest struct {
 	Check      *TaskPlan     `json:"check,omitempty"`      // of a single task; absent: the cheapest that reaches the confidence
 	Parts      uint32        `json:"parts,omitempty"`      // of a batch: its outputs stay where it ran, laid out in so many parts by the keys of their lines
 	Gather     bool          `json:"gather,omitempty"`     // of a batch: stdin is a manifest, as crowd_gather makes it
+	Compare    string        `json:"compare,omitempty"`    // when two outputs are the same answer: exact, lines, numeric:rel=1e-6, wasm:CID, …; see spec
 }
 
 // TaskPlan is how a single task is checked.
@@ -112,6 +113,10 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 			s.Plan.Rate = crowd.AuditFloor
 		}
 	}
+	var err error
+	if s.Compare, err = crowd.ParseCompare(r.Compare); err != nil {
+		return crowd.JobSpec{}, Errorf(BadRequest, "%w", err)
+	}
 	if r.Seed != nil {
 		s.Task.Seed = *r.Seed
 	}
@@ -136,6 +141,7 @@ type Quote struct {
 	Bound        crowd.Credits `json:"bound"`               // most that is locked and can be spent
 	Price        crowd.Price   `json:"price"`               // the price that the bound assumes
 	Plan         string        `json:"plan"`                // "audit", "pair", "committee", "sample"
+	Compare      string        `json:"compare,omitempty"`   // how outputs are; absent: exact
 	Undetected   float64       `json:"undetected"`          // probability that a wrong result is accepted
 	Executors    int           `json:"executors"`           // that run all of it
 	RatePPM      uint32        `json:"ratePPM,omitempty"`   // of an audit: least probability that one more does, parts per million
@@ -276,6 +282,7 @@ type JobView struct {
 	Verdict   *Verdict      `json:"verdict,omitempty"`
 	Payments  []Payment     `json:"payments"`
 	Failure   *Failure      `json:"failure,omitempty"`
+	Advice    string        `json:"advice,omitempty"` // where a node was convicted whose output is near the right one: how a job would allow that
 }
 
 // Audit is the lot by which one executor's work is run again, or is not.

@@ -190,6 +190,9 @@ func checkVerdict(g *ledger.Genesis, j *ledger.Job) (how string, err error) {
 		}
 		return fmt.Sprintf("none: the job %s", j.State), nil
 	}
+	if v.By == ledger.ByCourt && !j.Spec.Compare.Strict() {
+		return checkWithin(g, j)
+	}
 	same, other := 0, 0
 	for i := range j.Places {
 		p := &j.Places[i]

@@ -27,6 +27,7 @@ type Config struct {
 	Link        sim.Link
 	Block       time.Duration                     // least time between blocks
 	Faults      float64                           // share of runs that go wrong on an honest node
+	Drift       bool                              // honest runs of tolerant jobs differ from node to node
 	Veterans    bool                              // providers begin with a record beyond doubt, so that audits are as rare as they may be
 	Provider    func(w *World, i int) Adversary   // nil, or nil from it: honest
 	Consumer    func(w *World, i int) Adversary   // the same
@@ -75,8 +76,9 @@ type World struct {
 	byID    map[crowd.NodeID]*Node
 	jobs    map[crowd.JobID]*Posted
 	posts   int
-	files   map[crowd.CID]*shard  // what batches' results and leaves hold
-	honest  map[crowd.Hash]*shard // the truth of each, computed once
+	files   map[crowd.CID]*shard      // what batches' results and leaves hold
+	honest  map[crowd.Hash]*shard     // the truth of each, computed once
+	near    map[crowd.Hash]crowd.Hash // outputs of items that drifted, and of what
 }
 
 // grantedStake is what every provider begins with.
@@ -106,7 +108,7 @@ func New(c Config) *World {
 	w := &World{
 		World: sim.New(c.Seed, c.Link), Config: c, last: sim.Epoch,
 		byID: map[crowd.NodeID]*Node{}, jobs: map[crowd.JobID]*Posted{},
-		files: map[crowd.CID]*shard{}, honest: map[crowd.Hash]*shard{},
+		files: map[crowd.CID]*shard{}, honest: map[crowd.Hash]*shard{}, near: map[crowd.Hash]crowd.Hash{},
 	}
 	w.TraceTo(c.Trace)
 	g := ledger.Genesis{Name: "sim", Time: crowd.Time(sim.Epoch.UnixMilli()), Params: c.Params}
@@ -188,7 +190,7 @@ func (w *World) Post(owner *Node, then func(id crowd.JobID, err error)) {
 	if w.Config.Spec != nil {
 		w.Config.Spec(w, &spec)
 	}
-	for _, cid := range []crowd.CID{spec.Task.Program, spec.Task.Inputs, spec.Task.Stdin} {
+	for _, cid := range []crowd.CID{spec.Task.Program, spec.Task.Inputs, spec.Task.Stdin, spec.Compare.Program} {
 		if cid != "" {
 			owner.hold(cid)
 			owner.pin(cid, "user")
@@ -311,6 +313,9 @@ func (w *World) tell(id crowd.JobID) {
 		}
 		if p.Last = j; j.State.Ended() && p.Ended.IsZero() {
 			p.Ended = w.Now()
+			if j.State == ledger.Settled && j.Spec.Shuffle.Parts > 0 {
+				w.After(time.Duration(w.Config.Params.Retention/2)*time.Millisecond, func() { w.checkHeld(p) })
+			}
 		}
 	}
 	for _, n := range w.Nodes {
@@ -358,7 +363,11 @@ func (w *World) Bound(s *crowd.JobSpec) time.Duration {
 	ms := p.ClaimWindow + int64(p.MaxClaims)*each + p.RevealTime(s) + 3*p.CourtWindow + p.DeliveryWindow
 	executors, verifiers := ledger.Seats(&s.Plan)
 	if verifiers > 0 {
-		ms += int64(executors+verifiers) * (p.DeliveryWindow + 2*p.CourtWindow)
+		rounds := int64(executors + verifiers)
+		if !s.Compare.Strict() {
+			rounds += ledger.IdleDisputes * int64(1+w.Config.Authorities)
+		}
+		ms += rounds * (p.DeliveryWindow + 2*p.CourtWindow)
 	}
 	return time.Duration(ms)*time.Millisecond + 40*w.Config.Block
 }

@@ -156,7 +156,11 @@ func (b backend) fit(ctx context.Context, r *rpc.PostRequest, spec *crowd.JobSpe
 	case spec.Plan.Method == crowd.PlanPair:
 		return e, nil
 	}
-	have := rpc.Errorf(rpc.NoProvider, "%d providers could be drawn, the plan %q needs %d: %s", e.Count, plan.Method, ledger.Needs(&spec.Plan), e.Why())
+	why := ""
+	if e.Count < e.Steps[0].Left { // else there are no more
+		why = ": " + e.Why()
+	}
+	have := rpc.Errorf(rpc.NoProvider, "%d providers could be drawn, the plan %q needs %d%s", e.Count, plan.Method, ledger.Needs(&spec.Plan), why)
 	return e, have.WithHint("a %s of %d is within reach: --confidence %.12g", most.Method, most.Executors, 1-most.Undetected)
 }
 

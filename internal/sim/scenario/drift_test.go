@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/ledger"
@@ -134,6 +135,39 @@ func idlePaid(w *World) error {
 		return fmt.Errorf("got %s paid to the court out of the escrow, want %s", got, want)
 	}
 	return nil
+}
+
+// TestDrift_Kill kills one node after some of its effects, in tolerant jobs with a liar: the liar loses all the same.
+func TestDrift_Kill(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		node func(w *World) *Node
+	}{
+		{"an authority", func(w *World) *Node { return w.Authority(1) }},
+		{"the consumer", func(w *World) *Node { return w.Consumer(0) }},
+		{"an honest provider", func(w *World) *Node { return w.Provider(1) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			killed := 0
+			seeds(t, 1, func(seed uint64) (*World, error) {
+				for at := 1; ; at += 2 {
+					c := pair(seed+uint64(at), some(map[int]Adversary{0: WrongResult{}}))
+					c.Drift, c.Spec = true, Tolerant(lines, nil)
+					w := play(c, 1, func(w *World) { tt.node(w).Kill = Kill{At: at, Down: time.Second} })
+					if tt.node(w).Steps < at {
+						return w, nil
+					}
+					killed++
+					if err := w.Check(); err != nil || len(w.Slashed) != 1 {
+						return w, fmt.Errorf("killed after effect %d: got %d slashed, %w", at, len(w.Slashed), err)
+					}
+				}
+			})
+			if killed < 4 && *seedFlag == 0 {
+				t.Errorf("got only %d moments to kill", killed)
+			}
+		})
+	}
 }
 
 // Honest machines that differ in jobs of every kind, with liars among them, on a bad network: nobody honest

@@ -12,6 +12,7 @@ import (
 
 var (
 	lines  = crowd.Compare{Kind: crowd.CompareLines}
+	never  = crowd.Compare{Kind: crowd.CompareWasm, Program: "never", Gas: 1e6}
 	looper = crowd.Compare{Kind: crowd.CompareWasm, Program: "loops", Gas: 1e6}
 )
 
@@ -33,6 +34,7 @@ func TestDrift_Pair(t *testing.T) {
 		{"more gas than the job tolerates", lines, map[int]Adversary{0: Liar{Gas: true}}, wants{1, ledger.Settled, ledger.ByCourt}, 1, ""},
 		{"one that never commits", lines, map[int]Adversary{0: Mute{Commit: true}}, wants{0, ledger.Settled, ledger.ByCourt}, 1, "numeric divergence"},
 		{"a comparator that loops", looper, nil, wants{0, ledger.Failed, ""}, 2, ledger.WhyUnjudged},
+		{"a comparator that says no to all", never, nil, wants{0, ledger.Failed, ""}, 2, ledger.WhyUnjudged},
 		{"a comparator that loops, and a liar", looper, map[int]Adversary{0: WrongResult{}}, wants{0, ledger.Failed, ""}, 2, ledger.WhyUnjudged},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -100,6 +102,7 @@ func TestDrift_Batch(t *testing.T) {
 		{"a silent owner", lines, nil, Miser{NoAccept: true}, ledger.Settled, nil, 0},
 		{"an owner that sends the court for nothing", lines, nil, &Sender{}, ledger.Settled, nil, 1},
 		{"a comparator that loops", looper, nil, nil, ledger.Failed, nil, 0},
+		{"a comparator that says no to all", never, nil, nil, ledger.Failed, nil, 0},
 		{"a comparator that loops, and a cheat", looper, adv{0: cheat}, nil, ledger.Failed, nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -135,6 +138,21 @@ func idlePaid(w *World) error {
 		return fmt.Errorf("got %s paid to the court out of the escrow, want %s", got, want)
 	}
 	return nil
+}
+
+// An owner that declares strict what is not has nobody convicted: the authorities differ too, and come to no verdict.
+func TestDrift_Undeclared(t *testing.T) {
+	for name, shape := range map[string]func(*World, *crowd.JobSpec){"one task": nil, "a batch": Batch(60, 2, 8)} {
+		t.Run(name, func(t *testing.T) {
+			seeds(t, 3, func(seed uint64) (*World, error) {
+				w := play(Config{Seed: seed, Providers: 3, Drift: true, Undeclared: true, Spec: shape}, 2, nil)
+				if _, _, failed := states(w); failed != 2 || len(w.Slashed) > 0 {
+					return w, fmt.Errorf("got %d failed and %d slashed", failed, len(w.Slashed))
+				}
+				return w, nil
+			})
+		})
+	}
 }
 
 // TestDrift_Kill kills one node after some of its effects, in tolerant jobs with a liar: the liar loses all the same.
@@ -178,7 +196,7 @@ func TestDrift_Chaos(t *testing.T) {
 		w := play(Config{
 			Seed: seed, Providers: 6, Consumers: 2, Link: rough, Faults: 0.1, Drift: true,
 			Spec: func(w *World, s *crowd.JobSpec) {
-				how := []crowd.Compare{lines, lines, lines, looper, {}}[w.Rand().IntN(5)]
+				how := []crowd.Compare{lines, lines, lines, looper, never, {}}[w.Rand().IntN(6)]
 				if w.Rand().IntN(2) == 0 {
 					Batch(60, uint32(1+w.Rand().IntN(2)), 8)(w, s)
 				}

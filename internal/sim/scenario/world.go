@@ -28,6 +28,7 @@ type Config struct {
 	Block       time.Duration                     // least time between blocks
 	Faults      float64                           // share of runs that go wrong on an honest node
 	Drift       bool                              // honest runs of tolerant jobs differ from node to node
+	Undeclared  bool                              // with Drift: those of strict jobs too
 	Provider    func(w *World, i int) Adversary   // nil, or nil from it: honest
 	Consumer    func(w *World, i int) Adversary   // the same
 	Spec        func(w *World, s *crowd.JobSpec)  // changes what is posted

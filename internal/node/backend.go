@@ -262,7 +262,9 @@ func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, 
 	case ledger.Settled:
 		x.Fix = p.advice
 	case ledger.Failed:
-		if x.Fix = e.Why(); x.Fix == "" {
+		if f := failure(j); f.Kind == rpc.UserError {
+			x.Fix = f.Hint
+		} else if x.Fix = e.Why(); x.Fix == "" {
 			x.Fix = "run it again: the requirements are met"
 		}
 	}

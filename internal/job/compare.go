@@ -150,7 +150,7 @@ func (c *core) lookAt(now time.Time, p *ledger.Place, d *divergence, lost crowd.
 		}
 		c.compareOutputs(now, pairs...)
 	default:
-		c.fetch(now, c.holders(p.Node), c.maxResult(), c.comparator(), p.Opening.Outputs)
+		c.fetch(now, Fetch{CIDs: []crowd.CID{c.comparator(), p.Opening.Outputs}, From: c.holders(p.Node), Max: c.maxResult()})
 	}
 	return false
 }
@@ -222,7 +222,7 @@ func (a *Authority) weigh(now time.Time) {
 			a.keep(a.inputs()...)
 			a.run(now, only)
 		default:
-			a.fetch(now, a.inputHolders(), MaxInput, a.inputs()...)
+			a.fetchInputs(now, only)
 		}
 		return
 	}
@@ -282,7 +282,7 @@ func (a *Authority) weigh(now time.Time) {
 	case a.work.fetched:
 		a.compareOutputs(now, Pair{a.mine(), their})
 	default:
-		a.fetch(now, a.holders(s.node), a.maxResult(), their.CID)
+		a.fetch(now, Fetch{CIDs: []crowd.CID{their.CID}, From: a.holders(s.node), Max: a.maxResult()})
 	}
 }
 

@@ -181,7 +181,7 @@ func (w *work) weigh(j *Job, over bool) {
 			w.drop(j, p, "its answer differs from the court's in its bytes, and could not be had to be compared")
 		case 0:
 			p.State, p.Why = Dropped, "the authorities came to no verdict about its answer"
-			w.release(p.Node)
+			w.release(j, p.Node)
 		}
 	}
 	switch {

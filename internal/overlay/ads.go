@@ -86,10 +86,10 @@ func (n *Node) registering(ev Received, m Register) {
 		n.emit(Blame{ID: ev.From, Why: "an ad under a topic that its record does not name"})
 		return
 	}
-	if v.room < ticketBytes {
+	if v.room < ticketBytes+headers {
 		return
 	}
-	v.room -= ticketBytes
+	v.room -= ticketBytes + headers
 	answer := Ticket{Req: m.Req}
 	n.decide(ev, &m, &v, &answer)
 	n.emit(Send{To: ev.From, Addr: ev.Addr, Msg: answer})

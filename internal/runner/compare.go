@@ -48,7 +48,7 @@ func (r *Runner) compare(ctx context.Context, e job.Compare) (found []ledger.Fin
 	c := &comparison{Runner: r, ctx: ctx, dir: dir, how: e.How, folders: map[crowd.CID]string{}}
 	if e.How.Program != "" {
 		c.program = filepath.Join(dir, "comparator")
-		if ok, err := r.export(ctx, e.How.Program, c.program, false); err != nil {
+		if ok, err := r.export(ctx, e.How.Program, c.program, false, job.MaxInput); err != nil {
 			return nil, fmt.Errorf("comparator: %w", err)
 		} else if !ok {
 			c.program = ""
@@ -132,6 +132,9 @@ func (c *comparison) judge(own, their output) (ledger.Finding, error) {
 	return ledger.Same, nil
 }
 
+// maxFolder bounds what is laid out, in bytes; the fetch that brought it had the job's own bound.
+const maxFolder = 2 * crowd.MaxOutput
+
 // folder lays out content once; "": it is no folder.
 func (c *comparison) folder(cid crowd.CID) (string, error) {
 	path, ok := c.folders[cid]
@@ -139,7 +142,7 @@ func (c *comparison) folder(cid crowd.CID) (string, error) {
 		return path, nil
 	}
 	path = filepath.Join(c.dir, fmt.Sprintf("folder-%d", len(c.folders)))
-	ok, err := c.export(c.ctx, cid, path, true)
+	ok, err := c.export(c.ctx, cid, path, true, maxFolder)
 	if err != nil {
 		return "", err
 	}

@@ -45,6 +45,9 @@ func (s *seated) Result(w *World, n *Node, id crowd.JobID, o crowd.Outcome) crow
 func (s *seated) Leaves(w *World, n *Node, id crowd.JobID, only []uint32, l []batch.Leaf) []batch.Leaf {
 	return s.of(w, n, id).Leaves(w, n, id, only, l)
 }
+func (s *seated) Garbles(w *World, n *Node, id crowd.JobID) bool {
+	return s.of(w, n, id).Garbles(w, n, id)
+}
 func (s *seated) Saw(w *World, n *Node, c job.Chain) { s.of(w, n, c.Job.ID).Saw(w, n, c) }
 
 // sampled plays one batch of 200 items, two verifiers with 20 checks each, with

@@ -297,6 +297,9 @@ func (w *World) tell(id crowd.JobID) {
 		}
 		if p.Last = j; j.State.Ended() && p.Ended.IsZero() {
 			p.Ended = w.Now()
+			if j.State == ledger.Settled && j.Spec.Shuffle.Parts > 0 {
+				w.After(time.Duration(w.Config.Params.Retention/2)*time.Millisecond, func() { w.checkHeld(p) })
+			}
 		}
 	}
 	for _, n := range w.Nodes {
@@ -341,7 +344,7 @@ func (w *World) AllEnded() bool {
 func (w *World) Bound(s *crowd.JobSpec) time.Duration {
 	p := w.Config.Params
 	each := s.Task.Limits.Wall.Milliseconds() + p.DispatchGrace
-	ms := p.ClaimWindow + int64(p.MaxClaims)*each + p.RevealWindow + 3*p.CourtWindow + p.DeliveryWindow
+	ms := p.ClaimWindow + int64(p.MaxClaims)*each + p.RevealTime(s) + 3*p.CourtWindow + p.DeliveryWindow
 	executors, verifiers := ledger.Seats(&s.Plan)
 	if verifiers > 0 {
 		rounds := int64(executors + verifiers)

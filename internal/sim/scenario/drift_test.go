@@ -81,6 +81,32 @@ func within(w *World, want wants, work int, why string) error {
 	return nil
 }
 
+// The other plans for a single task go the same way.
+func TestDrift_Plans(t *testing.T) {
+	committee := crowd.Plan{Method: crowd.PlanCommittee, Executors: 3}
+	audit := crowd.Plan{Method: crowd.PlanAudit, Rate: 1e6}
+	for _, tt := range []struct {
+		name string
+		plan crowd.Plan
+		adv  map[int]Adversary // of three providers
+		want wants
+		work int
+		why  string
+	}{
+		{"a committee", committee, nil, wants{0, ledger.Settled, ledger.ByCourt}, 3, "numeric divergence"},
+		{"a committee with two liars", committee, map[int]Adversary{0: WrongResult{}, 2: WrongResult{}}, wants{2, ledger.Settled, ledger.ByCourt}, 1, ""},
+		{"an audit", audit, nil, wants{0, ledger.Settled, ledger.ByCourt}, 2, "numeric divergence"},
+		{"an audit among liars", audit, map[int]Adversary{0: WrongResult{}, 1: WrongResult{}, 2: WrongResult{}}, wants{2, ledger.Failed, ""}, 0, "is within"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			seeds(t, 2, func(seed uint64) (*World, error) {
+				w := play(Config{Seed: seed, Providers: 3, Drift: true, Provider: some(tt.adv), Spec: Tolerant(lines, func(_ *World, s *crowd.JobSpec) { s.Plan = tt.plan })}, 1, nil)
+				return w, within(w, tt.want, tt.work, tt.why)
+			})
+		})
+	}
+}
+
 func TestDrift_Batch(t *testing.T) {
 	cheat := Cheat{Rate: 0.3}
 	type adv = map[int]Adversary

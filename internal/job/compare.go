@@ -125,7 +125,7 @@ func (c *core) beyond(now time.Time, lost crowd.Time) (r *ledger.Report, known b
 func (c *core) lookAt(now time.Time, p *ledger.Place, d *divergence, lost crowd.Time) bool {
 	if c.audit.at != p.Node {
 		c.turn()
-		c.audit.at = p.Node
+		c.audit.at, c.work.brief = p.Node, true
 	}
 	late := c.due(now, lost) && !(c.work.flying && c.work.kind == comparing)
 	switch {
@@ -272,7 +272,7 @@ func (a *Authority) weigh(now time.Time) {
 	if w.on != s {
 		fails := a.work.fails // of all together, so that nobody is asked without a pause
 		a.turn()
-		w.on, a.work.fails = s, fails
+		w.on, a.work.fails, a.work.brief = s, fails, true
 	}
 	_, their, _ := a.said(s)
 	switch {
@@ -392,7 +392,7 @@ func (a *Authority) weighed(now time.Time, ev Compared) {
 		}
 		return
 	}
-	if w.found[w.on] = found[0]; found[0] == ledger.Same && !w.on.court {
+	if w.found[w.on] = found[0]; found[0] == ledger.Same && !w.on.court && a.job.Dispute == nil {
 		_, their, _ := a.said(w.on)
 		a.keep(their.CID) // the owner may need it
 	}

@@ -166,6 +166,15 @@ func idlePaid(w *World) error {
 	return nil
 }
 
+// All of eight verifiers have answered for every item, and one of them lies: an authority compares with all of them and with
+// its colleagues, and its journal stays one that can be read back.
+func TestDrift_Crowded(t *testing.T) {
+	seeds(t, 1, func(seed uint64) (*World, error) {
+		w := sampled(Config{Seed: seed, Drift: true, Providers: 9, Spec: Tolerant(lines, Batch(10, 8, 10))}, map[int]Adversary{1: Framer{}}, nil)
+		return w, guilty(w, ledger.Settled, 1)
+	})
+}
+
 // An owner that declares strict what is not has nobody convicted: the authorities differ too, and come to no verdict.
 func TestDrift_Undeclared(t *testing.T) {
 	for name, shape := range map[string]func(*World, *crowd.JobSpec){"one task": nil, "a batch": Batch(60, 2, 8)} {

@@ -169,8 +169,9 @@ func idlePaid(w *World) error {
 // All of eight verifiers have answered for every item, and one of them lies: an authority compares with all of them and with
 // its colleagues, and its journal stays one that can be read back.
 func TestDrift_Crowded(t *testing.T) {
+	program := crowd.Compare{Kind: crowd.CompareWasm, Program: "compares", Gas: 1e6}
 	seeds(t, 1, func(seed uint64) (*World, error) {
-		w := sampled(Config{Seed: seed, Drift: true, Providers: 9, Spec: Tolerant(lines, Batch(10, 8, 10))}, map[int]Adversary{1: Framer{}}, nil)
+		w := sampled(Config{Seed: seed, Drift: true, Providers: 9, Spec: Tolerant(program, Batch(10, 8, 10))}, map[int]Adversary{1: Framer{}}, nil)
 		return w, guilty(w, ledger.Settled, 1)
 	})
 }

@@ -171,7 +171,7 @@ func idlePaid(w *World) error {
 func TestDrift_Crowded(t *testing.T) {
 	program := crowd.Compare{Kind: crowd.CompareWasm, Program: "compares", Gas: 1e6}
 	seeds(t, 1, func(seed uint64) (*World, error) {
-		w := sampled(Config{Seed: seed, Drift: true, Providers: 9, Spec: Tolerant(program, Batch(10, 8, 10))}, map[int]Adversary{1: Framer{}}, nil)
+		w := sampled(Config{Seed: seed, Drift: true, Providers: 9, Authorities: 7, Spec: Tolerant(program, Batch(10, 8, 10))}, map[int]Adversary{1: Framer{}}, nil)
 		return w, guilty(w, ledger.Settled, 1)
 	})
 }

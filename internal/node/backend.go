@@ -324,7 +324,9 @@ func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, 
 			x.Fix = "nothing; if more depends on it than its price, run it again with --plan pair"
 		}
 	case ledger.Failed:
-		if x.Fix = e.Why(); x.Fix == "" {
+		if f := failure(j); f.Kind == rpc.UserError {
+			x.Fix = f.Hint
+		} else if x.Fix = e.Why(); x.Fix == "" {
 			x.Fix = "run it again: the requirements are met"
 		}
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
-	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/verify"
@@ -23,9 +22,6 @@ import (
 
 // completeBatch states the plan's probability and refuses one that does not reach the confidence asked for.
 func completeBatch(spec *crowd.JobSpec, confidence float64) error {
-	if out := spec.Task.Limits.Output; out > executor.MaxItemOutput {
-		return rpc.Errorf(rpc.BadRequest, "an output of %d bytes for each item, at most %d", out, executor.MaxItemOutput)
-	}
 	p := &spec.Plan
 	undetected := verify.SampleUndetected(spec.Items, p.Verifiers, p.Checks)
 	allowed, err := verify.Allowed(confidence)

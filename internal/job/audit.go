@@ -108,13 +108,27 @@ func (c *core) conflict() *ledger.Report {
 }
 
 func (c *core) compare(p *ledger.Place) *ledger.Report {
-	lot, err := c.job.Lot(p.Node, p.Opening)
-	if err != nil {
-		return nil // the chain took it: it cannot be
+	if proof := c.differs(p.Node, p.Opening); proof != nil {
+		return &ledger.Report{Job: c.id, Verifier: p.Node, Proof: *proof}
 	}
-	for k, i := range ledger.Sampled(&c.job.Spec, lot) {
-		if leaf := c.audit.leaves[i]; leaf.Hash() != p.Opening.Answers[k] {
-			return &ledger.Report{Job: c.id, Verifier: p.Node, Answer: uint32(k), Proof: c.audit.tree.Prove(i, leaf)}
+	return nil
+}
+
+// differs shows the first item for which the executor has another leaf than a verifier
+// answers in its opening, or nothing. The leaves must be known.
+func (c *core) differs(verifier crowd.NodeID, o *ledger.Opening) *batch.Proof {
+	lot, err := c.job.Lot(verifier, o)
+	if err != nil {
+		return nil // the chain would not take it
+	}
+	items := ledger.Sampled(&c.job.Spec, lot)
+	if len(items) != len(o.Answers) {
+		return nil
+	}
+	for k, i := range items {
+		if leaf := c.audit.leaves[i]; leaf.Hash() != o.Answers[k] {
+			proof := c.audit.tree.Prove(i, leaf)
+			return &proof
 		}
 	}
 	return nil

@@ -111,10 +111,14 @@ func (e *Executor) place(now time.Time, p *ledger.Place) {
 		if e.jrn.Opening == nil || j.State != ledger.Revealing && j.State != ledger.Unsealing {
 			return
 		}
-		if p.Verifier && !e.leaves(now) {
-			return
+		reveal := &ledger.Reveal{Job: e.id, Opening: *e.jrn.Opening}
+		if p.Verifier {
+			if !e.leaves(now) {
+				return
+			}
+			reveal.Conflict = e.differs(e.self, e.jrn.Opening)
 		}
-		e.send(now, &ledger.Reveal{Job: e.id, Opening: *e.jrn.Opening})
+		e.send(now, reveal)
 	case ledger.Revealed:
 		if j.Spec.Plan.Method == crowd.PlanSample && (j.State == ledger.Delivering || j.State == ledger.Inspecting) {
 			e.audit.own = !p.Verifier

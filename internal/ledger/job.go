@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 )
 
 // pairSize is how many executors the plan "pair" runs side by side.
@@ -92,6 +93,7 @@ type Place struct {
 	Commitment crowd.Hash
 	Sealed     [][]byte // to each authority; gone once opened
 	Opening    *Opening
+	Conflict   *Dispute      // of a verifier: shown when it opened, and the court has not looked at it
 	Slashed    crowd.Credits // stake lost to Fraud
 }
 
@@ -353,7 +355,7 @@ func (w *work) reveal(from crowd.NodeID, m *Reveal) *Refusal {
 	if r != nil {
 		return r
 	}
-	return w.openPlace(&j, from, m.Opening)
+	return w.openPlace(&j, from, m.Opening, m.Conflict)
 }
 
 // unseal is reveal by an authority, in place of a silent executor.
@@ -365,14 +367,14 @@ func (w *work) unseal(from crowd.NodeID, m *Unseal) *Refusal {
 	if r != nil {
 		return r
 	}
-	r = w.openPlace(&j, m.Executor, m.Opening)
+	r = w.openPlace(&j, m.Executor, m.Opening, m.Conflict)
 	if p := j.Place(m.Executor); r == nil && p.Verifier { // the authority had the leaves that it could have waited for
 		w.there(p.Node, false, 1e6)
 	}
 	return r
 }
 
-func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
+func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening, conflict *batch.Proof) *Refusal {
 	p := j.Place(node)
 	switch {
 	case p == nil:
@@ -388,6 +390,13 @@ func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
 		return w.convict(j, p, why)
 	}
 	p.State, p.Opening, p.Sealed = Revealed, &o, nil
+	if conflict != nil {
+		d, r := j.conflict(node, conflict)
+		if r != nil {
+			return r
+		}
+		d.Reporter, p.Conflict = node, d
+	}
 	return w.compare(j)
 }
 

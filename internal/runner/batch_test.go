@@ -106,9 +106,10 @@ func TestRunner_Batch(t *testing.T) {
 }
 
 func TestRunner_ALiarLosesItsStakeInEitherPlace(t *testing.T) {
-	for _, liar := range []int{providerA, providerB} { // one of them is the executor
+	for i := range 4 {
+		liar := []int{providerA, providerB}[i/2] // one of them is the executor
 		bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
-			w.nodes[liar].lies = true
+			w.nodes[liar].lies, w.bribed = true, i%2 == 1
 			id := w.post(ctx, "echo", w.batched(itemFile(t)))
 			until(t, "the end of the batch", w.ends(id))
 			j := w.job(id)

@@ -71,7 +71,7 @@ func playedBatch(t testing.TB, lie bool, change ...func(*crowd.JobSpec)) (receip
 			t.Fatal(err)
 		}
 		item := ledger.Sampled(&spec, lot)[0]
-		st.block(st.owner, &ledger.Report{Job: id, Verifier: v.Node, Answer: 0, Proof: tree.Prove(item, leaves[item])})
+		st.block(st.owner, &ledger.Report{Job: id, Verifier: v.Node, Proof: tree.Prove(item, leaves[item])})
 		st.block(st.authority, &ledger.Vote{Job: id, Question: ledger.WhatItem, Item: item, Leaf: leaves[item].Hash()})
 	}
 	st.block(st.owner, &ledger.Accept{Job: id})

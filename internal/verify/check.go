@@ -74,7 +74,7 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	if !note("job", "the ID is the hash of owner, nonce and specification", checkID(&j)) {
 		return findings, false // what follows believes the bounds of the specification
 	}
-	note("draw", fmt.Sprintf("%d VRF proofs under the beacon of block %d; places went by priority", len(j.Drawn), j.DrawAt), checkDraw(&g.Params, &j))
+	note("draw", fmt.Sprintf("%d VRF proofs under the beacon of block %d; places went by priority%s", len(j.Drawn), j.DrawAt, caveat(&j)), checkDraw(&g.Params, &j))
 	n, err := checkCommitments(&j)
 	note("commitments", fmt.Sprintf("%d openings fit what was committed", n), err)
 	by, err := checkVerdict(&g, &j)
@@ -98,6 +98,15 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	}
 	note("summary", "says what the evidence says", err)
 	return findings, good
+}
+
+// caveat warns whom an owner could deceive: a plan's probability assumes a share of all weight, and who may name the
+// providers may name its own.
+func caveat(j *ledger.Job) string {
+	if j.Open >= Million {
+		return ""
+	}
+	return fmt.Sprintf("; the owner's demands left %.3g %% of the weight in the draw: the plan's probability is about an owner who wants to be told the truth", float64(j.Open)/(Million/100))
 }
 
 // normal is s by its own encoding, in which nil and empty lists are one.

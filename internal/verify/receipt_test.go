@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,9 @@ func (st *stage) run(spec crowd.JobSpec) crowd.JobID {
 	st.block(nil, nil)
 	for _, gr := range st.g.Grants[1:] {
 		k := st.nodes[gr.ID]
+		if named := spec.Filters.Providers; len(named) > 0 && !slices.Contains(named, gr.ID) {
+			continue
+		}
 		proof, _ := k.VRF().Prove(ledger.DrawInput(id, k.ID(), st.job(id).Beacon))
 		st.block(k, &ledger.Claim{Job: id, Proof: proof})
 	}

@@ -146,7 +146,7 @@ type jobBlocks struct{ *Node }
 
 // Fetch asks all sources at once, so that a dead one delays nobody.
 func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
-	return b.host.Fetch(ctx, c, max, from, progress)
+	return b.spaced(b.host.Fetch(ctx, c, max, from, progress))
 }
 
 // unusable are the errors for which the content itself is to blame, on every machine alike.
@@ -155,11 +155,12 @@ func unusable(err error) bool {
 }
 
 func (b jobBlocks) Export(ctx context.Context, c crowd.CID, path string, max uint64) error {
-	return b.store.Export(ctx, c, path, max)
+	return b.spaced(b.store.Export(ctx, c, path, max))
 }
 
 func (b jobBlocks) AddDir(ctx context.Context, dir string) (crowd.CID, error) {
-	return b.store.AddDir(ctx, dir)
+	c, err := b.store.AddDir(ctx, dir)
+	return c, b.spaced(err)
 }
 
 // AddFile implements runner.Blocks.
@@ -169,7 +170,8 @@ func (b jobBlocks) AddFile(ctx context.Context, path string) (crowd.CID, error) 
 		return "", err
 	}
 	defer f.Close()
-	return b.store.AddFile(ctx, f)
+	c, err := b.store.AddFile(ctx, f)
+	return c, b.spaced(err)
 }
 
 func (b jobBlocks) Pin(c crowd.CID, by string) error   { return b.store.Pin(c, by) }

@@ -112,7 +112,17 @@ func (w *batchWorld) verified(t testing.TB, k *identity.Key) (Machine, []byte, *
 		some = append(some, w.leaves[i])
 	}
 	es := m.Step(w.now, Ran{Try: r.Try, Leaves: some})
-	journal, commit := find[Persist](t, es).Journal, find[Send](t, es).Message.(*ledger.Commit)
+	expect(t, "bound, and the executor is not", es, "persist")
+	journal := find[Persist](t, es).Journal
+	w.now = time.UnixMilli(int64(w.job.Due) + 1000) // the executor is late, perhaps an alternate: the verifier waits
+	expect(t, "the executor is late", m.Step(w.now, w.record(t)), "")
+	w.commits(w.one, nil)
+	for i := range w.job.Places {
+		w.job.Places[i].Due += 60_000
+	}
+	w.job.Due += 60_000
+	es = m.Step(w.now, w.record(t))
+	commit := find[Send](t, es).Message.(*ledger.Commit)
 	m.Step(w.now, Sent{Message: commit})
 	for _, p := range []*identity.Key{w.one, w.two, w.three} {
 		w.commits(p, nil)
@@ -208,6 +218,22 @@ func TestVerifier_CommitsOnlyToItsWholeSample(t *testing.T) {
 	w.now = v.Deadline()
 	r = find[Run](t, v.Step(w.now, Woke{}))
 	expect(t, "an outcome of all", v.Step(w.now, Ran{Try: r.Try, Outcome: outcomeOf(t, w.leaves)}), "")
+}
+
+// Its time begins when the executor is bound.
+func TestVerifier_IsNotLateBeforeItsTurn(t *testing.T) {
+	for _, bound := range []bool{false, true} {
+		w := newBatch(t)
+		v := w.machine(t, w.two, AsExecutor, nil)
+		f := find[Fetch](t, v.Step(w.now, w.record(t)))
+		find[Run](t, v.Step(w.now, Fetched{Try: f.Try}))
+		if bound {
+			w.commits(w.one, nil)
+		}
+		w.now = time.UnixMilli(int64(w.job.Due) + 10)
+		want := map[bool]string{true: "stop"}[bound]
+		expect(t, fmt.Sprintf("late, executor bound %v", bound), v.Step(w.now, w.record(t)), want)
+	}
 }
 
 func TestExecutor_CommitsOnlyToABatch(t *testing.T) {
@@ -509,7 +535,8 @@ func TestVerifier_RestartsAtEveryPoint(t *testing.T) {
 						for _, i := range e.Only {
 							some = append(some, w.leaves[i])
 						}
-						todo = append(todo, Ran{Try: e.Try, Leaves: some})
+						w.commits(w.one, nil)
+						todo = append(todo, Ran{Try: e.Try, Leaves: some}, w.record(t))
 					case ReadLeaves:
 						todo = append(todo, LeavesRead{Try: e.Try, Leaves: w.leaves})
 					case Send:

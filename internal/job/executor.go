@@ -139,11 +139,14 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 		}
 		e.ran = nil
 	}
+	awaited := e.job.Awaits(p)
 	switch {
 	case e.jrn.Opening != nil:
-		e.send(now, &ledger.Commit{Job: e.id, Commitment: ledger.Commitment(e.id, e.self, *e.jrn.Opening), Sealed: e.jrn.Sealed})
+		if awaited {
+			e.send(now, &ledger.Commit{Job: e.id, Commitment: ledger.Commitment(e.id, e.self, *e.jrn.Opening), Sealed: e.jrn.Sealed})
+		}
 		return
-	case e.due(now, p.Due): // too late for all; the chain drops the place
+	case awaited && e.due(now, p.Due): // too late for all; the chain drops the place
 		e.stop()
 		return
 	}

@@ -187,10 +187,17 @@ func (j *Job) split(s PlaceState) (executors, verifiers int) {
 	return executors, verifiers
 }
 
-// earliest deadline among those who still work.
+// Awaits reports whether p's commitment is wanted now. A verifier's comes after the executor's: what it seals to the
+// authorities one of them could open, and tell an executor that is not bound yet which items nobody looks at.
+func (j *Job) Awaits(p *Place) bool {
+	bound, _ := j.split(Committed)
+	return p.State == Working && (!p.Verifier || bound > 0)
+}
+
+// earliest deadline among the places that are awaited.
 func (j *Job) earliest() (t crowd.Time) {
 	for i := range j.Places {
-		if p := &j.Places[i]; p.State == Working && (t == 0 || p.Due < t) {
+		if p := &j.Places[i]; j.Awaits(p) && (t == 0 || p.Due < t) {
 			t = p.Due
 		}
 	}
@@ -324,7 +331,15 @@ func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
 			return refuse(BadTx, "a sealed opening of %d bytes, at most %d", len(s), most)
 		}
 	}
+	if !j.Awaits(p) {
+		return refuse(TooEarly, "no executor of job %s is bound yet", j.ID.Short())
+	}
 	p.State, p.Commitment, p.Sealed = Committed, m.Commitment, m.Sealed
+	for i := range j.Places {
+		if v := &j.Places[i]; !p.Verifier && v.Verifier && v.State == Working {
+			v.Due = max(v.Due, w.in(w.params.DispatchGrace))
+		}
+	}
 	w.progress(&j)
 	return nil
 }
@@ -334,13 +349,13 @@ const maxSealed = 1024
 
 // progress goes on when nobody works any more, else waits for who does.
 func (w *work) progress(j *Job) {
-	if j.count(Working) > 0 {
-		w.wait(j, j.earliest())
+	executors, verifiers := j.split(Committed)
+	if working, _ := j.split(Working); working+executors == 0 {
+		w.end(j, Failed, "no drawn node did the work")
 		return
 	}
-	executors, verifiers := j.split(Committed)
-	if executors == 0 {
-		w.end(j, Failed, "no drawn node did the work")
+	if j.count(Working) > 0 {
+		w.wait(j, j.earliest())
 		return
 	}
 	if _, want := Seats(&j.Spec.Plan); verifiers < want {
@@ -539,7 +554,7 @@ func (w *work) expire(id crowd.JobID) {
 		w.dispatch(&j)
 	case Running:
 		for i := range len(j.Places) { // drop appends
-			if p := &j.Places[i]; p.State == Working && p.Due <= due {
+			if p := &j.Places[i]; j.Awaits(p) && p.Due <= due {
 				w.drop(&j, p, "did not commit in time")
 			}
 		}

@@ -654,3 +654,52 @@ func TestReveal_AConvictedVerifierIsNotHeard(t *testing.T) {
 		t.Error("both framers, and they alone, should have lost their stake")
 	}
 }
+
+// One authority of many may be in league with an executor, and opens what verifiers seal to it: it must be too late then.
+func TestSample_VerifiersBindThemselvesAfterTheExecutor(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated := w.sampled(sampleSpec()) // two of five are alternates
+	_, _, out := sampleWork(t, never)
+	commitment := func(k *identity.Key) *Commit {
+		o := w.answers(k, id, never)
+		return &Commit{Job: id, Commitment: Commitment(id, k.ID(), o), Sealed: [][]byte{[]byte("sealed")}}
+	}
+	w.refused(TooEarly, seated[1], commitment(seated[1]))
+	spec := sampleSpec()
+	turn := spec.Task.Limits.Wall.Milliseconds() + DevParams().DispatchGrace
+	w.wait(turn)
+	j := w.in(id, Running)
+	last := &j.Places[len(j.Places)-1]
+	if j.Places[0].State != Dropped || last.Verifier || len(j.Places) != 4 {
+		t.Fatalf("got %+v, want an alternate in place of the executor", j.Places)
+	}
+	for _, p := range j.Places[1:3] {
+		if p.State != Working || w.s.Reputation(p.Node.Address()).Faults != 0 {
+			t.Errorf("a verifier that must wait: got %s, %d faults", p.State, w.s.Reputation(p.Node.Address()).Faults)
+		}
+	}
+	w.refused(TooEarly, seated[1], commitment(seated[1]))
+	w.wait(turn - 2000)
+	w.commitOpening(w.keyOf(last.Node), id, Opening{Outcome: out, Salt: crowd.Hash{1}})
+	w.wait(DevParams().DispatchGrace - 1000)
+	w.must(seated[1], commitment(seated[1]))
+	if j = w.in(id, Running); j.Places[2].State != Working {
+		t.Errorf("the other verifier still has time: got %s", j.Places[2].State)
+	}
+	w.wait(2000)
+	if j = w.job(id); j.Places[2].State != Dropped {
+		t.Errorf("the other verifier has had its time: got %s", j.Places[2].State)
+	}
+}
+
+func TestSample_WithoutAnExecutorNobodyWaits(t *testing.T) {
+	w := newWorld(t, 1, 3) // there is no alternate
+	id, seated := w.sampled(sampleSpec())
+	w.must(seated[0], &GiveUp{Job: id, Why: "no space"})
+	w.in(id, Failed)
+	for _, k := range seated[1:] {
+		if r := w.s.Reputation(k.ID().Address()); r.Faults != 0 {
+			t.Errorf("a verifier got %d faults for its executor", r.Faults)
+		}
+	}
+}

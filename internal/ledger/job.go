@@ -287,6 +287,9 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	if err := spec.Validate(); err != nil {
 		return refuse(BadSpec, "%v", err)
 	}
+	if n := len(w.authorities()); spec.Plan.Checks > MaxChecks(n) {
+		return refuse(BadSpec, "plan %q: %d checks by each verifier; what it seals to %d authorities fits a transaction with at most %d", spec.Plan.Method, spec.Plan.Checks, n, MaxChecks(n))
+	}
 	need := EscrowFor(&spec)
 	if need > spec.Budget {
 		executors, verifiers := Seats(&spec.Plan)
@@ -346,6 +349,12 @@ func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
 
 // maxSealed bounds a sealed opening, in bytes.
 const maxSealed = 1024
+
+// MaxChecks is the most checks of a verifier whose commitment, sealed to so many authorities, fits a transaction.
+func MaxChecks(authorities int) uint32 {
+	const around, opening, answer = 1024, 512, 34 // bytes: of the transaction; of a sealed opening; of an answer in it
+	return uint32(min(crowd.MaxChecks, max((MaxTx-around)/max(authorities, 1)-opening, 0)/answer))
+}
 
 // progress goes on when nobody works any more, else waits for who does.
 func (w *work) progress(j *Job) {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -701,5 +702,38 @@ func TestSample_WithoutAnExecutorNobodyWaits(t *testing.T) {
 		if r := w.s.Reputation(k.ID().Address()); r.Faults != 0 {
 			t.Errorf("a verifier got %d faults for its executor", r.Faults)
 		}
+	}
+}
+
+// What is posted can be committed to: else every honest node that is drawn would miss its deadline.
+func TestPost_AsManyChecksAsASealedCommitmentHolds(t *testing.T) {
+	for _, n := range []int{1, 7, 8, 20} {
+		w := newWorld(t, n, 5)
+		spec := sampleSpec()
+		most := MaxChecks(n)
+		if spec.Plan.Checks = most + 1; most < crowd.MaxChecks {
+			w.refused(BadSpec, w.owner, &Post{Spec: spec})
+		}
+		spec.Plan.Checks = most
+		w.post(spec)
+		k := w.providers[0]
+		proof, _ := k.VRF().Prove([]byte("x"))
+		o := Opening{Salt: crowd.Hash{0xff}, Sample: proof[:]}
+		for range most {
+			o.Answers = append(o.Answers, crowd.Hash{0xff})
+		}
+		m := &Commit{Job: crowd.JobID{0xff}, Commitment: crowd.Hash{0xff}}
+		for _, a := range w.authorities {
+			sealed, err := identity.Seal(rand.NewChaCha8([32]byte{}), a.ID(), crowd.Encode(&o), SealPurpose(m.Job, k.ID()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Sealed = append(m.Sealed, sealed)
+		}
+		raw := Sign(k, w.chain, 1<<40, m)
+		if _, err := Open(w.chain, raw); err != nil {
+			t.Errorf("%d authorities, %d checks: %v", n, most, err)
+		}
+		t.Logf("%d authorities: %d checks in %d bytes", n, most, len(raw))
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/chain"
+	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/runner"
@@ -139,6 +140,14 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 			f(c.Key, c.Val)
 		}
 	}), h, nil
+}
+
+// accept says why this machine would only fail at a job: whoever posts it could have all small machines blamed.
+func accept(s *crowd.JobSpec) error {
+	if have := wasm.MachineMemory(); s.Task.Limits.Memory > have {
+		return fmt.Errorf("memory of %d bytes: this machine has %d", s.Task.Limits.Memory, have)
+	}
+	return nil
 }
 
 // jobBlocks is the store and the peers as the runner wants them.

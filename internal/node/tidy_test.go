@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/store"
 )
 
@@ -69,4 +70,17 @@ func TestTidy(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestAccept(t *testing.T) {
+	have := wasm.MachineMemory()
+	for _, tt := range []struct {
+		memory uint64
+		ok     bool
+	}{{1 << 20, true}, {have, true}, {have + 1, false}} {
+		s := crowd.JobSpec{Task: crowd.Task{Limits: crowd.Limits{Memory: tt.memory}}}
+		if err := accept(&s); (err == nil) != tt.ok {
+			t.Errorf("%d bytes of %d: got %v", tt.memory, have, err)
+		}
+	}
 }

@@ -215,6 +215,7 @@ type node struct {
 	runs   int
 	items  int                    // of batches
 	lies   bool                   // about every fourth item
+	shy    bool                   // wants no part in any job
 	hides  bool                   // serves nobody
 	doctor func(dir string) error // changes a result before it is stored; nil: not
 	heard  []Chunk
@@ -563,6 +564,14 @@ func (n *node) start(ctx context.Context) (r *Runner, ended chan struct{}) {
 		roles = append(roles, job.AsExecutor)
 	}
 	r, err := New(Config{
+		Accept: func(*crowd.JobSpec) error {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.shy {
+				return errors.New("too large")
+			}
+			return nil
+		},
 		Dir: filepath.Join(n.dir, "runner"), Key: n.key, Rand: rand.NewChaCha8([32]byte{9, byte(n.calls)}), Params: params, Authorities: n.w.auths,
 		Chain: n, Blocks: n, Executor: n, Logs: n, Report: n.report, Roles: roles, Unusable: func(err error) bool { return errors.Is(err, errTooBig) },
 	})

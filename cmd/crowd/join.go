@@ -266,13 +266,17 @@ func (a *app) nodeInfoCommand() *cobra.Command {
 				if o.ClockMillis != 0 {
 					clock = fmt.Sprintf("peers say that it is wrong by %v; set it", time.Duration(o.ClockMillis)*time.Millisecond)
 				}
+				content := ""
+				if t := s.Traffic; t.Fetched+t.Served > 0 {
+					content = fmt.Sprintf("%s fetched, %s served since it started", sizeText(int64(t.Fetched)), sizeText(int64(t.Served)))
+				}
 				fields(w, "node", s.Node.Short(), "id", s.Node.String(), "key", o.Key, "address", s.Address.String(), "roles", strings.Join(s.Roles, ", "),
 					"tags", strings.Join(s.Tags, ", "), "provider", s.Provide,
 					"chain", fmt.Sprintf("%s, block %d of %s", s.Chain, s.Height, timeText(s.ChainTime)),
 					"reachability", s.Reachability, "seen as", strings.Join(s.Seen, " "), "relay", s.Relay, "listens", strings.Join(s.Listen, " "), "peers", fmt.Sprintf("%d connected", s.Peers),
 					"overlay", fmt.Sprintf("%s; %d in the table, %d remembered", state, o.Peers, o.Known),
 					"packets", fmt.Sprintf("%d sent, %d received, of which %d refused and %d dropped unseen; %d lookups", o.Sent, o.Received, o.Refused, o.OverBudget, o.Lookups),
-					"clock", clock, "version", s.Version, "started", timeText(s.Started), "seeds", strings.Join(s.Seeds, " "), "socket", end.Socket, "url", end.URL)
+					"content", content, "clock", clock, "version", s.Version, "started", timeText(s.Started), "seeds", strings.Join(s.Seeds, " "), "socket", end.Socket, "url", end.URL)
 			})
 		}),
 	}

@@ -10,17 +10,35 @@ import (
 // pairSize is how many executors the plan "pair" runs side by side.
 const pairSize = 2
 
-// Seats are the places that a plan gives: executors, then verifiers.
+// Seats are the places that a plan gives when the job is dispatched: executors, then verifiers.
 func Seats(p *crowd.Plan) (executors, verifiers int) {
-	if p.Method == crowd.PlanSample {
+	switch p.Method {
+	case crowd.PlanSample:
 		return 1, int(p.Verifiers)
+	case crowd.PlanAudit:
+		return 1, 0
+	case crowd.PlanCommittee:
+		return int(p.Executors), 0
 	}
 	return pairSize, 0
 }
 
-func seats(p *crowd.Plan) int {
+// Needs is how many nodes must be there for a plan: those with a place, and those among whom an audit's lot chooses.
+func Needs(p *crowd.Plan) int {
+	if p.Method == crowd.PlanAudit {
+		return auditPool
+	}
 	e, v := Seats(p)
 	return e + v
+}
+
+// runs is how often a plan may have the whole task executed, for pay out of the escrow.
+func runs(p *crowd.Plan) int {
+	if p.Method == crowd.PlanAudit {
+		return pairSize
+	}
+	e, _ := Seats(p)
+	return e
 }
 
 // maxWhy bounds a reason given by a node, in bytes.
@@ -119,7 +137,7 @@ type Payment struct {
 type Verdict struct {
 	_       struct{} `cbor:",toarray"`
 	Outcome crowd.Outcome
-	By      string // ByAgreement, ByCourt, or BySample
+	By      string // ByAgreement, ByCourt, BySample or ByAudit
 }
 
 // How a verdict came about.
@@ -127,6 +145,7 @@ const (
 	ByAgreement = "agreement"
 	ByCourt     = "court"
 	BySample    = "sample"
+	ByAudit     = "audit" // one executor's word: the lot did not choose it to be checked
 )
 
 // Job is all that the chain knows of a job.
@@ -150,6 +169,7 @@ type Job struct {
 	Drawn      []Drawn       // by priority; the first get places, the rest are alternates
 	Next       uint32        // index in Drawn of the next alternate
 	Places     []Place
+	Audit      *Audit // of PlanAudit: of the newest executor
 	Ballots    []Ballot
 	Dispute    *Dispute // the newest conflict about an item of a batch
 	Verdict    *Verdict
@@ -217,7 +237,7 @@ func (j *Job) Spent() crowd.Credits {
 
 // EscrowFor is what posting spec locks: the most that executors and verifiers can earn.
 func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
-	executors, verifiers := Seats(&spec.Plan)
+	_, verifiers := Seats(&spec.Plan)
 	limit := spec.Limits().Gas
 	sum, ok := crowd.Credits(0), true
 	add := func(times int, gas crowd.Gas) {
@@ -227,7 +247,7 @@ func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
 			}
 		}
 	}
-	add(executors, limit)
+	add(runs(&spec.Plan), limit)
 	add(verifiers, CheckGas(spec, limit))
 	if !ok {
 		return ^crowd.Credits(0)
@@ -292,13 +312,16 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	}
 	need := EscrowFor(&spec)
 	if need > spec.Budget {
-		executors, verifiers := Seats(&spec.Plan)
+		_, verifiers := Seats(&spec.Plan)
 		return refuse(OverBudget, "up to %s for %d executors and %d verifiers at %d micro-credits per mega-gas and %d gas; the budget is %s",
-			need, executors, verifiers, spec.Filters.MaxPrice, spec.Limits().Gas, spec.Budget)
+			need, runs(&spec.Plan), verifiers, spec.Filters.MaxPrice, spec.Limits().Gas, spec.Budget)
+	}
+	if n := Needs(&spec.Plan); n > int(w.params.MaxClaims) {
+		return refuse(BadSpec, "the plan needs %d nodes; this network keeps the best %d claims", n, w.params.MaxClaims)
 	}
 	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, DrawAt: w.height() + drawDelay}
 	e := w.eachEligible(from, &spec, j.DrawAt, func(Provider) {})
-	if int(e.Count) < seats(&spec.Plan) {
+	if int(e.Count) < Needs(&spec.Plan) {
 		return refuse(NoProvider, "%s", e.Why())
 	}
 	if r := w.debit(from.Address(), need, "the escrow"); r != nil {
@@ -371,7 +394,11 @@ func (w *work) progress(j *Job) {
 		w.end(j, Failed, "%d of %d verifiers did their work", verifiers, want)
 		return
 	}
-	w.move(j, Revealing, w.in(w.params.RevealWindow), "%d committed", j.count(Committed))
+	if a := j.Audit; a != nil && a.At == 0 {
+		w.awaitLot(j)
+		return
+	}
+	w.move(j, Revealing, w.in(w.params.RevealTime(&j.Spec)), "%d committed", j.count(Committed))
 }
 
 func (w *work) reveal(from crowd.NodeID, m *Reveal) *Refusal {
@@ -450,15 +477,18 @@ func (w *work) compare(j *Job) *Refusal {
 			agree = agree && first.Outcome == p.Opening.Outcome
 		}
 	}
-	switch n := j.count(Revealed); {
+	n, want := j.count(Revealed), j.wanted()
+	switch {
 	case n == 0:
 		w.end(j, Failed, "no opening is left")
-	case n >= pairSize && agree:
-		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAgreement}, "%d executors agree", n)
-	case n >= pairSize:
+	case !agree:
 		w.move(j, Court, w.in(w.params.CourtWindow), "the executors' outcomes differ")
+	case n < want:
+		w.move(j, Court, w.in(w.params.CourtWindow), "%d executors of the %d that the plan wants prove nothing", n, want)
+	case want == 1:
+		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAudit}, "nobody has run it again: %s", j.why())
 	default:
-		w.move(j, Court, w.in(w.params.CourtWindow), "one executor's outcome alone proves nothing")
+		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAgreement}, "%d executors agree", n)
 	}
 	return nil
 }
@@ -491,7 +521,7 @@ func (w *work) drop(j *Job, p *Place, why string) {
 	seat := p.State == Working
 	p.State, p.Why, p.Sealed = Dropped, why, nil
 	w.fault(p.Node)
-	w.release(p.Node)
+	w.release(j, p.Node)
 	if seat {
 		w.seat(j, p.Verifier)
 	}

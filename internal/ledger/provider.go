@@ -15,13 +15,17 @@ type Provider struct {
 	VRF        identity.VRFPublic
 	Offer      Offer
 	Stake      crowd.Credits
-	Since      crowd.Height // of the newest registration; 0: genesis, which no beacon preceded
-	Leaving    crowd.Time   // when the stake may be withdrawn; 0: stays
-	Active     uint32       // jobs in which it holds a place
-	Tombstoned bool         // proven fraud: never drawn again
-	Weight     uint32       // of the stake's tickets, ppm: Reputation.Weight when this record was last written
-	Newcomer   bool         // at that time
+	Since      crowd.Height  // of the newest registration; 0: genesis, which no beacon preceded
+	Leaving    crowd.Time    // when the stake may be withdrawn; 0: stays
+	Active     uint32        // jobs in which it holds a place
+	Tombstoned bool          // proven fraud: never drawn again
+	Weight     uint32        // of the stake's tickets, ppm: Reputation.Weight when this record was last written
+	Newcomer   bool          // at that time
+	Bound      crowd.Credits // of the stake, what answers for work that may go unchecked: each credit for one job at a time
 }
+
+// Free is the stake that answers for no unchecked work yet.
+func (p *Provider) Free() crowd.Credits { return p.Stake - min(p.Bound, p.Stake) }
 
 func (w *work) provider(id crowd.NodeID) (Provider, bool) {
 	return load[Provider](w.get, string(ProviderKey(id.Address())))
@@ -184,7 +188,7 @@ func (w *work) conditions(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.He
 // Providers of this very block are not seen: no look-back lets them in.
 func (w *work) eachEligible(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.Height, f func(Provider)) Eligibility {
 	cs := w.conditions(owner, spec, draw)
-	e := Eligibility{Need: uint32(seats(&spec.Plan))}
+	e := Eligibility{Need: uint32(Needs(&spec.Plan))}
 	for _, c := range cs {
 		e.Steps = append(e.Steps, Requirement{Name: c.name})
 	}

@@ -62,8 +62,8 @@ func (p *ReputationParams) validate() error {
 // was checked, availability about being there.
 type Reputation struct {
 	_        struct{}  `cbor:",toarray"`
-	Done     uint64    // jobs executed and found right
-	Work     crowd.Gas // in those
+	Done     uint64    // jobs executed, checked and found right
+	Work     crowd.Gas // in those, and in jobs that an audit's lot left unchecked
 	Received crowd.Gas // as a consumer
 	Caught   uint64    // proven frauds
 	Faults   uint64    // places given up, deadlines missed

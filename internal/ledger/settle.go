@@ -50,9 +50,16 @@ func (w *work) settle(j *Job, why string, a ...any) {
 		burn := cost.PPM(w.params.BurnPPM)
 		w.pay(j, p.Node.Address(), cost-burn, WhyWork)
 		w.pay(j, crowd.Address{}, burn, WhyBurned)
-		w.reputation(p.Node.Address(), func(r *Reputation) { r.Done++; r.Work += gas })
+		checked := j.Verdict.By != ByAudit // else nobody knows: paid work, and no evidence of honesty
+		w.reputation(p.Node.Address(), func(r *Reputation) {
+			if r.Work += gas; checked {
+				r.Done++
+			}
+		})
 		w.there(p.Node, true, 1e6)
-		w.evidence(p.Node, j.ID, true, w.difficulty(j, cost))
+		if checked {
+			w.evidence(p.Node, j.ID, true, w.difficulty(j, cost))
+		}
 	}
 	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += j.Verdict.Outcome.Gas; r.Consumer.Paid++ })
 	w.end(j, Settled, why, a...)
@@ -66,19 +73,22 @@ func (w *work) end(j *Job, to JobState, why string, a ...any) {
 	for i := range j.Places {
 		p := &j.Places[i]
 		if p.Sealed = nil; p.State != Dropped && p.State != Fraud {
-			w.release(p.Node)
+			w.release(j, p.Node)
 		}
 	}
 	w.move(j, to, w.in(w.params.Retention), why, a...)
 }
 
-// release ends one place's hold on its provider.
-func (w *work) release(id crowd.NodeID) {
+// release ends one place's hold on its provider, and on the stake that answers for it.
+func (w *work) release(j *Job, id crowd.NodeID) {
 	p, ok := w.provider(id)
 	if !ok {
 		panic("bug: a provider withdrew while it held a place")
 	}
 	p.Active--
+	if a := j.Audit; a != nil && a.Executor == id {
+		p.Bound -= a.Stake
+	}
 	w.putProvider(p)
 }
 
@@ -87,7 +97,7 @@ func (w *work) release(id crowd.NodeID) {
 func (w *work) fraud(j *Job, place *Place, why string, a ...any) {
 	place.State, place.Why, place.Sealed = Fraud, fmt.Sprintf(why, a...), nil
 	w.evidence(place.Node, j.ID, false, w.difficulty(j, place.Price.Cost(place.gas(&j.Spec, j.Spec.Limits().Gas))))
-	w.release(place.Node)
+	w.release(j, place.Node)
 	p, _ := w.provider(place.Node)
 	amount := p.Stake.PPM(w.params.SlashPPM)
 	p.Stake -= amount

@@ -266,14 +266,17 @@ func (b *book) watch(ctx context.Context, id crowd.JobID) <-chan rpc.JobEvent {
 					break // the result comes first, see below
 				}
 				ev := event(j, steps, b.units)
-				if s.State == ledger.Running {
+				if s.State == ledger.Running && steps > 0 && j.History[steps-1].State != ledger.Running { // else an audit's lot goes on
 					drawn := ev
 					drawn.Stage = rpc.Drawn
 					if !send(drawn) {
 						return
 					}
 					places = fingerprint(j)
-					ev.Why = fmt.Sprintf("%d executors work", len(j.Places))
+					executors, _ := ledger.Seats(&j.Spec.Plan)
+					if ev.Why = fmt.Sprintf("%d executors work", executors); j.Audit != nil {
+						ev.Why = fmt.Sprintf("an executor works; once it is bound to an outcome a lot decides whether another runs it again: %s", percent(j.Audit.Rate))
+					}
 					if v := j.Spec.Plan.Verifiers; j.Spec.Items > 0 && v > 0 {
 						ev.Why = fmt.Sprintf("an executor works on %d items, %d verifiers on %d each that nobody else knows", j.Spec.Items, v, min(j.Spec.Plan.Checks, j.Spec.Items))
 					}
@@ -297,7 +300,7 @@ func (b *book) watch(ctx context.Context, id crowd.JobID) <-chan rpc.JobEvent {
 			}
 			if p.note != note && !j.State.Ended() {
 				note = p.note
-				if !send(rpc.JobEvent{Time: time.Now().UTC(), Stage: stage(j.State), Why: note}) {
+				if !send(rpc.JobEvent{Time: time.Now().UTC(), Stage: stage(j, j.State), Why: note}) {
 					return
 				}
 			}

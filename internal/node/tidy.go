@@ -12,7 +12,7 @@ import (
 // more is collected, and the last of the disk is left to the chain and the journals.
 
 const (
-	reserve = 1 << 30         // bytes of the disk that content does not take
+	reserve = 1 << 30         // bytes of the disk that content does not take; a twentieth of a small disk
 	collect = time.Hour       // between two collections: what is on its way here unpinned survives at least that
 	hurried = 5 * time.Minute // the same when the disk is full
 )

@@ -14,8 +14,8 @@ import (
 // This file turns the ledger's records into what people see. All of it is a
 // function of the record, so that a node that was away tells the same story.
 
-// stage is the newest stage of a job in that state.
-func stage(s ledger.JobState) rpc.Stage {
+// stage is the newest stage of j in that state.
+func stage(j *ledger.Job, s ledger.JobState) rpc.Stage {
 	switch s {
 	case ledger.Posted, ledger.Claiming:
 		return rpc.Posted
@@ -26,6 +26,9 @@ func stage(s ledger.JobState) rpc.Stage {
 	case ledger.Court:
 		return rpc.Court
 	case ledger.Delivering, ledger.Inspecting:
+		if v := j.Verdict; v != nil && v.By == ledger.ByAudit {
+			return rpc.Unchecked
+		}
 		return rpc.Checked
 	case ledger.Settled:
 		return rpc.Settled
@@ -89,12 +92,14 @@ func verdict(j *ledger.Job) *rpc.Verdict {
 	}
 	v := &rpc.Verdict{Accepted: j.Verdict != nil && j.State != ledger.Failed}
 	if j.Verdict != nil {
-		v.Method = "pair"
+		v.Checked, v.Method = true, j.Spec.Plan.Method
 		v.Why = "the drawn executors agree"
-		if j.Verdict.By == ledger.ByCourt {
+		switch j.Verdict.By {
+		case ledger.ByAudit:
+			v.Checked, v.Why = false, fmt.Sprintf("not checked: the lot did not choose it at a rate of %s, with %s credits of its executor's stake against a lie", percent(j.Audit.Rate), j.Audit.Stake)
+		case ledger.ByCourt:
 			v.Method, v.Why = "court", "the authorities re-executed the task"
-		}
-		if j.Verdict.By == ledger.BySample {
+		case ledger.BySample:
 			v.Method, v.Why = "sample", "the executor's outcomes are open, and so are the verifiers' answers to secret samples of them"
 			if j.Dispute != nil {
 				v.Why += fmt.Sprintf("; the court re-executed item %d, about which they differed", j.Dispute.Item)
@@ -117,6 +122,23 @@ func verdict(j *ledger.Job) *rpc.Verdict {
 	}
 	return v
 }
+
+// audit is the lot of a job, nil where its plan has none or nobody has a place yet.
+func audit(j *ledger.Job) *rpc.Audit {
+	a := j.Audit
+	if a == nil {
+		return nil
+	}
+	v := &rpc.Audit{Executor: a.Executor, RatePPM: a.Rate, Stake: a.Stake, Height: a.At}
+	if a.Beacon != (crowd.Hash{}) {
+		chosen := a.Chosen(j.ID)
+		v.Chosen = &chosen
+	}
+	return v
+}
+
+// percent is parts per million for people.
+func percent(ppm uint32) string { return fmt.Sprintf("%.4g %%", float64(ppm)/1e4) }
 
 func exitText(o crowd.Outcome) string {
 	if o.Status == crowd.Exited {
@@ -177,7 +199,7 @@ func failure(j *ledger.Job) *rpc.Failure {
 // record says only of its newest state is told with the newest step.
 func event(j *ledger.Job, i int, units uint64) rpc.JobEvent {
 	s := j.History[i]
-	ev := rpc.JobEvent{Time: wallTime(s.Time), Height: s.Height, Stage: stage(s.State), Why: s.Why}
+	ev := rpc.JobEvent{Time: wallTime(s.Time), Height: s.Height, Stage: stage(j, s.State), Why: s.Why}
 	switch s.State {
 	case ledger.Running, ledger.Revealing, ledger.Unsealing, ledger.Court:
 		ev.Committee = committee(j, units)
@@ -192,7 +214,7 @@ func event(j *ledger.Job, i int, units uint64) rpc.JobEvent {
 }
 
 func summary(j *ledger.Job) rpc.JobSummary {
-	s := rpc.JobSummary{ID: j.ID, Stage: stage(j.State), Why: lastStep(j).Why, Program: j.Spec.Task.Program, Outcome: outcome(j), Updated: wallTime(lastStep(j).Time),
+	s := rpc.JobSummary{ID: j.ID, Stage: stage(j, j.State), Why: lastStep(j).Why, Program: j.Spec.Task.Program, Outcome: outcome(j), Updated: wallTime(lastStep(j).Time),
 		Items: j.Spec.Items, Stdin: j.Spec.Task.Stdin}
 	if len(j.History) > 0 {
 		s.Posted = wallTime(j.History[0].Time)
@@ -210,10 +232,13 @@ func request(spec *crowd.JobSpec) rpc.PostRequest {
 		Program: t.Program, Inputs: t.Inputs, Stdin: t.Stdin, Args: t.Args, Env: t.Env, Seed: &seed,
 		Limits:  rpc.Limits{Gas: t.Limits.Gas, Memory: t.Limits.Memory, Output: t.Limits.Output, WallMillis: t.Limits.Wall.Milliseconds()},
 		Filters: rpc.Filters{MaxPrice: f.MaxPrice, Tags: f.Tags, Countries: f.Countries, Providers: f.Providers},
-		Budget:  spec.Budget, Items: spec.Items,
+		Budget:  spec.Budget, Items: spec.Items, Parts: spec.Shuffle.Parts, Gather: spec.Shuffle.Gather,
 	}
-	if spec.Plan.Method == crowd.PlanSample {
-		r.Plan = &rpc.SamplePlan{Verifiers: spec.Plan.Verifiers, Checks: spec.Plan.Checks}
+	switch p := &spec.Plan; {
+	case p.Method == crowd.PlanSample:
+		r.Plan = &rpc.SamplePlan{Verifiers: p.Verifiers, Checks: p.Checks}
+	case spec.Items == 0:
+		r.Check = &rpc.TaskPlan{Method: p.Method, Executors: p.Executors, RatePPM: p.Rate}
 	}
 	return r
 }

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -280,6 +281,8 @@ func (n *Node) ponged(i int, m Pong) {
 			n.refetch(e)
 		}
 		n.rejoined(&q.id, q.ref)
+	} else if i := slices.IndexFunc(n.seeds, func(s seed) bool { return s.id == q.id && s.lost }); i >= 0 {
+		n.fetch(pending{id: q.id, addr: q.addr, ref: n.seeds[i].ref}, n.book.keyOf(q.id))
 	}
 	if l := q.lookup; q.why == whyTarget && l != nil && !l.over() {
 		if n.book.pages[q.ref].key == l.Target && n.addrOf(l.target) == q.addr {

@@ -123,9 +123,9 @@ func (b *blocks) fits(n uint64) error {
 	if b.reserve == 0 {
 		return nil
 	}
-	left, err := room(b.dir)
-	if err == nil && left < b.reserve+n {
-		err = fmt.Errorf("%w: the disk has %d bytes left, of which %d are reserved", ErrNoSpace, left, b.reserve)
+	left, all, err := room(b.dir)
+	if reserve := min(b.reserve, all/20); err == nil && (left < reserve || left-reserve < n) {
+		err = fmt.Errorf("%w: the disk has %d bytes left, of which %d are reserved", ErrNoSpace, left, reserve)
 	}
 	return err
 }

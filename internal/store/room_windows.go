@@ -2,13 +2,11 @@ package store
 
 import "golang.org/x/sys/windows"
 
-// room is how many bytes the disk of dir has left for us.
-func room(dir string) (uint64, error) {
+// room is how many bytes the disk of dir has left for us, and how many it has in all.
+func room(dir string) (left, all uint64, err error) {
 	p, err := windows.UTF16PtrFromString(dir)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		err = windows.GetDiskFreeSpaceEx(p, &left, &all, nil)
 	}
-	var n uint64
-	err = windows.GetDiskFreeSpaceEx(p, &n, nil, nil)
-	return n, err
+	return left, all, err
 }

@@ -63,8 +63,8 @@ func (e *MissingError) Is(target error) bool {
 type Config struct {
 	// MaxBytes on disk; a write above it is ErrNoSpace. 0: as much as the disk holds.
 	MaxBytes uint64
-	// Reserve is how many bytes of the disk are left to others, of this process too; a write or an export
-	// that would take them is ErrNoSpace.
+	// Reserve is how many bytes of the disk are left to others, of this process too, a twentieth of it at most;
+	// a write or an export that would take them is ErrNoSpace.
 	Reserve uint64
 	// Sync makes each block durable before it counts as written. Without it a killed process loses nothing,
 	// but a power cut may lose or damage blocks of the last seconds; a damaged one is noticed when it is read,

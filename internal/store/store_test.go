@@ -762,33 +762,3 @@ func FuzzExport(f *testing.F) {
 		}
 	})
 }
-
-// What a stranger brings must not take the last of a disk on which the chain lies, too.
-func TestReserve(t *testing.T) {
-	dir := t.TempDir()
-	s, err := Open(dir, Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := add(t, s, noise(1<<20))
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	left, err := room(dir)
-	if err != nil || left == 0 {
-		t.Fatalf("got %d bytes left, %v", left, err)
-	}
-	if s, err = Open(dir, Config{Reserve: 1 << 62}); err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if _, err := s.AddFile(t.Context(), bytes.NewReader(noise(1<<10))); !errors.Is(err, ErrNoSpace) {
-		t.Errorf("add: got %v, want ErrNoSpace", err)
-	}
-	if err := s.Export(t.Context(), c, filepath.Join(t.TempDir(), "out"), 1<<30); !errors.Is(err, ErrNoSpace) {
-		t.Errorf("export: got %v, want ErrNoSpace", err)
-	}
-	if ok, err := s.Has(t.Context(), c); !ok || err != nil {
-		t.Errorf("what was there: got %v, %v", ok, err)
-	}
-}

@@ -72,6 +72,7 @@ type JobSpec struct {
 	Items   uint32 // 0: one task. Else Task.Stdin is a frame file of so many strings, and the program runs once on each
 	Shuffle Shuffle
 	Plan    Plan
+	Compare Compare // when two outputs are the same answer
 	Filters Filters
 	Budget  Credits // most that may be locked in escrow
 }
@@ -199,6 +200,14 @@ func (s *JobSpec) Validate() error {
 		}
 	default:
 		bad("plan %q: unknown; known: %s, %s, %s, %s", p.Method, PlanAudit, PlanPair, PlanCommittee, PlanSample)
+	}
+	if err := s.Compare.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if tolerant := !s.Compare.Strict(); tolerant && s.Plan.Method != PlanSample && (s.Plan.Method != PlanPair || s.Items > 0) {
+		bad("compare: the plan %q for %d items compares every byte", s.Plan.Method, s.Items)
+	} else if tolerant && s.Shuffle != (Shuffle{}) {
+		bad("compare: outputs that go on to other executors are compared byte for byte, as their parts are cut from the bytes")
 	}
 	f := s.Filters
 	if len(f.Tags) > MaxFilter || len(f.Countries) > MaxFilter || len(f.Providers) > MaxFilter {

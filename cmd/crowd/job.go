@@ -120,7 +120,7 @@ func describe(w io.Writer, j rpc.JobView, samples bool) {
 	fields(w, "job", j.ID.String(), "stage", string(j.Stage)+": "+j.Why, "posted", timeText(j.Posted), "owner", j.Owner.String(),
 		"program", string(j.Program), "input", string(r.Inputs), "stdin", string(r.Stdin),
 		"args", strings.Join(r.Args, " "), "env", strings.Join(r.Env, " "), "limits", limits, "filters", filterText(r.Filters),
-		"plan", planOf(&j), "result", outcome, "price", price)
+		"plan", planOf(&j), "compare", compareText(r.Compare), "result", outcome, "price", price)
 
 	if j.Batch != nil {
 		describeBatch(w, j.Batch)
@@ -129,6 +129,9 @@ func describe(w io.Writer, j rpc.JobView, samples bool) {
 		fmt.Fprintf(w, "\nverdict: %s\n", clean(verdictText(v)))
 		for _, b := range v.Blame {
 			fmt.Fprintln(w, "  "+clean(blameText(b)))
+		}
+		if j.Advice != "" {
+			fmt.Fprintln(w, "  "+clean(j.Advice))
 		}
 	}
 	if len(j.Committee) > 0 {

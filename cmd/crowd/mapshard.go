@@ -55,7 +55,11 @@ func (m *mapping) run(ctx context.Context, p *phase) error {
 		if err != nil {
 			return err
 		}
-		if err := m.d.change(func(*mapState) { p.CID = cid }); err != nil {
+		compare, err := uploadComparator(ctx, m.c, p.Request.Compare)
+		if err != nil {
+			return err
+		}
+		if err := m.d.change(func(*mapState) { p.CID, p.Request.Compare = cid, compare }); err != nil {
 			return err
 		}
 	}
@@ -89,7 +93,7 @@ func (m *mapping) run(ctx context.Context, p *phase) error {
 // plan asks how n items should be checked, and lays out their shards.
 func (m *mapping) plan(ctx context.Context, p *phase, first, n uint64) error {
 	r := rpc.BatchRequest{Items: n, Shard: p.shardLimit(), Gas: p.expected(), Limits: p.Request.Limits, Filters: p.Request.Filters,
-		Confidence: p.Request.Confidence, Whole: p.Whole}
+		Confidence: p.Request.Confidence, Whole: p.Whole, Compare: p.Request.Compare}
 	if s := &m.d.state; s.Budget > 0 {
 		spent := s.spent()
 		if spent >= s.Budget {

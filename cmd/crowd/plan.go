@@ -86,7 +86,7 @@ func (a *app) plan(ctx context.Context, f *batchFlags, args []string) error {
 		}
 	}
 	q, err := c.PlanBatch(ctx, rpc.BatchRequest{Items: p.Index.Items, Shard: p.shardLimit(), Limits: req.Limits, Filters: req.Filters, Budget: budget,
-		Confidence: f.confidence, Whole: f.whole})
+		Confidence: f.confidence, Whole: f.whole, Compare: withProgram(req.Compare, "to be uploaded")})
 	if err != nil {
 		return err
 	}
@@ -118,6 +118,7 @@ func printPlan(w io.Writer, all *indexed, q *rpc.BatchQuote) {
 	fields(w, "items", fmt.Sprintf("%d, %s, the largest %s", all.Items, sizeText(int64(all.Bytes)), sizeText(int64(all.Largest))),
 		"jobs", fmt.Sprintf("%d of up to %d items, each with %d nodes", p.Shards, p.Items, p.Nodes),
 		"check", fmt.Sprintf("%d verifiers of each job re-run %d of its items each, which nobody else knows", p.Verifiers, p.Checks),
+		"compare", compareText(p.Compare),
 		"overhead", percentText(p.Overhead)+" of the useful gas",
 		"a cheater escapes", chanceText(p.Undetected), "a job is wrong and accepted", chanceText(p.Accepted), "any job is", "at most "+chanceText(min(p.Any, 1)),
 		"least stake of a node", creditText(p.MinStake), "executors' pay", "up to "+creditText(p.Executors), "verification", "up to "+creditText(p.Verification),

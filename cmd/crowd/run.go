@@ -36,6 +36,7 @@ type runFlags struct {
 	confidence                    float64
 	plan                          string
 	sure                          bool // confidence was typed
+	compare                       string
 	detach, quiet                 bool
 }
 
@@ -100,6 +101,7 @@ Ctrl-C cancels the job where that is still possible; a second one leaves at once
 	fl.StringSliceVar(&f.providers, "provider", nil, "a provider (node ID or its first digits) that may be drawn")
 	fl.Float64Var(&f.confidence, "confidence", 0.99, "probability that a wrong result is found out")
 	fl.StringVar(&f.plan, "plan", "", "audit, pair or committee=N (default: the cheapest that reaches --confidence)")
+	fl.StringVar(&f.compare, "compare", "exact", compareUsage)
 	fl.BoolVar(&f.detach, "detach", false, "print the job's ID and do not wait")
 	fl.BoolVar(&f.quiet, "quiet", false, "no talk, and not the program's stderr")
 	return c
@@ -159,6 +161,9 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	r.Limits = rpc.Limits{Gas: crowd.Gas(gas), Memory: memory, Output: output, WallMillis: wall.Milliseconds()}
 	r.Program = "to be uploaded"
 	if _, err := r.Spec(); err != nil { // the same checks that the node makes
+		return r, bad(err)
+	}
+	if r.Compare, err = parseCompare(f.compare); err != nil { // a program in it is uploaded later
 		return r, bad(err)
 	}
 	return r, nil
@@ -298,6 +303,9 @@ func (a *app) fill(ctx context.Context, c *rpc.Client, f *runFlags, req *rpc.Pos
 	if req.Program, err = c.UploadFile(ctx, bytes.NewReader(code), st.transfer("uploading program", int64(len(code)))); err != nil {
 		return err
 	}
+	if req.Compare, err = uploadComparator(ctx, c, req.Compare); err != nil {
+		return err
+	}
 	if in.folder != nil {
 		if req.Inputs, err = c.UploadFolder(ctx, in.folder.FS(), nil); err != nil {
 			return err
@@ -329,6 +337,9 @@ func (a *app) fill(ctx context.Context, c *rpc.Client, f *runFlags, req *rpc.Pos
 	if !f.quiet {
 		for _, line := range planText(&q, req.Limits.Gas) {
 			st.say("%s", line)
+		}
+		if q.Compare != "" {
+			st.say("outputs are compared by %s", compareText(q.Compare))
 		}
 	}
 	return nil

@@ -113,9 +113,10 @@ const (
 	fetching workKind = iota
 	running
 	reading
+	comparing
 )
 
-var workNames = [...]string{"a fetch", "a run", "the reading of leaves"}
+var workNames = [...]string{"a fetch", "a run", "the reading of leaves", "a comparison of outputs"}
 
 func backoff(fails int) time.Duration {
 	return min(backoffFirst<<min(fails-1, 16), backoffMost)
@@ -177,7 +178,7 @@ func (c *core) step(now time.Time, ev Event, act func(time.Time)) []Effect {
 		}
 	case LeavesRead:
 		c.leavesRead(now, ev)
-	case Ran, Woke, UserCancel: // the roles'
+	case Ran, Compared, Woke, UserCancel: // the roles'
 	}
 	switch {
 	case c.gone:
@@ -237,12 +238,12 @@ func sendKey(m ledger.Message) string {
 	case *ledger.Unseal:
 		return fmt.Sprintf("unseal %x", m.Executor[:])
 	case *ledger.Report:
-		return fmt.Sprintf("report %x", m.Verifier[:])
+		return fmt.Sprintf("report %x %d", m.Verifier[:], m.Proof.Index)
 	case *ledger.Vote:
 		if m.Question == ledger.WhatItem {
 			return fmt.Sprintf("vote %d %d", m.Question, m.Item) // once for each item
 		}
-		return fmt.Sprintf("vote %d %x", m.Question, m.Executor[:])
+		return fmt.Sprintf("vote %d %x %d", m.Question, m.Executor[:], m.Item)
 	}
 	return fmt.Sprintf("%T", m)
 }
@@ -342,7 +343,7 @@ func (c *core) run(now time.Time, only []uint32) {
 	c.emit(Report{Stage: StageExecuting, Time: c.chainTime(now)})
 	t := c.job.Spec.Task
 	try := c.begin(now, 2*t.Limits.Wall+fetchPatience, running)
-	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Shuffle: c.job.Spec.Shuffle, Unusable: c.work.unusable})
+	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Shuffle: c.job.Spec.Shuffle, Outputs: only != nil && !c.job.Spec.Compare.Strict(), Unusable: c.work.unusable})
 }
 
 // landed takes in the end of a Fetch or Run: true when it gave something.
@@ -445,10 +446,10 @@ func (c *core) endsAt() crowd.Time {
 	return c.job.History[len(c.job.History)-1].Time + crowd.Time(c.Params.Retention)
 }
 
-// inputs are the CIDs that a run reads.
+// inputs are the CIDs that a run reads, and the comparator: who executes holds it, so that its owner cannot lose it.
 func (c *core) inputs() []crowd.CID {
 	t := &c.job.Spec.Task
-	return []crowd.CID{t.Program, t.Inputs, t.Stdin}
+	return []crowd.CID{t.Program, t.Inputs, t.Stdin, c.comparator()}
 }
 
 // holders of the inputs: who posted them, then who worked on them.

@@ -77,6 +77,7 @@ type Ran struct {
 	Try     uint64
 	Outcome crowd.Outcome
 	Leaves  []batch.Leaf // of a Run with Only, in its order; there is no Outcome then
+	Outputs crowd.CID    // of a Run with Outputs: a folder like a batch's result, of these items
 	Err     error
 }
 
@@ -150,6 +151,7 @@ type Run struct {
 	Items    uint32   // of a batch: how many; 0: a single task
 	Only     []uint32 // of a batch: just these, ascending, for their leaves; nil: all, for the outcome
 	Shuffle  crowd.Shuffle
+	Outputs  bool // of a Run with Only: what the items write is kept, too
 	Unusable bool
 }
 
@@ -168,7 +170,7 @@ type ReadLeaves struct {
 // Persist replaces the machine's journal. It must survive a crash before any later effect begins.
 type Persist struct{ Journal []byte }
 
-// Stop aborts the Fetch, Run or ReadLeaves in flight, if there is one; its end need not be told.
+// Stop aborts the Fetch, Run, ReadLeaves or Compare in flight, if there is one; its end need not be told.
 type Stop struct{}
 
 // Keep pins content in the own store and serves it until Release. Both may come twice.

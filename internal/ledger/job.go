@@ -160,6 +160,7 @@ type Job struct {
 	Escrow     crowd.Credits // still locked
 	Slashed    crowd.Credits // stakes of cheaters, handed out when the job ends
 	DrawAt     crowd.Height  // block whose beacon decides
+	Score      uint32        // Consumer.Score of the owner at the post, ppm
 	Eligible   uint32        // providers at the post
 	Tickets    uint64        // of them together
 	Open       uint32        // ppm of all tickets, at the post, that the job's own demands leave in the draw
@@ -171,7 +172,8 @@ type Job struct {
 	Places     []Place
 	Audit      *Audit // of PlanAudit: of the newest executor
 	Ballots    []Ballot
-	Dispute    *Dispute // the newest conflict about an item of a batch
+	Dispute    *Dispute  // the newest conflict about an item of a batch
+	Cleared    []Cleared // items of a tolerant batch that the court has looked at
 	Verdict    *Verdict
 	Payments   []Payment
 	History    []Step
@@ -235,7 +237,7 @@ func (j *Job) Spent() crowd.Credits {
 	return cost
 }
 
-// EscrowFor is what posting spec locks: the most that executors and verifiers can earn.
+// EscrowFor is what posting spec locks: the most that executors and verifiers can earn, and a court that finds nobody at fault.
 func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
 	_, verifiers := Seats(&spec.Plan)
 	limit := spec.Limits().Gas
@@ -249,6 +251,7 @@ func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
 	}
 	add(runs(&spec.Plan), limit)
 	add(verifiers, CheckGas(spec, limit))
+	add(1, CourtGas(spec))
 	if !ok {
 		return ^crowd.Credits(0)
 	}
@@ -319,8 +322,8 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	if n := Needs(&spec.Plan); n > int(w.params.MaxClaims) {
 		return refuse(BadSpec, "the plan needs %d nodes; this network keeps the best %d claims", n, w.params.MaxClaims)
 	}
-	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, DrawAt: w.height() + drawDelay}
-	e := w.eachEligible(from, &spec, j.DrawAt, func(Provider) {})
+	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, Score: w.score(from), DrawAt: w.height() + drawDelay}
+	e := w.eachEligible(&j, func(Provider) {})
 	if int(e.Count) < Needs(&spec.Plan) {
 		return refuse(NoProvider, "%s", e.Why())
 	}
@@ -443,6 +446,9 @@ func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening, conflict *batch.P
 	p.State, p.Opening, p.Sealed = Revealed, &o, nil
 	if conflict != nil {
 		d, r := j.conflict(node, conflict)
+		if r == nil {
+			r = w.mayReport(j, node, d.Item)
+		}
 		if r != nil {
 			return r
 		}
@@ -613,6 +619,10 @@ func (w *work) expire(id crowd.JobID) {
 		}
 		w.compare(&j)
 	case Court:
+		if !j.Spec.Compare.Strict() {
+			w.weigh(&j, true)
+			return
+		}
 		w.end(&j, Failed, "the court came to no verdict") // of a batch too: what is disputed is not accepted
 	case Delivering:
 		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Silent++ })

@@ -59,7 +59,7 @@ type Dispute struct {
 	Verifier crowd.NodeID
 	Answer   crowd.Hash // the leaf that the verifier committed to
 	Reporter crowd.NodeID
-	Right    crowd.Hash // the court's; zero: not known yet
+	Right    crowd.Hash // the court's; zero: not known yet, or of a tolerant job, where it has none
 }
 
 // CheckGas is one verifier's share of total: what its items cost on average, rounded up.
@@ -102,12 +102,15 @@ func (w *work) impossible(j *Job, p *Place, o *Opening) string {
 		if *out != (crowd.Outcome{}) || uint32(len(o.Answers)) != min(j.Spec.Plan.Checks, j.Spec.Items) {
 			return "revealed no answers of a verifier"
 		}
+		if (o.Outputs != "") == j.Spec.Compare.Strict() || len(o.Outputs) > crowd.MaxCID {
+			return "revealed no outputs of its answers, or some where none belong"
+		}
 		if _, err := j.Lot(p.Node, o); err != nil {
 			return "revealed a false proof of its sample"
 		}
 		return ""
 	case out.Gas > j.Spec.Limits().Gas, out.Result == "", len(out.Result) > crowd.MaxCID,
-		len(o.Sample) > 0 || len(o.Answers) > 0,
+		len(o.Sample) > 0 || len(o.Answers) > 0 || o.Outputs != "",
 		isBatch != (out.Root != crowd.Hash{}), isBatch != (out.Leaves != ""), len(out.Leaves) > crowd.MaxCID,
 		isBatch && (out.Status != crowd.Exited || out.ExitCode != 0):
 		return "revealed an impossible outcome"
@@ -179,6 +182,9 @@ func (w *work) report(from crowd.NodeID, m *Report) *Refusal {
 	}
 	d, r := j.conflict(m.Verifier, &m.Proof)
 	if r != nil {
+		return r
+	}
+	if r := w.mayReport(&j, from, d.Item); r != nil {
 		return r
 	}
 	d.Reporter = from

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/crowdcompute/crowd"
@@ -718,7 +719,7 @@ func TestPost_AsManyChecksAsASealedCommitmentHolds(t *testing.T) {
 		w.post(spec)
 		k := w.providers[0]
 		proof, _ := k.VRF().Prove([]byte("x"))
-		o := Opening{Salt: crowd.Hash{0xff}, Sample: proof[:]}
+		o := Opening{Salt: crowd.Hash{0xff}, Sample: proof[:], Outputs: crowd.CID(strings.Repeat("b", crowd.MaxCID))}
 		for range most {
 			o.Answers = append(o.Answers, crowd.Hash{0xff})
 		}

@@ -47,9 +47,7 @@ func (w *work) settle(j *Job, why string, a ...any) {
 		}
 		gas := p.gas(&j.Spec, j.Verdict.Outcome.Gas)
 		cost := p.Price.Cost(gas)
-		burn := cost.PPM(w.params.BurnPPM)
-		w.pay(j, p.Node.Address(), cost-burn, WhyWork)
-		w.pay(j, crowd.Address{}, burn, WhyBurned)
+		w.payWork(j, p, cost)
 		checked := j.Verdict.By != ByAudit // else nobody knows: paid work, and no evidence of honesty
 		w.reputation(p.Node.Address(), func(r *Reputation) {
 			if r.Work += gas; checked {
@@ -63,6 +61,13 @@ func (w *work) settle(j *Job, why string, a ...any) {
 	}
 	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += j.Verdict.Outcome.Gas; r.Consumer.Paid++ })
 	w.end(j, Settled, why, a...)
+}
+
+// payWork pays a place, less what is burned of it.
+func (w *work) payWork(j *Job, p *Place, cost crowd.Credits) {
+	burn := cost.PPM(w.params.BurnPPM)
+	w.pay(j, p.Node.Address(), cost-burn, WhyWork)
+	w.pay(j, crowd.Address{}, burn, WhyBurned)
 }
 
 // end returns what is left of the escrow, makes the owner whole and frees the places.
@@ -132,11 +137,24 @@ func (w *work) makeWhole(j *Job, spent crowd.Credits) {
 			}
 		}
 	}
+	caught := j.convicted()
+	if caught != nil {
+		gas := j.Spec.Task.Limits.Gas
+		if j.Dispute == nil {
+			gas = caught.Opening.Outcome.Gas
+			if j.Verdict != nil {
+				gas = j.Verdict.Outcome.Gas
+			}
+		}
+		court(gas, func(b *Ballot) bool {
+			return b.Question == SameAnswer && b.Executor == caught.Node && b.Finding == Other
+		})
+	}
 	if d := j.Dispute; d != nil {
 		court(j.Spec.Task.Limits.Gas, func(b *Ballot) bool {
 			return b.Question == WhatItem && b.Item == d.Item && b.Leaf == d.Right
 		})
-		if d.Right != (crowd.Hash{}) {
+		if d.Right != (crowd.Hash{}) || caught != nil {
 			give(d.Reporter.Address(), bounty, "bounty: its report exposed a cheater")
 			w.reputation(d.Reporter.Address(), func(r *Reputation) { r.Reported++ })
 		}

@@ -133,6 +133,9 @@ func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error
 	if plan.Method == crowd.PlanAudit {
 		q.Unaudited, q.Stake = q.Bound/2, max(q.Stake, b.params.StakeToAudit(&spec))
 	}
+	if !spec.Compare.Strict() {
+		q.Compare = spec.Compare.String()
+	}
 	return q, nil
 }
 
@@ -191,7 +194,7 @@ func (b backend) Post(ctx context.Context, r rpc.PostRequest) (crowd.JobID, erro
 	for _, c := range []struct {
 		what string
 		cid  crowd.CID
-	}{{"program", spec.Task.Program}, {"inputs", spec.Task.Inputs}, {"stdin", spec.Task.Stdin}} {
+	}{{"program", spec.Task.Program}, {"inputs", spec.Task.Inputs}, {"stdin", spec.Task.Stdin}, {"comparator", spec.Compare.Program}} {
 		if c.cid == "" {
 			continue
 		}
@@ -279,7 +282,7 @@ func (b backend) Job(_ context.Context, id crowd.JobID) (rpc.JobView, error) {
 	j := &p.job
 	v := rpc.JobView{
 		JobSummary: summary(j), Owner: j.Owner.Address(), Request: request(&j.Spec), Plan: j.Spec.Plan.Method, Audit: audit(j), Batch: b.viewBatch(&p), Escrow: j.Escrow,
-		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j),
+		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j), Advice: p.advice,
 	}
 	for i := range j.History {
 		ev := event(j, i, b.params.CommitteeUnits)
@@ -311,6 +314,7 @@ func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, 
 			x.Why += "; " + lastStep(j).Why
 		}
 	case ledger.Settled:
+		x.Fix = p.advice
 		if v := j.Verdict; v.By == ledger.ByAudit {
 			x.Why += "; " + verdict(j).Why
 			x.Fix = "nothing; if more depends on it than its price, run it again with --plan pair"

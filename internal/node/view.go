@@ -80,6 +80,8 @@ func match(j *ledger.Job, p *ledger.Place) *bool {
 		is = true
 	case j.Verdict == nil:
 		return nil
+	case !j.Spec.Compare.Strict(): // it stands, so the court has found it within the tolerance, or they agreed
+		is = p.State == ledger.Revealed
 	default:
 		is = p.Opening.Outcome == j.Verdict.Outcome
 	}
@@ -99,6 +101,9 @@ func verdict(j *ledger.Job) *rpc.Verdict {
 			v.Checked, v.Why = false, fmt.Sprintf("not checked: the lot did not choose it at a rate of %s, with %s credits of its executor's stake against a lie", percent(j.Audit.Rate), j.Audit.Stake)
 		case ledger.ByCourt:
 			v.Method, v.Why = "court", "the authorities re-executed the task"
+			if !j.Spec.Compare.Strict() {
+				v.Why += fmt.Sprintf(": numeric divergence, within %s; nobody is to blame for that", j.Spec.Compare)
+			}
 		case ledger.BySample:
 			v.Method, v.Why = "sample", "the executor's outcomes are open, and so are the verifiers' answers to secret samples of them"
 			if j.Dispute != nil {
@@ -110,6 +115,9 @@ func verdict(j *ledger.Job) *rpc.Verdict {
 		}
 	} else {
 		v.Why = lastStep(j).Why
+		if v.Why == ledger.WhyUnjudged {
+			v.Blame = append(v.Blame, rpc.Blame{Fault: "user error", Why: "the comparator"})
+		}
 	}
 	for i := range j.Places {
 		p := &j.Places[i]
@@ -191,6 +199,10 @@ func failure(j *ledger.Job) *rpc.Failure {
 	if j.State != ledger.Failed {
 		return nil
 	}
+	if why := lastStep(j).Why; why == ledger.WhyUnjudged {
+		e := rpc.Errorf(rpc.UserError, "%s", why)
+		return &rpc.Failure{Kind: e.Kind, Message: e.Error(), Hint: "a comparator exits with 0 if /in/a and /in/b are the same answer, else with 1, within its gas; a file is the same as itself"}
+	}
 	e := rpc.Errorf(rpc.NodeFault, "%s", lastStep(j).Why)
 	return &rpc.Failure{Kind: e.Kind, Message: e.Error(), Hint: "the escrow went back to the owner; run the job again: other nodes are drawn"}
 }
@@ -234,6 +246,9 @@ func request(spec *crowd.JobSpec) rpc.PostRequest {
 		Filters: rpc.Filters{MaxPrice: f.MaxPrice, Tags: f.Tags, Countries: f.Countries, Providers: f.Providers},
 		Budget:  spec.Budget, Items: spec.Items, Parts: spec.Shuffle.Parts, Gather: spec.Shuffle.Gather,
 	}
+	if !spec.Compare.Strict() {
+		r.Compare = spec.Compare.String()
+	}
 	switch p := &spec.Plan; {
 	case p.Method == crowd.PlanSample:
 		r.Plan = &rpc.SamplePlan{Verifiers: p.Verifiers, Checks: p.Checks}
@@ -245,7 +260,7 @@ func request(spec *crowd.JobSpec) rpc.PostRequest {
 
 func provider(p *ledger.Provider, r *ledger.Reputation, maxMissed uint32) rpc.Provider {
 	v := rpc.Provider{
-		Node: p.ID, Address: p.ID.Address(), Price: p.Offer.Price, Country: p.Offer.Country, Tags: p.Offer.Tags,
+		Node: p.ID, Address: p.ID.Address(), Price: p.Offer.Price, Country: p.Offer.Country, Owners: float64(p.Offer.Owners) / 1e6, Tags: p.Offer.Tags,
 		Stake: p.Stake, Done: r.Done, Caught: r.Caught, Online: r.Missed < maxMissed,
 	}
 	switch {

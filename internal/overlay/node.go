@@ -328,15 +328,23 @@ func (n *Node) sweepBy(t Time) {
 
 // request sends msg and waits for its answer. p names whom and why.
 func (n *Node) request(p pending, msg Message, patience time.Duration) {
-	b := n.active()
-	if len(b.pending) >= pendingMost {
+	if !n.expect(p, patience) {
 		n.overtaken(p)
 		return
+	}
+	n.emit(Send{To: p.id, Addr: p.addr, Msg: msg, Pad: p.pad})
+}
+
+// expect waits for the answer to p; false: it is too much at a time.
+func (n *Node) expect(p pending, patience time.Duration) bool {
+	b := n.active()
+	if len(b.pending) >= pendingMost {
+		return false
 	}
 	p.sent, p.due = n.now, n.now.Add(patience)
 	n.book.again(p.ref)
 	b.pending = append(b.pending, p)
-	n.emit(Send{To: p.id, Addr: p.addr, Msg: msg, Pad: p.pad})
+	return true
 }
 
 // overtaken treats a request that there was no room to make as one without an answer.
@@ -363,8 +371,6 @@ func (n *Node) ping(r Ref, p pending) {
 	msg := Ping{Req: p.req, Seq: n.book.seq(n.self)}
 	if e == nil || e.state&(hasUs|trusts) != hasUs|trusts && e.state&fails == 0 { // whoever is silent is first asked whether it is there
 		msg.Record, p.with = n.book.rec(n.self), true
-		// Enough for its Pong and for a ping of its own, which makes us known there.
-		p.pad = msg.Record.Size()-1 < pingBytes
 	}
 	n.request(p, msg, n.patience(e))
 }

@@ -74,9 +74,10 @@ type PostRequest struct {
 	Confidence float64       `json:"confidence,omitempty"` // that a wrong result is found; 0: the default, 0.99
 	Items      uint32        `json:"items,omitempty"`      // of a batch: strings in stdin, a frame file; limits are for each, but for wallMillis
 	Plan       *SamplePlan   `json:"plan,omitempty"`       // of a batch
+	Check      *TaskPlan     `json:"check,omitempty"`      // of a single task; absent: the cheapest that reaches the confidence
 	Parts      uint32        `json:"parts,omitempty"`      // of a batch: its outputs stay where it ran, laid out in so many parts by the keys of their lines
 	Gather     bool          `json:"gather,omitempty"`     // of a batch: stdin is a manifest, as crowd_gather makes it
-	Check      *TaskPlan     `json:"check,omitempty"`      // of a single task; absent: the cheapest that reaches the confidence
+	Compare    string        `json:"compare,omitempty"`    // when two outputs are the same answer: exact, lines, numeric:rel=1e-6, wasm:CID, …; see spec
 }
 
 // TaskPlan is how a single task is checked.
@@ -112,6 +113,10 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 			s.Plan.Rate = crowd.AuditFloor
 		}
 	}
+	var err error
+	if s.Compare, err = crowd.ParseCompare(r.Compare); err != nil {
+		return crowd.JobSpec{}, Errorf(BadRequest, "%w", err)
+	}
 	if r.Seed != nil {
 		s.Task.Seed = *r.Seed
 	}
@@ -136,6 +141,7 @@ type Quote struct {
 	Bound        crowd.Credits `json:"bound"`               // most that is locked and can be spent
 	Price        crowd.Price   `json:"price"`               // the price that the bound assumes
 	Plan         string        `json:"plan"`                // "audit", "pair", "committee", "sample"
+	Compare      string        `json:"compare,omitempty"`   // how outputs are; absent: exact
 	Undetected   float64       `json:"undetected"`          // probability that a wrong result is accepted
 	Executors    int           `json:"executors"`           // that run all of it
 	RatePPM      uint32        `json:"ratePPM,omitempty"`   // of an audit: least probability that one more does, parts per million
@@ -276,6 +282,7 @@ type JobView struct {
 	Verdict   *Verdict      `json:"verdict,omitempty"`
 	Payments  []Payment     `json:"payments"`
 	Failure   *Failure      `json:"failure,omitempty"`
+	Advice    string        `json:"advice,omitempty"` // where a node was convicted whose output is near the right one: how a job would allow that
 }
 
 // Audit is the lot by which one executor's work is run again, or is not.
@@ -347,6 +354,7 @@ type Provider struct {
 	Price     crowd.Price   `json:"price"`
 	Country   string        `json:"country,omitempty"`
 	Tags      []string      `json:"tags,omitempty"`
+	Owners    float64       `json:"owners,omitempty"` // least score, 0 to 1, of owners that it works for; absent: anybody
 	Stake     crowd.Credits `json:"stake"`
 	Done      uint64        `json:"done"`                // jobs done
 	Caught    uint64        `json:"caught"`              // times proven wrong

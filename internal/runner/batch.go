@@ -153,6 +153,26 @@ func openItems(path string, e job.Run, at func(k uint32) uint32) (inputs, error)
 	return framed{f, at}, nil
 }
 
+// some runs some items of a batch and keeps what they write, in a folder like a batch's result.
+func (r *Runner) some(ctx context.Context, s executor.Spec, e job.Run, usable bool) (leaves []batch.Leaf, outputs crowd.CID, err error) {
+	out, err := newPacked(s.Output, uint32(len(e.Only)), 0)
+	if err != nil {
+		return nil, "", err
+	}
+	defer out.close()
+	dir := s.Output
+	if err := r.items(ctx, s, e, usable, out.add); err != nil {
+		return nil, "", err
+	}
+	if err := out.finish(); err != nil {
+		return nil, "", err
+	}
+	if outputs, err = r.cfg.Blocks.AddDir(ctx, dir); err != nil {
+		return nil, "", fmt.Errorf("store the outputs: %w", err)
+	}
+	return out.leaves, outputs, nil
+}
+
 // batch runs all items and lays their outcomes out in s.Output.
 func (r *Runner) batch(ctx context.Context, s executor.Spec, e job.Run, usable bool, progress func(done uint32, gas crowd.Gas)) (crowd.Outcome, error) {
 	out, err := newPacked(s.Output, e.Items, e.Shuffle.Parts)

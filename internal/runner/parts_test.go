@@ -84,17 +84,10 @@ func TestRunner_PartsAreMadeCheckedAndGathered(t *testing.T) {
 		}
 
 		w.holder(j, false).hides = true // what its executor does not serve any more, the verifier does
-		m := batch.Manifest{Sources: []batch.Source{{Result: result, Holders: []crowd.NodeID{w.holder(j, false).key.ID(), w.holder(j, true).key.ID()}}}}
-		for p := range uint32(testParts) {
-			m.Items = append(m.Items, []uint32{p})
-		}
+		m := w.manifestOf(j)
 		m.Items = append(m.Items, []uint32{testParts}) // there is no such part
 		items := uint32(len(m.Items))
-		id := w.post(ctx, "echo", func(s *crowd.JobSpec) {
-			s.Task.Stdin, s.Items, s.Shuffle.Gather = w.file(crowd.Encode(&m)), items, true
-			s.Task.Limits.Gas = 100_000
-			s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: items}
-		})
+		id := w.gatherJob(ctx, &m)
 		w.holder(j, false).hides = false // its own new results are to be had
 		until(t, "the end of the second batch", w.ends(id))
 		j = w.job(id)
@@ -144,29 +137,71 @@ func TestRunner_OtherPartsAreNotAccepted(t *testing.T) {
 	}
 }
 
+// manifestOf names all parts of a settled batch, one for each item.
+func (w *world) manifestOf(j ledger.Job) batch.Manifest {
+	m := batch.Manifest{Sources: []batch.Source{{Result: j.Verdict.Outcome.Result, Holders: []crowd.NodeID{w.holder(j, false).key.ID(), w.holder(j, true).key.ID()}}}}
+	for p := range uint32(testParts) {
+		m.Items = append(m.Items, []uint32{p})
+	}
+	return m
+}
+
+// gatherJob posts a batch that reads parts.
+func (w *world) gatherJob(ctx context.Context, m *batch.Manifest) crowd.JobID {
+	return w.post(ctx, "echo", func(s *crowd.JobSpec) {
+		s.Task.Stdin, s.Items, s.Shuffle.Gather = w.file(crowd.Encode(m)), uint32(len(m.Items)), true
+		s.Task.Limits.Gas = 100_000
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: uint32(len(m.Items))}
+	})
+}
+
+// The court gathers the parts of the one item that it is asked about.
+func TestRunner_ALiarOverGatheredItemsLosesItsStake(t *testing.T) {
+	for _, liar := range []int{providerA, providerB} {
+		bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+			j := w.splitJob(ctx, t)
+			m := w.manifestOf(j)
+			w.nodes[liar].lies = true
+			id := w.gatherJob(ctx, &m)
+			until(t, "the end of the second batch", w.ends(id))
+			j = w.job(id)
+			if p := j.Place(w.nodes[liar].key.ID()); j.State != ledger.Failed || p.State != ledger.Fraud {
+				t.Errorf("got %s, and the liar's place %s: %+v", j.State, p.State, j.History)
+			}
+		})
+	}
+}
+
+// Parts that nobody serves are no outcome: the places are given up, and say why.
+func TestRunner_PartsThatNobodyHasBlameNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		m := batch.Manifest{Sources: []batch.Source{{Result: "lost", Holders: []crowd.NodeID{w.nodes[providerA].key.ID()}}}, Items: [][]uint32{{0}}}
+		id := w.gatherJob(ctx, &m)
+		until(t, "the end of the batch", w.ends(id))
+		j := w.job(id)
+		if j.State != ledger.Failed || j.Verdict != nil {
+			t.Errorf("got %s: %+v", j.State, j.History)
+		}
+		said := false
+		for i := range j.Places { // without an executor the job is over, and its verifier need not say anything
+			p := &j.Places[i]
+			why := p.State == ledger.Dropped && p.Why == "gave up: "+job.NoParts
+			if said = said || why; !why && p.State != ledger.Working || p.Slashed != 0 {
+				t.Errorf("place %d: got %s, %q", i, p.State, p.Why)
+			}
+		}
+		if !said {
+			t.Errorf("nobody said that parts are lost: %+v", j.Places)
+		}
+	})
+}
+
 // gathering is a runner whose node holds what a test puts there.
 func gathering(t *testing.T) (*Runner, *node) {
 	n := &node{w: &world{t: t}, dir: t.TempDir(), pins: map[string]bool{}}
 	n.w.nodes = []*node{n}
 	r := &Runner{cfg: Config{Blocks: n, Unusable: func(err error) bool { return err == errTooBig }}.withDefaults()}
 	return r, n
-}
-
-func (n *node) folder(t *testing.T, files map[string]string) crowd.CID {
-	dir := t.TempDir()
-	for name, text := range files {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c, err := n.add(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 // What a manifest says wrongly is the outcome of the items that it concerns, and of no others.

@@ -25,6 +25,7 @@ type Plan struct {
 	Executors  int     `json:"executors"`  // runs of the task; of an audit that is not chosen, all there are
 	Verifiers  int     `json:"verifiers,omitempty"`
 	RatePPM    uint32  `json:"rate_ppm,omitempty"` // of an audit: least probability that it is chosen
+	Compare    string  `json:"compare,omitempty"`  // crowd.Compare's text: when two outputs are the same answer
 }
 
 // Spec is p as a job states it. Only for plans of a single task.

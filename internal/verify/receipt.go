@@ -158,6 +158,7 @@ func summarize(chain string, j *ledger.Job) Summary {
 		Plan: Stated(&j.Spec.Plan),
 		Draw: Draw{Height: j.DrawAt, Beacon: j.Beacon, Eligible: j.Eligible, Tickets: j.Tickets, OpenPPM: j.Open, Claimed: len(j.Drawn)},
 	}
+	s.Plan.Compare = j.Spec.Compare.String()
 	s.Audit = summarizeAudit(j)
 	s.Batch = summarizeBatch(j)
 	if v := j.Verdict; v != nil {
@@ -184,6 +185,11 @@ func summarize(chain string, j *ledger.Job) Summary {
 			v.Answer = b.Outcome.String()
 		case ledger.WhatItem:
 			v.Answer = fmt.Sprintf("item %d: %s", b.Item, b.Leaf)
+		case ledger.SameAnswer:
+			v.Answer = fmt.Sprintf("%s: %s", b.Executor.Short(), b.Finding)
+			if j.Spec.Items > 0 {
+				v.Answer = fmt.Sprintf("item %d of %s: %s", b.Item, b.Executor.Short(), b.Finding)
+			}
 		}
 		s.Votes = append(s.Votes, v)
 	}

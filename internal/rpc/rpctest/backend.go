@@ -163,6 +163,9 @@ func (b *Backend) Quote(_ context.Context, r rpc.PostRequest) (rpc.Quote, error)
 	case c.Method == crowd.PlanCommittee:
 		q.Plan, q.Executors, q.Needed, q.Bound, q.Undetected = c.Method, int(c.Executors), int(c.Executors), one*crowd.Credits(c.Executors), 0.001
 	}
+	if c, e := crowd.ParseCompare(r.Compare); e == nil && !c.Strict() {
+		q.Compare = c.String()
+	}
 	return q, err
 }
 

@@ -114,6 +114,9 @@ func (a *Authority) unseal(now time.Time, p *ledger.Place) {
 	}
 	if o, ok := a.opening(p); ok {
 		unseal.Opening = o
+		if p.Verifier { // its leaves are known: mayOpen
+			unseal.Conflict = a.shown(p.Node, &o)
+		}
 		a.send(now, unseal)
 	} else {
 		a.send(now, vote)

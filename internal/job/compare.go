@@ -114,7 +114,7 @@ func (c *core) beyond(now time.Time, lost crowd.Time) (r *ledger.Report, known b
 		items := ledger.Sampled(&c.job.Spec, lot)
 		for _, k := range d.beyond {
 			if item := items[k]; !c.job.IsCleared(item) {
-				return &ledger.Report{Job: c.id, Verifier: p.Node, Answer: k, Proof: c.audit.tree.Prove(item, c.audit.leaves[item])}, true
+				return &ledger.Report{Job: c.id, Verifier: p.Node, Proof: c.audit.tree.Prove(item, c.audit.leaves[item])}, true
 			}
 		}
 	}

@@ -239,7 +239,7 @@ func sendKey(m ledger.Message) string {
 	case *ledger.Unseal:
 		return fmt.Sprintf("unseal %x", m.Executor[:])
 	case *ledger.Report:
-		return fmt.Sprintf("report %x %d", m.Verifier[:], m.Answer)
+		return fmt.Sprintf("report %x %d", m.Verifier[:], m.Proof.Index)
 	case *ledger.Vote:
 		if m.Question == ledger.WhatItem {
 			return fmt.Sprintf("vote %d %d", m.Question, m.Item) // once for each item

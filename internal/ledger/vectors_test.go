@@ -110,7 +110,7 @@ func everyMessage(t testing.TB) []Message {
 		&Complain{Job: job},
 		&Cancel{Job: job},
 		&Tick{},
-		&Report{Job: job, Verifier: node, Answer: 3, Proof: batch.Proof{
+		&Report{Job: job, Verifier: node, Proof: batch.Proof{
 			Index: 7, Leaf: batch.Leaf{Status: crowd.Exited, Gas: 12, Output: batch.Digest([]byte("out"), nil)}, Path: []batch.Node{{Hash: crowd.Hash{9}, Gas: 5}},
 		}},
 	}

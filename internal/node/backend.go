@@ -69,7 +69,7 @@ func storeError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, store.ErrNoSpace):
-		return rpc.Errorf(rpc.Unavailable, "%w", err).WithHint("free space on the node's disk, or raise its store's limit")
+		return rpc.Errorf(rpc.Unavailable, "%w", err).WithHint("free space on the disk of the node: it leaves the last GiB, or twentieth, to others")
 	case errors.Is(err, store.ErrTooBig):
 		return rpc.Errorf(rpc.TooLarge, "%w", err)
 	}

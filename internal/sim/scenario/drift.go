@@ -169,7 +169,7 @@ func (s *Sender) Saw(w *World, n *Node, c job.Chain) {
 		for k, item := range ledger.Sampled(&j.Spec, lot) {
 			if a := v.Opening.Answers[k]; a != made.leaves[item].Hash() && !s.said[a] && !slices.ContainsFunc(j.Cleared, func(c ledger.Cleared) bool { return c.Item == item }) {
 				s.said[a] = true
-				n.Send(&ledger.Report{Job: j.ID, Verifier: v.Node, Answer: uint32(k), Proof: tree.Prove(item, made.leaves[item])}, nil)
+				n.Send(&ledger.Report{Job: j.ID, Verifier: v.Node, Proof: tree.Prove(item, made.leaves[item])}, nil)
 				return
 			}
 		}

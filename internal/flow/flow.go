@@ -98,8 +98,7 @@ const (
 	MaxParallel = 256
 	MaxCopies   = 8
 	MaxStages   = 32
-	MaxFanOut   = 8       // stages that read one
-	MaxShards   = 1 << 20 // of a stage
+	MaxFanOut   = 8 // stages that read one
 )
 
 // Node is a stage as a user draws it: a program over files, or over what other stages wrote.
@@ -128,6 +127,11 @@ type Stage struct {
 	Cut    bool    `json:"cut"`   // Items is known
 	Items  uint64  `json:"items"` //
 	Shards []Shard `json:"shards"`
+	Base   int     `json:"base,omitempty"` // attempts of shards that were given up, so that their numbers are not used again
+
+	// of this run
+	cutting, laying, probing bool
+	since                    time.Time // a shard was last done
 }
 
 // Shard is the items of one job.
@@ -142,6 +146,15 @@ type Shard struct {
 	Done     bool          `json:"done,omitempty"`   // and it is here
 	Failed   int           `json:"failed,omitempty"` // attempts that failed, over all runs
 	After    time.Time     `json:"after,omitzero"`   // not posted before
+	Gave     crowd.Hash    `json:"gave,omitzero"`    // root of the result that was done last: others may have read it
+
+	// of this run
+	recent    int       // attempts that failed since one settled
+	given     bool      // up
+	refusals  int       // of the post that is asked for
+	refused   time.Time // first
+	copyAfter time.Time // no copy before
+	missing   time.Time // its parts' holders do not answer; zero: they do
 }
 
 // Attempt is one job of a shard.
@@ -158,6 +171,8 @@ type Attempt struct {
 	Why    string        `json:"why,omitempty"`   // of a failed one
 	Wrong  bool          `json:"wrong,omitempty"` // its root is not what two others agree on
 	Lost   bool          `json:"lost,omitempty"`  // nobody holds its parts any more
+
+	asked bool // in this run: Post or Find is under way
 }
 
 // AttemptState is where an attempt is.
@@ -253,9 +268,9 @@ func circle(nodes []Node, at map[string]int, placed []bool) string {
 		if i := slices.Index(path, n.Name); i >= 0 {
 			text := n.Name
 			for _, name := range slices.Backward(path[i:]) {
-				text = name + " → " + text
+				text += " → " + name
 			}
-			return n.Name + " ← " + text[len(n.Name):]
+			return text
 		}
 		path = append(path, n.Name)
 		k = at[n.From[slices.IndexFunc(n.From, func(f string) bool { return !placed[at[f]] })]]

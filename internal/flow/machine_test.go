@@ -113,6 +113,48 @@ func TestMachine_CopiesTheStraggler(t *testing.T) {
 	}
 }
 
+// When many shards are late, because the whole network is, copies stay within their share of the stage.
+func TestMachine_CopiesCostLittle(t *testing.T) {
+	w := newWorld(t, 1, Config{Parallel: 64, LastShare: 1}, []Node{{Name: "map"}}, []uint64{100}, 2)
+	w.script = func(_, shard, n int) (fate, bool) {
+		if shard >= 10 && n == 0 {
+			return honest(600)
+		}
+		return honest(6)
+	}
+	if _, ok := w.play(24 * time.Hour).(Done); !ok {
+		t.Fatalf("got %+v", w.ends)
+	}
+	if s := w.m.State(); s.Copies != 10 { // a fifth of 50 shards
+		t.Errorf("got %d copies want 10", s.Copies)
+	}
+}
+
+// A copy whose job becomes known only when the shard is done is taken back then.
+func TestMachine_TakesBackWhatIsPostedTooLate(t *testing.T) {
+	s, err := New([]Node{{Name: "map"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Resume(Config{Copies: 2}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := Ref{0, 0, 1}, Ref{0, 0, 2}
+	now := time.Unix(1e9, 0)
+	var last []Effect
+	for _, ev := range []Event{Began{}, WasCut{0, 1}, Laid{0, []Layout{{Items: 1}}}, Posted{a, crowd.JobID{1}}, Ended{Ref: a, State: Settled}, Fetched{a}, Posted{b, crowd.JobID{2}}} {
+		now = now.Add(time.Second)
+		last = m.Step(now, ev)
+	}
+	if want := []Effect{Follow{b, crowd.JobID{2}}, Cancel{b, crowd.JobID{2}}}; !slices.Equal(last, want) {
+		t.Errorf("got %v want %v", last, want)
+	}
+	if last = m.Step(now, Ended{Ref: b, State: Cancelled}); !slices.Equal(last, []Effect{Done{}}) {
+		t.Errorf("got %v want an end", last)
+	}
+}
+
 // Both the slow job and its copy settle: equal roots are one more check, different ones a lie that a third job decides.
 func TestMachine_ComparesWhenBothSettle(t *testing.T) {
 	for _, c := range []struct {

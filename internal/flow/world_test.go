@@ -183,13 +183,15 @@ func (w *world) do(e Effect) {
 		j := w.post(e)
 		w.answer(lag, Posted{e.Ref, j.id})
 	case Find:
-		var ids []crowd.JobID
-		for _, j := range w.jobs {
-			if j.stage == e.Ref.Stage && j.first == w.m.State().Stages[e.Ref.Stage].Shards[e.Ref.Shard].First {
-				ids = append(ids, j.id)
+		w.after(lag, func() {
+			var ids []crowd.JobID
+			for _, j := range w.jobs {
+				if j.stage == e.Ref.Stage && j.first == w.m.State().Stages[e.Ref.Stage].Shards[e.Ref.Shard].First {
+					ids = append(ids, j.id)
+				}
 			}
-		}
-		w.answer(lag, Found{e.Ref, ids})
+			w.step(Found{e.Ref, ids})
+		})
 	case Follow:
 		j := w.job(e.Job)
 		if !j.ended {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/flow"
 	"github.com/crowdcompute/crowd/internal/rpc"
 )
 
@@ -95,6 +97,7 @@ type mapFlags struct {
 	partitions         uint64
 	parallel           int
 	patience           time.Duration
+	noSpeculation      bool
 	allowFailed        bool
 	quiet              bool
 }
@@ -140,6 +143,7 @@ beside --out, with ".map" at the end, and keeps the receipts.`,
 	fl.Uint64Var(&f.partitions, "partitions", 0, "least partitions for --reduce (default: as many as needed)")
 	fl.IntVar(&f.parallel, "parallel", 8, "shards at the same time")
 	fl.DurationVar(&f.patience, "patience", 2*time.Minute, "how long to wait for providers that are away, or for credits that other shards lock")
+	fl.BoolVar(&f.noSpeculation, "no-speculation", false, "post no copies of shards that are late")
 	fl.BoolVar(&f.allowFailed, "allow-failed", false, "exit with 0 though items failed")
 	fl.StringVar(&f.state, "state", "", "the folder for what is needed to go on (default: OUT.map)")
 	fl.StringVar(&f.resume, "resume", "", "go on with the crowd map of this folder")
@@ -163,6 +167,17 @@ type mapSummary struct {
 	Undetected float64       `json:"undetected"` // the worst of the shards
 	WallMillis int64         `json:"wallMillis"`
 	State      string        `json:"state"` // folder with receipts
+	Copies     copies        `json:"copies"`
+	Conflicts  int           `json:"conflicts"`  // shards of which two accepted results differed
+	Moved      uint64        `json:"movedBytes"` // between this command and its node
+	Shuffled   uint64        `json:"shuffledBytes"`
+}
+
+// copies are jobs of shards that were late.
+type copies struct {
+	Posted int `json:"posted"`
+	Used   int `json:"used"`  // they came first
+	Equal  int `json:"equal"` // both came, and were equal
 }
 
 // failure is an item in which the program or the item is to blame.
@@ -173,16 +188,6 @@ type failure struct {
 	Status   string      `json:"status"`
 	ExitCode uint32      `json:"exitCode"`
 	Stderr   string      `json:"stderr"`
-}
-
-// mapping is one running crowd map.
-type mapping struct {
-	app      *app
-	c        *rpc.Client
-	d        *mapDir
-	show     *progress
-	parallel int
-	patience time.Duration
 }
 
 func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err error) {
@@ -228,18 +233,21 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 			return err
 		}
 		if err := d.change(func(s *mapState) {
-			for _, p := range s.phases() {
-				p.Request.Filters.Providers = ids
+			for _, st := range s.Stages {
+				st.Request.Filters.Providers = ids
 			}
 		}); err != nil {
 			return err
 		}
 	}
+	if f.noSpeculation {
+		d.state.NoSpeculation = true
+	}
 	m := &mapping{app: a, c: c, d: d, parallel: f.parallel, patience: f.patience, show: a.newProgress(f.quiet)}
 	defer m.show.done()
 	begin := time.Now()
-	err = m.phases(ctx)
-	posted = len(d.state.Map.Shards) > 0
+	err = m.drive(ctx)
+	posted = m.posted()
 	if e := d.change(func(s *mapState) { s.Worked += time.Since(begin) }); e != nil && err == nil {
 		err = e
 	}
@@ -320,26 +328,31 @@ func (a *app) newMap(f *mapFlags, args []string) (_ *mapDir, err error) {
 			return nil, err
 		}
 	}
-	p := &phase{Name: "map", Program: args[0], Request: req, Auto: f.gas == "auto", By: f.by, Files: files, Whole: f.whole, ShardSize: f.shard}
-	if err := d.begin(p); err != nil {
-		return nil, err
-	}
-	s := mapState{Version: stateVersion, Began: time.Now().UTC(), Out: out, Allow: f.allowFailed, Budget: budget, Map: p, Parts: f.partitions}
+	s := mapState{Version: stateVersion, Began: time.Now().UTC(), Out: out, Allow: f.allowFailed, NoSpeculation: f.noSpeculation, Budget: budget, Stages: []*stage{
+		{Name: "map", Program: args[0], Request: req, Auto: f.gas == "auto", By: f.by, Files: files, Whole: f.whole, ShardSize: f.shard}}}
+	nodes := []flow.Node{{Name: "map"}}
 	if f.reduce != "" {
-		s.Reduce = &phase{Name: "reduce", Program: f.reduce, Request: req, Auto: f.gas == "auto", By: "files", Whole: f.whole, ShardSize: f.shard}
+		s.Stages = append(s.Stages, &stage{Name: "reduce", Program: f.reduce, Request: req, Auto: f.gas == "auto", By: "files", Whole: f.whole, ShardSize: f.shard, Partitions: f.partitions})
+		nodes = append(nodes, flow.Node{Name: "reduce", From: []string{"map"}})
 	}
-	for _, ph := range s.phases() {
-		if ph.Program, err = filepath.Abs(ph.Program); err != nil {
+	for i, st := range s.Stages {
+		if st.Program, err = filepath.Abs(st.Program); err != nil {
+			return nil, err
+		}
+		if st.Auto {
+			nodes[i].Pilot = pilotItems
+		}
+		if len(nodes[i].From) == 0 {
+			err = d.begin(st)
+		} else { // until what it reads is done there is nothing in it
+			err = errors.Join(os.Mkdir(d.path(st.Name), 0o777), d.keepFiles(st))
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	if s.Reduce != nil { // until the map is done there is nothing in it
-		if err := os.Mkdir(d.path("reduce"), 0o777); err != nil {
-			return nil, err
-		}
-		if err := writeSynced(d.path("reduce", "files.json"), []byte("[]")); err != nil {
-			return nil, err
-		}
+	if s.Flow, err = flow.New(nodes); err != nil {
+		return nil, err
 	}
 	return d, d.change(func(was *mapState) { *was = s })
 }
@@ -355,12 +368,12 @@ func notFile(st os.FileInfo) error {
 func (m *mapping) left(ctx context.Context, err error) error {
 	s := &m.d.state
 	done, under, all := 0, 0, 0
-	for _, p := range s.phases() {
-		for _, sh := range p.Shards {
+	for _, st := range s.Flow.Stages {
+		for _, sh := range st.Shards {
 			all++
 			if sh.Done {
 				done++
-			} else if len(sh.Jobs) > len(sh.Failed) {
+			} else if slices.ContainsFunc(sh.Attempts, func(a flow.Attempt) bool { return a.State == flow.Open }) {
 				under++
 			}
 		}
@@ -383,55 +396,66 @@ func (m *mapping) left(ctx context.Context, err error) error {
 	return e
 }
 
-// deliver writes the outputs of the last phase and sums up.
+// posted reports whether anything was that a later command could go on with.
+func (m *mapping) posted() bool {
+	return slices.ContainsFunc(m.d.state.Flow.Stages, func(st flow.Stage) bool { return len(st.Shards) > 0 })
+}
+
+// deliver writes the outputs of the last stage and sums up.
 func (m *mapping) deliver(out *output) (mapSummary, error) {
 	s := &m.d.state
-	sum := mapSummary{Failures: []failure{}, State: m.d.dir, WallMillis: s.Worked.Milliseconds()}
-	phases, liars := s.phases(), map[crowd.NodeID]bool{}
-	for _, p := range phases {
-		for k, sh := range p.Shards {
-			sum.Shards++
-			sum.Jobs = append(sum.Jobs, sh.Jobs[len(sh.Jobs)-1])
-			sum.Lost += len(sh.Failed)
-			for _, n := range sh.Convicted {
-				liars[n] = true
+	sum := mapSummary{Failures: []failure{}, State: m.d.dir, WallMillis: s.Worked.Milliseconds(), Paid: s.Flow.Paid, Lost: s.Flow.Lost,
+		Copies: copies{s.Flow.Copies, s.Flow.Used, s.Flow.Equal}, Conflicts: len(s.Flow.Conflicts), Moved: s.Uploaded + s.Downloaded, Shuffled: s.Shuffled}
+	liars := map[crowd.NodeID]bool{}
+	for i, st := range s.Stages {
+		for k, sh := range st.Shards {
+			for _, j := range sh.Jobs {
+				for _, n := range j.Convicted {
+					liars[n] = true
+				}
 			}
-			sum.Gas += sh.Gas
-			sum.CheckGas += sh.CheckGas
-			sum.Paid += sh.Paid
-			sum.Failed += uint64(sh.BadItems)
-			sum.Undetected = max(sum.Undetected, sh.Undetected)
-			if sh.BadItems > 0 && len(sum.Failures) < shownFailures {
-				some, err := m.failures(p, k)
+			if j := sh.used(&s.Flow.Stages[i].Shards[k]); j != nil {
+				sum.Gas += j.Gas
+				sum.CheckGas += j.CheckGas
+				sum.Undetected = max(sum.Undetected, j.Undetected)
+			}
+		}
+		for _, p := range s.pieces(i) {
+			sum.Shards++
+			sum.Jobs = append(sum.Jobs, p.job)
+			sum.Failed += uint64(p.bad)
+			if p.bad > 0 && len(sum.Failures) < shownFailures {
+				some, err := m.failures(st, p)
 				if err != nil {
 					return sum, err
 				}
 				sum.Failures = append(sum.Failures, some[:min(len(some), shownFailures-len(sum.Failures))]...)
 			}
 		}
+		if len(s.Flow.Stages[i].From) == 0 {
+			sum.Items += st.Index.Items
+		}
 	}
-	sum.Items, sum.Convicted = s.Map.Index.Items, len(liars)
+	sum.Convicted = len(liars)
 	if sum.Gas > 0 {
 		sum.Overhead = float64(sum.CheckGas) / float64(sum.Gas)
 	}
-	return sum, m.writeOutputs(phases[len(phases)-1], out)
+	return sum, m.writeOutputs(len(s.Stages)-1, out)
 }
 
-// writeOutputs lays the outputs out where the user wants them. What a failed item wrote is left out.
-func (m *mapping) writeOutputs(p *phase, out *output) error {
-	c, err := parseCut(p.By)
-	if err != nil {
-		return err
-	}
+// writeOutputs lays the outputs of a stage out where the user wants them. What a failed item wrote is left out.
+func (m *mapping) writeOutputs(stage int, out *output) error {
+	st := m.d.state.Stages[stage]
 	var root *os.Root
+	var err error
 	if out.dir != "" {
 		if root, err = os.OpenRoot(out.dir); err != nil {
 			return fmt.Errorf("output: %w", err)
 		}
 		defer root.Close()
 	}
-	for k, sh := range p.Shards {
-		err := m.each(p, k, func(i uint32, l batch.Leaf, stdout io.Reader, _ io.Reader) error {
+	for _, p := range m.d.state.pieces(stage) {
+		err := m.each(st, p, func(i uint32, l batch.Leaf, stdout io.Reader, _ io.Reader) error {
 			if l.UserError() {
 				return nil
 			}
@@ -439,13 +463,13 @@ func (m *mapping) writeOutputs(p *phase, out *output) error {
 				_, err := io.Copy(out.w, stdout)
 				return err
 			}
-			name := fmt.Sprintf("%08d", sh.First+uint64(i))
-			if c.by == "files" && p.Name == "map" {
-				items, err := readItems(m.d.path(p.Name, "items"), sh.First+uint64(i), 1)
+			name := fmt.Sprintf("%08d", p.first+uint64(i))
+			if st.By == "files" && len(m.d.state.Flow.Stages[stage].From) == 0 {
+				items, err := readItems(m.d.path(st.Name, "items"), p.first+uint64(i), 1)
 				if err != nil {
 					return err
 				}
-				name += "-" + filepath.Base(p.Files[items[0].File].Path)
+				name += "-" + filepath.Base(st.Files[items[0].File].Path)
 			}
 			f, err := root.Create(name)
 			if err != nil {
@@ -461,9 +485,9 @@ func (m *mapping) writeOutputs(p *phase, out *output) error {
 	return out.finish()
 }
 
-// each calls f for every item of a shard that is done.
-func (m *mapping) each(p *phase, k int, f func(i uint32, l batch.Leaf, stdout, stderr io.Reader) error) error {
-	r, err := openShard(m.d.shardDir(p, k), uint32(p.Shards[k].Items))
+// each calls f for every item of a finished shard.
+func (m *mapping) each(st *stage, p piece, f func(i uint32, l batch.Leaf, stdout, stderr io.Reader) error) error {
+	r, err := openShard(m.d.shardDir(st, p.k), uint32(p.items))
 	if err != nil {
 		return err
 	}
@@ -524,22 +548,21 @@ func (r *shardFiles) close() {
 }
 
 // failures names the failed items of a shard.
-func (m *mapping) failures(p *phase, k int) (out []failure, err error) {
-	c, err := parseCut(p.By)
+func (m *mapping) failures(st *stage, p piece) (out []failure, err error) {
+	c, err := parseCut(st.By)
 	if err != nil {
 		return nil, err
 	}
-	sh := p.Shards[k]
-	items, err := readItems(m.d.path(p.Name, "items"), sh.First, sh.Items)
+	items, err := readItems(m.d.path(st.Name, "items"), p.first, p.items)
 	if err != nil {
 		return nil, err
 	}
-	return out, m.each(p, k, func(i uint32, l batch.Leaf, _, stderr io.Reader) error {
+	return out, m.each(st, p, func(i uint32, l batch.Leaf, _, stderr io.Reader) error {
 		if !l.UserError() || len(out) >= shownFailures {
 			return nil
 		}
 		text, err := io.ReadAll(io.LimitReader(stderr, batch.MaxError))
-		out = append(out, failure{sh.First + uint64(i), c.name(p.Files, items[i]), sh.Jobs[len(sh.Jobs)-1], l.Status.String(), l.ExitCode, string(text)})
+		out = append(out, failure{p.first + uint64(i), c.name(st.Files, items[i]), p.job, l.Status.String(), l.ExitCode, string(text)})
 		return err
 	})
 }
@@ -567,6 +590,12 @@ func (a *app) sayMap(s *mapSummary) {
 	}
 	if s.Convicted > 0 {
 		lost += fmt.Sprintf(", %d caught lying", s.Convicted)
+	}
+	if s.Copies.Posted > 0 {
+		lost += fmt.Sprintf(", %d copies of late ones (%d came first, %d came too and were equal)", s.Copies.Posted, s.Copies.Used, s.Copies.Equal)
+	}
+	if s.Conflicts > 0 {
+		lost += fmt.Sprintf(", %d with two results that differed", s.Conflicts)
 	}
 	a.say("%d items in %d shards%s; %s, checks %s (%s); you paid %s; took %s", s.Items, s.Shards, lost, gasText(s.Gas), gasText(s.CheckGas),
 		percentText(s.Overhead), creditText(s.Paid), elapsedText(time.Duration(s.WallMillis)*time.Millisecond))

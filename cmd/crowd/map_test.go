@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/flow"
 )
 
 // cutText gives the items of one text.
@@ -213,24 +214,30 @@ func TestMap_FindsTheJobItDidNotHearOf(t *testing.T) {
 	if crowd("map", prog, in, "--by", "lines=1", "--gas", "1M", "--out", out) != exitDone || posted() != 1 {
 		t.Fatal("the first map")
 	}
-	forget := func(change func(*shard)) {
+	forget := func(change func(*shard)) { // that the answer came
 		d, err := openMapDir(out + ".map")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer d.close()
-		if err := errors.Join(d.change(func(s *mapState) { s.Began = s.Began.AddDate(-10, 0, 0); change(s.Map.Shards[0]) }), os.Remove(out)); err != nil {
+		if err := errors.Join(d.change(func(s *mapState) {
+			s.Began = s.Began.AddDate(-10, 0, 0)
+			f := &s.Flow.Stages[0].Shards[0]
+			f.Use, f.Done, f.Tries, f.Attempts = 0, false, 1, []flow.Attempt{{Try: 1, State: flow.Posting}}
+			s.Stages[0].Shards[0].Jobs = nil
+			change(s.Stages[0].Shards[0])
+		}), os.Remove(out)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	forget(func(sh *shard) { sh.Done, sh.Jobs, sh.Posting = false, nil, true })
+	forget(func(*shard) {})
 	if crowd("map", "--resume", out+".map") != exitDone || posted() != 1 {
 		t.Errorf("%d jobs were posted, want the first to be found", posted())
 	}
 	if got, err := os.ReadFile(out); string(got) != "one\ntwo\nthree\n" {
 		t.Errorf("got %q %v", got, err)
 	}
-	forget(func(sh *shard) { sh.Done, sh.Jobs, sh.Plan.Checks, sh.Posting = false, nil, 1, true }) // another job: not taken for this one
+	forget(func(sh *shard) { sh.Plan.Checks = 1 }) // another job: not taken for this one
 	if crowd("map", "--resume", out+".map") != exitDone || posted() != 2 {
 		t.Errorf("%d jobs were posted, want another one", posted())
 	}

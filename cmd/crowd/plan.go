@@ -71,7 +71,7 @@ func (a *app) plan(ctx context.Context, f *batchFlags, args []string) error {
 		return err
 	}
 	by, _ := parseCut(f.by)
-	p := phase{Request: req, ShardSize: f.shard}
+	p := stage{Request: req, ShardSize: f.shard}
 	if p.Index, err = by.index(files, filepath.Join(tmp, "items")); err != nil {
 		return err
 	}

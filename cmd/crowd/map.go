@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -493,17 +494,24 @@ func (m *mapping) each(st *stage, p piece, f func(i uint32, l batch.Leaf, stdout
 	}
 	defer r.close()
 	for i, l := range r.leaves {
-		if err := f(uint32(i), l, r.stdout.Open(uint32(i)), r.stderr.Open(uint32(i))); err != nil {
+		if err := f(uint32(i), l, open(r.stdout, i), open(r.stderr, i)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// shardFiles is the result of a shard.
+func open(f *batch.Frames, i int) io.Reader {
+	if f == nil {
+		return strings.NewReader("")
+	}
+	return f.Open(uint32(i))
+}
+
+// shardFiles is the result of a shard, as far as it is here.
 type shardFiles struct {
 	leaves         []batch.Leaf
-	stdout, stderr *batch.Frames
+	stdout, stderr *batch.Frames // nil: it stays with the nodes that made it
 	files          []*os.File
 }
 
@@ -526,7 +534,9 @@ func openShard(dir string, n uint32) (_ *shardFiles, err error) {
 		to   **batch.Frames
 	}{{"stdout", &r.stdout}, {"stderr", &r.stderr}} {
 		f, err := os.Open(filepath.Join(dir, x.name))
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		r.files = append(r.files, f)
@@ -549,10 +559,6 @@ func (r *shardFiles) close() {
 
 // failures names the failed items of a shard.
 func (m *mapping) failures(st *stage, p piece) (out []failure, err error) {
-	c, err := parseCut(st.By)
-	if err != nil {
-		return nil, err
-	}
 	items, err := readItems(m.d.path(st.Name, "items"), p.first, p.items)
 	if err != nil {
 		return nil, err
@@ -562,9 +568,21 @@ func (m *mapping) failures(st *stage, p piece) (out []failure, err error) {
 			return nil
 		}
 		text, err := io.ReadAll(io.LimitReader(stderr, batch.MaxError))
-		out = append(out, failure{p.first + uint64(i), c.name(st.Files, items[i]), p.job, l.Status.String(), l.ExitCode, string(text)})
+		out = append(out, failure{p.first + uint64(i), st.itemName(items[i]), p.job, l.Status.String(), l.ExitCode, string(text)})
 		return err
 	})
+}
+
+// itemName is an item for people.
+func (st *stage) itemName(i item) string {
+	if st.Request.Gather {
+		return fmt.Sprintf("%s: partition %d", st.Name, i.First)
+	}
+	c, err := parseCut(st.By)
+	if err != nil {
+		panic("bug: " + err.Error())
+	}
+	return c.name(st.Files, i)
 }
 
 // sayMap tells people what it came to.

@@ -2,180 +2,279 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"os"
-	"path/filepath"
-	"slices"
+	"time"
 
-	"github.com/crowdcompute/crowd/internal/batch"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/flow"
 	"github.com/crowdcompute/crowd/internal/rpc"
 )
 
-// partitionBytes is how much a partition should hold: half of what an item may, since a hash does not share evenly.
-const partitionBytes = maxItem / 2
+// What a stage writes for another goes from node to node. Here only sizes are known: which parts of the sources' outputs
+// make an item of the stage that reads them.
 
-// maxPartitions bounds the files that are open at a time.
-const maxPartitions = 512
+const (
+	// partitionBytes is how much an item should read: half of what it may, since a hash does not share evenly.
+	partitionBytes = maxItem / 2
+	// spareParts is how many parts there are for each MiB that a stage reads. It may write so many times as much;
+	// it costs little when it writes less, since several small parts make one item.
+	spareParts = 8
+	// commonParts is how many parts the outputs of stages have that one stage reads together, as they must have equally many.
+	commonParts = 512
+	// gatherRate is how fast the parts of an item may be slow to come, in bytes each second.
+	gatherRate = 1 << 20
+	// gatherWait is what finding their holders may take.
+	gatherWait = 10 * time.Second
+)
 
-// shuffle sorts the lines "key<tab>value" of all that a stage reads into partitions, its items. All lines of a key are
-// in one partition, one after another.
-func (m *mapping) shuffle(k int) task {
+// parts is how many parts the outputs of a stage have; 0: nobody reads them.
+func (s *mapState) parts(stage int) uint32 {
+	st := s.Stages[stage]
+	n, read := uint64(0), false
+	for i, reader := range s.Flow.Stages {
+		for _, from := range reader.From {
+			if from == stage {
+				read = true
+				n = max(n, s.Stages[i].Partitions)
+				if len(reader.From) > 1 {
+					n = max(n, s.common(i))
+				}
+			}
+		}
+	}
+	if !read {
+		return 0
+	}
+	if !s.shared(stage) {
+		n = max(n, spareParts, min(crowd.MaxParts, spareParts*st.Index.Bytes/maxItem))
+	}
+	return uint32(min(n, crowd.MaxParts))
+}
+
+// shared reports whether a stage is read together with others.
+func (s *mapState) shared(stage int) bool {
+	for _, reader := range s.Flow.Stages {
+		if len(reader.From) > 1 {
+			for _, from := range reader.From {
+				if from == stage {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// common is how many parts all have that can be reached from stage's sources by stages that read several.
+func (s *mapState) common(reader int) uint64 {
+	seen := make([]bool, len(s.Stages)) // readers
+	n := uint64(commonParts)
+	var walk func(int)
+	walk = func(r int) {
+		if seen[r] {
+			return
+		}
+		seen[r] = true
+		n = max(n, s.Stages[r].Partitions)
+		for i, other := range s.Flow.Stages {
+			for _, a := range other.From {
+				for _, b := range s.Flow.Stages[r].From {
+					if a == b {
+						walk(i)
+					}
+				}
+			}
+		}
+	}
+	walk(reader)
+	return n
+}
+
+// gather makes the items of a stage of the parts that its sources hold.
+func (m *mapping) gather(k int) task {
 	s := &m.d.state
 	to := *s.Stages[k]
 	allow := s.Allow
-	type source struct {
-		st     stage
-		pieces []piece
-	}
-	var from []source
-	failed, items := uint64(0), uint64(0)
-	for _, i := range s.Flow.Stages[k].From {
-		src := source{*s.Stages[i], s.pieces(i)}
-		for _, p := range src.pieces {
-			failed += uint64(p.bad)
-			items += p.items
-		}
-		from = append(from, src)
-	}
-	return func(context.Context) (news, error) {
+	jobs, failed, items := s.sources(k)
+	return func(ctx context.Context) (news, error) {
 		if failed > 0 && !allow {
 			return news{}, &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("%d of %d items failed, so that there is not all to reduce", failed, items),
 				Hint: "correct the program or its input and begin anew, with --allow-failed if the others will do"}
 		}
+		views := make([]rpc.PartsView, len(jobs))
+		tasks, inner := errgroup.WithContext(ctx)
+		tasks.SetLimit(8)
+		for i, id := range jobs {
+			tasks.Go(func() (err error) { views[i], err = m.c.Parts(inner, id); return err })
+		}
+		if err := tasks.Wait(); rpc.KindOf(err) == rpc.Unavailable && ctx.Err() == nil {
+			return news{ev: flow.NotCut{Stage: k, Why: err.Error()}}, nil
+		} else if err != nil {
+			return news{}, err
+		}
+		var sizes []uint64
 		total := uint64(0)
-		for _, src := range from {
-			for _, p := range src.pieces {
-				st, err := os.Stat(filepath.Join(m.d.shardDir(&src.st, p.k), "stdout"))
-				if err != nil {
-					return news{}, err
-				}
-				total += uint64(st.Size())
+		for _, v := range views {
+			for len(sizes) < len(v.Sizes) {
+				sizes = append(sizes, 0)
+			}
+			for i, n := range v.Sizes {
+				sizes[i] += n
+				total += n
 			}
 		}
-		parts, err := m.partitions(&to, total)
+		groups, err := group(sizes, max(to.Partitions, (total+partitionBytes-1)/partitionBytes, 1))
 		if err != nil {
 			return news{}, err
 		}
-		defer parts.close()
-		for _, src := range from {
-			for _, p := range src.pieces {
-				err := m.each(&src.st, p, func(i uint32, l batch.Leaf, stdout, _ io.Reader) error {
-					if l.UserError() {
-						return nil
-					}
-					return parts.take(stdout, p.first+uint64(i))
-				})
-				if err != nil {
-					return news{}, err
-				}
-			}
-		}
-		if to.Files, err = parts.finish(); err != nil {
-			return news{}, err
-		}
-		if len(to.Files) == 0 {
-			return news{}, errors.New("the map program wrote nothing to reduce")
-		}
-		if err := m.d.begin(&to); err != nil {
+		if to.Index, err = m.d.keepGroups(&to, groups, sizes); err != nil {
 			return news{}, err
 		}
 		m.show.begin(to.Name, to.Index.Items)
-		return m.wasCut(k, &to), nil
+		n := m.wasCut(k, &to)
+		keep := n.do
+		n.do = func(s *mapState) { keep(s); s.Shuffled += total }
+		return n, nil
 	}
 }
 
-// partitions are files that lines are sorted into by their keys.
-type partitions struct {
-	files   []*os.File
-	writers []*bufio.Writer
-}
-
-func (m *mapping) partitions(st *stage, total uint64) (*partitions, error) {
-	n := max(st.Partitions, (total+partitionBytes-1)/partitionBytes, 1)
-	if n > maxPartitions {
-		return nil, fmt.Errorf("%s of map outputs need %d partitions of at most %s; at most %d are built: let the map program add up what it can", sizeText(int64(total)), n, sizeText(maxItem), maxPartitions)
-	}
-	p := &partitions{}
-	for i := range n {
-		f, err := os.Create(m.d.path(st.Name, fmt.Sprintf("partition-%05d", i)))
-		if err != nil {
-			p.close()
-			return nil, err
-		}
-		p.files, p.writers = append(p.files, f), append(p.writers, bufio.NewWriter(f))
-	}
-	return p, nil
-}
-
-// take sorts the lines of an item in.
-func (p *partitions) take(r io.Reader, item uint64) error {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxItem+1)
-	for lines.Scan() {
-		line := lines.Bytes()
-		key, _, ok := bytes.Cut(line, []byte("\t"))
-		if !ok {
-			return fmt.Errorf("item %d wrote a line without a tab: %.60q; --reduce wants lines key<tab>value", item, line)
-		}
-		h := fnv.New64a()
-		h.Write(key)
-		w := p.writers[h.Sum64()%uint64(len(p.writers))]
-		w.Write(line)
-		w.WriteByte('\n') // a bufio.Writer keeps its first error for Flush
-	}
-	return lines.Err()
-}
-
-// finish is those that are not empty.
-func (p *partitions) finish() (out []input, err error) {
-	for i, f := range p.files {
-		if err := errors.Join(p.writers[i].Flush(), f.Close()); err != nil {
-			return nil, err
-		}
-		in, err := sortPartition(f.Name())
-		if err != nil {
-			return nil, err
-		}
-		if in.Size > 0 {
-			out = append(out, in)
+// sources are the jobs whose parts a stage reads, and how many of their items failed.
+func (s *mapState) sources(k int) (jobs []crowd.JobID, failed, items uint64) {
+	for _, i := range s.Flow.Stages[k].From {
+		for _, p := range s.pieces(i) {
+			jobs = append(jobs, p.job)
+			failed += uint64(p.bad)
+			items += p.items
 		}
 	}
-	return out, nil
+	return jobs, failed, items
 }
 
-func (p *partitions) close() {
-	for _, f := range p.files {
-		f.Close()
+// group makes at least so many items, if there are as many parts, of parts of these sizes.
+func group(sizes []uint64, least uint64) (groups [][]uint32, err error) {
+	total, full := uint64(0), uint64(0)
+	for i, n := range sizes {
+		if n > maxItem {
+			return nil, &rpc.Error{Kind: rpc.TooLarge, Err: fmt.Errorf("partition %d of %d has %s, at most %s: a key has too many lines, or there are too few partitions", i+1, len(sizes), sizeText(int64(n)), sizeText(maxItem)),
+				Hint: "begin anew with more --partitions, or let the map program add up what it can (sdk.Combine)"}
+		}
+		if total += n; n > 0 {
+			full++
+		}
 	}
+	if total == 0 {
+		return nil, errors.New("the map program wrote nothing to reduce")
+	}
+	left := full // parts that are not in a group
+	var at uint64
+	for i, n := range sizes {
+		if n == 0 {
+			continue
+		}
+		must := uint64(len(groups))+left <= least // else there would be too few
+		if len(groups) == 0 || must || at+n > max(total/least, 1) && at > 0 {
+			groups, at = append(groups, nil), 0
+		}
+		g := len(groups) - 1
+		groups[g], at, left = append(groups[g], uint32(i)), at+n, left-1
+	}
+	return groups, nil
 }
 
-// sortPartition sorts the lines of a file by the bytes of their keys; those of one key stay in order.
-func sortPartition(path string) (input, error) {
-	raw, err := os.ReadFile(path)
+// keepGroups writes down what the items of a stage consist of.
+func (d *mapDir) keepGroups(st *stage, groups [][]uint32, sizes []uint64) (all indexed, err error) {
+	f, err := os.Create(d.path(st.Name, "items"))
 	if err != nil {
-		return input{}, err
+		return all, err
 	}
-	if len(raw) > maxItem {
-		return input{}, &rpc.Error{Kind: rpc.TooLarge, Err: fmt.Errorf("a partition has %s, at most %s: a key has too many lines", sizeText(int64(len(raw))), sizeText(maxItem)),
-			Hint: "give more --partitions, or let the map program add up what it can"}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	w := bufio.NewWriter(f)
+	for i, parts := range groups {
+		size := uint64(0)
+		for _, p := range parts {
+			size += sizes[p]
+		}
+		w.Write(item{Size: uint32(size), First: uint64(i + 1), Last: uint64(i + 1)}.append(nil)) // a bufio.Writer keeps its first error for Flush
+		all.Items++
+		all.Bytes += size
+		all.Largest = max(all.Largest, uint32(size))
 	}
-	lines := bytes.SplitAfter(raw, []byte("\n"))
-	slices.SortStableFunc(lines, func(a, b []byte) int {
-		x, _, _ := bytes.Cut(a, []byte("\t"))
-		y, _, _ := bytes.Cut(b, []byte("\t"))
-		return bytes.Compare(x, y)
-	})
-	if err := writeSynced(path, bytes.Join(lines, nil)); err != nil {
-		return input{}, err
-	}
-	st, err := os.Stat(path)
+	raw, err := json.Marshal(groups)
 	if err != nil {
-		return input{}, err
+		return all, err
 	}
-	return input{path, st.Size(), st.ModTime()}, nil
+	return all, errors.Join(w.Flush(), writeSynced(d.path(st.Name, "parts.json"), raw))
+}
+
+// groups are the parts of the items [first, first+n) of a stage.
+func (d *mapDir) groups(st *stage, first, n uint64) (groups [][]uint32, err error) {
+	raw, err := os.ReadFile(d.path(st.Name, "parts.json"))
+	if err == nil {
+		err = json.Unmarshal(raw, &groups)
+	}
+	if err == nil && first+n > uint64(len(groups)) {
+		err = fmt.Errorf("%d items, want %d", len(groups), first+n)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", d.path(st.Name, "parts.json"), err)
+	}
+	return groups[first : first+n], nil
+}
+
+// foresee ends a stage early whose first items show that its outputs will not fit their parts.
+func (m *mapping) foresee(ctx context.Context, st *stage, parts uint32, done []piece) error {
+	items, bytes := uint64(0), uint64(0)
+	for _, p := range done {
+		v, err := m.c.Parts(ctx, p.job)
+		if rpc.KindOf(err) == rpc.Unavailable {
+			return nil // it will show later
+		} else if err != nil {
+			return err
+		}
+		items, bytes = items+p.items, bytes+v.Bytes
+	}
+	all := float64(bytes) / float64(items) * float64(st.Index.Items)
+	if need := all / partitionBytes; need > float64(parts) && all/float64(parts) > maxItem {
+		hint := "let the program add up what it can (sdk.Combine)"
+		if need <= crowd.MaxParts {
+			hint = fmt.Sprintf("begin anew with --partitions %.0f, or %s", need+1, hint)
+		}
+		return &rpc.Error{Kind: rpc.TooLarge, Err: fmt.Errorf("%s: the outputs will be about %s: more than %d partitions of at most %s hold", st.Name, sizeText(int64(all)), parts, sizeText(maxItem)), Hint: hint}
+	}
+	return nil
+}
+
+// probe asks whether the parts that a stage wrote can be had.
+func (m *mapping) probe(stage int) task {
+	pieces := m.d.state.pieces(stage)
+	return func(ctx context.Context) (news, error) {
+		here := make([]bool, len(pieces))
+		tasks, inner := errgroup.WithContext(ctx)
+		tasks.SetLimit(8)
+		for i, p := range pieces {
+			tasks.Go(func() error {
+				holders, err := m.c.Probe(inner, p.job)
+				for _, h := range holders {
+					here[i] = here[i] || h.Here
+				}
+				return err
+			})
+		}
+		if err := tasks.Wait(); err != nil {
+			return news{}, err
+		}
+		ev := flow.Probed{Stage: stage}
+		for i, p := range pieces {
+			if !here[i] {
+				ev.Lost = append(ev.Lost, p.k)
+			}
+		}
+		return news{ev: ev}, nil
+	}
 }

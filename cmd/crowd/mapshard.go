@@ -25,7 +25,7 @@ func (m *mapping) cut(stage int) task {
 	s := &m.d.state
 	st := *s.Stages[stage]
 	if len(s.Flow.Stages[stage].From) > 0 {
-		return m.shuffle(stage)
+		return m.gather(stage)
 	}
 	return func(context.Context) (news, error) {
 		m.show.begin(st.Name, st.Index.Items)
@@ -44,6 +44,7 @@ func (m *mapping) lay(e flow.Lay) task {
 	s := &m.d.state
 	st, done := *s.Stages[e.Stage], s.pieces(e.Stage)
 	expected := st.expected(&s.Flow.Stages[e.Stage])
+	parts, reads := s.parts(e.Stage), len(s.Flow.Stages[e.Stage].From) > 0
 	return func(ctx context.Context) (news, error) {
 		if st.CID == "" {
 			f, err := os.Open(st.Program)
@@ -63,6 +64,12 @@ func (m *mapping) lay(e flow.Lay) task {
 				return news{}, err
 			}
 		}
+		if e.First > 0 && parts > 0 {
+			if err := m.foresee(ctx, &st, parts, done); err != nil {
+				return news{}, err
+			}
+		}
+		st.Request.Parts, st.Request.Gather = parts, reads
 		r := rpc.BatchRequest{Items: e.Items, Shard: st.shardLimit(), Gas: expected, Limits: st.Request.Limits, Filters: st.Request.Filters,
 			Confidence: st.Request.Confidence, Whole: st.Whole, Budget: e.Budget}
 		q, err := m.c.PlanBatch(ctx, r)
@@ -82,7 +89,7 @@ func (m *mapping) lay(e flow.Lay) task {
 		}
 		return news{ev: flow.Laid{Stage: e.Stage, Shards: layout}, do: func(s *mapState) {
 			to := s.Stages[e.Stage]
-			to.CID, to.Plan, to.Auto, to.Request.Limits.Gas = st.CID, st.Plan, st.Auto, st.Request.Limits.Gas
+			to.CID, to.Plan, to.Auto, to.Request = st.CID, st.Plan, st.Auto, st.Request
 			to.Shards = append(to.Shards[:len(s.Flow.Stages[e.Stage].Shards)], shards...)
 		}}, nil
 	}
@@ -93,6 +100,10 @@ func (m *mapping) layout(ctx context.Context, st *stage, e flow.Lay) (shards []*
 	limits := st.Request.Limits
 	if limits.WallMillis == 0 {
 		limits.WallMillis = max(time.Minute, crowd.LeastWall(limits.Gas*crowd.Gas(st.Plan.Items))).Milliseconds()
+	}
+	if st.Request.Gather {
+		limits.WallMillis += gatherWait.Milliseconds() + int64(st.Plan.Items*uint64(st.Index.Largest)*1000/gatherRate)
+		limits.WallMillis = min(limits.WallMillis, crowd.MaxWall.Milliseconds())
 	}
 	jobs := (e.Items + st.Plan.Items - 1) / st.Plan.Items
 	expect := time.Duration(st.Plan.WaitMillis) * time.Millisecond / time.Duration((jobs+uint64(m.parallel)-1)/uint64(m.parallel))
@@ -243,11 +254,14 @@ func (m *mapping) post(e flow.Post) task {
 	s := &m.d.state
 	st, sh, f := *s.Stages[e.Ref.Stage], *s.Stages[e.Ref.Stage].Shards[e.Ref.Shard], s.Flow.Stages[e.Ref.Stage].Shards[e.Ref.Shard]
 	budget := s.Budget
+	sources, _, _ := s.sources(e.Ref.Stage)
 	delete(m.refused, e.Ref)
 	return func(ctx context.Context) (news, error) {
-		if sh.Stdin == "" {
-			cid, err := m.upload(ctx, &st, f.First, f.Items)
-			if err != nil {
+		if sh.Stdin == "" || st.Request.Gather {
+			cid, err := m.stdin(ctx, &st, sources, f.First, f.Items)
+			if rpc.KindOf(err) == rpc.Unavailable && st.Request.Gather {
+				return news{ev: flow.Refused{Ref: e.Ref, Source: true, Why: err.Error()}, do: func(*mapState) { m.refused[e.Ref] = err }}, nil
+			} else if err != nil {
 				return news{}, err
 			}
 			sh.Stdin = cid
@@ -277,8 +291,16 @@ func (m *mapping) post(e flow.Post) task {
 	}
 }
 
-// upload puts the items of a shard into the node's store.
-func (m *mapping) upload(ctx context.Context, st *stage, first, n uint64) (crowd.CID, error) {
+// stdin puts the items of a shard, or a manifest of what they consist of, into the node's store.
+func (m *mapping) stdin(ctx context.Context, st *stage, sources []crowd.JobID, first, n uint64) (crowd.CID, error) {
+	if st.Request.Gather {
+		groups, err := m.d.groups(st, first, n)
+		if err != nil {
+			return "", err
+		}
+		g, err := m.c.Gather(ctx, rpc.GatherRequest{Jobs: sources, Items: groups})
+		return g.Manifest, err
+	}
 	items, err := readItems(m.d.path(st.Name, "items"), first, n)
 	if err != nil {
 		return "", err
@@ -399,6 +421,7 @@ func (m *mapping) follow(r flow.Ref, id crowd.JobID) task {
 			end.State = flow.Cancelled
 		case rpc.Failed:
 			end.State = flow.Failed
+			end.Source = v.Batch != nil && v.Batch.NoParts
 			end.User = v.Failure != nil && v.Failure.Kind.Fault() == rpc.FaultCaller
 		default:
 			return news{}, fmt.Errorf("job %s: nothing more is told of it, and it is %s", id.Short(), last.Stage)
@@ -423,19 +446,29 @@ func (m *mapping) follow(r flow.Ref, id crowd.JobID) task {
 func (m *mapping) fetch(r flow.Ref, id crowd.JobID) task {
 	s := &m.d.state
 	dir, items := m.d.shardDir(s.Stages[r.Stage], r.Shard), uint32(s.Flow.Stages[r.Stage].Shards[r.Shard].Items)
+	files := []string{"leaves", "stdout", "stderr"}
+	if s.Stages[r.Stage].Request.Parts > 0 { // the outputs stay where they are; what failed items said is worth fetching
+		files = files[:1]
+		if j := s.Stages[r.Stage].Shards[r.Shard].used(&s.Flow.Stages[r.Stage].Shards[r.Shard]); j != nil && j.BadItems > 0 {
+			files = append(files, "stderr")
+		}
+	}
 	return func(ctx context.Context) (news, error) {
 		tmp := dir + ".tmp"
 		if err := errors.Join(os.RemoveAll(tmp), os.RemoveAll(dir), os.Mkdir(tmp, 0o777)); err != nil {
 			return news{}, err
 		}
-		for _, name := range []string{"leaves", "stdout", "stderr"} {
+		for _, name := range files {
 			f, err := os.Create(filepath.Join(tmp, name))
 			if err != nil {
 				return news{}, err
 			}
 			n, err := m.c.Download(ctx, id, name, f)
 			m.moved.download(n)
-			if err := errors.Join(err, f.Close()); err != nil {
+			if err = errors.Join(err, f.Close()); err != nil && name == "stderr" && len(files) == 2 {
+				err = os.Remove(f.Name()) // its holders are away
+			}
+			if err != nil {
 				return news{}, err
 			}
 		}
@@ -449,9 +482,4 @@ func (m *mapping) fetch(r flow.Ref, id crowd.JobID) task {
 		}
 		return news{ev: flow.Fetched{Ref: r}}, os.Rename(tmp, dir)
 	}
-}
-
-// probe asks whether what a stage wrote can be had: it is here.
-func (m *mapping) probe(stage int) task {
-	return func(context.Context) (news, error) { return news{ev: flow.Probed{Stage: stage}}, nil }
 }

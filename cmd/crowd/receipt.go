@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -211,6 +212,9 @@ func (a *app) proveItem(path string, item uint64) ([]byte, error) {
 	defer r.close()
 	if item >= uint64(len(r.leaves)) {
 		return nil, fmt.Errorf("item %d of %d", item, len(r.leaves))
+	}
+	if r.stdout == nil {
+		return nil, errors.New("the outputs of this stage stayed with the nodes that made them, for the next stage")
 	}
 	stdout, err := r.stdout.Read(uint32(item))
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -106,7 +107,7 @@ type mapFlags struct {
 func (a *app) mapCommand() *cobra.Command {
 	var f mapFlags
 	c := &cobra.Command{
-		Use:   "map PROG.wasm INPUT... [flags]",
+		Use:   "map PROG.wasm INPUT... | JOB.yaml [flags]",
 		Short: "Run a program on each of many items, checked by samples",
 		Long: `Run a WebAssembly program (WASI preview 1) once on each of many items: files, or
 pieces of files. An item is the program's stdin; what the program writes to stdout is
@@ -119,13 +120,22 @@ check costs a fraction of the work; the plan says how sure that is.
 --reduce PROG.wasm runs a second program on the lines "key<tab>value" of all outputs,
 those of one key together and sorted, in partitions by the hash of the key.
 
+A job file names several programs, each over files or over what others wrote; docs/job.md
+describes it. Of the flags those count with it that say how it is run, not what.
+
+A shard that takes much longer than others gets a copy on other nodes; the first result
+is used, and when both come they are compared. --no-speculation keeps from it.
+
 Ctrl-C, or a crash, leaves the jobs running; crowd map --resume DIR goes on. DIR is
 beside --out, with ".map" at the end, and keeps the receipts.`,
 		Example: `  crowd map ./count.wasm 'texts/*.txt' --by lines --reduce ./sum.wasm --out counts.txt
   crowd map ./score.wasm molecules.smi --by lines=1 --gas 20M --confidence 0.999 --out scores.txt
+  crowd map job.yaml --budget 20
   crowd map --resume counts.txt.map`,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			switch {
+			case len(args) == 1 && isJobFile(args[0]):
+				return saidInFile(c, args[0])
 			case f.resume != "" && len(args) > 0:
 				return misuse("crowd map --resume "+f.resume, "map: --resume takes program and inputs from its folder")
 			case f.resume == "" && len(args) == 0:
@@ -195,16 +205,25 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 	if f.parallel < 1 || f.parallel > 64 {
 		return misuse("see: crowd map --help", "map: --parallel %d: want 1 to 64", f.parallel)
 	}
-	if a.json && f.out == "" && f.resume == "" {
-		return misuse("give --out FILE, so that the outputs and the JSON do not mix", "map: --json without --out")
-	}
 	if f.partitions > 0 && f.reduce == "" {
 		return misuse("see: crowd map --help", "map: --partitions without --reduce")
 	}
 	var d *mapDir
+	var w *flowWish
 	fresh := f.resume == ""
 	if fresh {
-		d, err = a.newMap(f, args)
+		if len(args) == 1 {
+			w, err = f.fromFile(args[0])
+		} else {
+			w, err = f.wish("map", args)
+		}
+		if err != nil {
+			return err
+		}
+		if a.json && w.out == "" {
+			return misuse("give --out FILE, so that the outputs and the JSON do not mix", "map: --json without --out")
+		}
+		d, err = a.newMap(w, f.state)
 	} else {
 		d, err = openMapDir(f.resume)
 	}
@@ -228,23 +247,20 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 		return err
 	}
 	defer c.Close()
-	if len(f.providers) > 0 && fresh {
-		ids, err := resolveProviders(ctx, c, f.providers)
-		if err != nil {
+	if fresh {
+		if err := w.resolve(ctx, c); err != nil {
 			return err
 		}
 		if err := d.change(func(s *mapState) {
 			for _, st := range s.Stages {
-				st.Request.Filters.Providers = ids
+				st.Request.Filters.Providers = w.stage(st.Name).request.Filters.Providers
 			}
 		}); err != nil {
 			return err
 		}
 	}
-	if f.noSpeculation {
-		d.state.NoSpeculation = true
-	}
-	m := &mapping{app: a, c: c, d: d, parallel: f.parallel, patience: f.patience, show: a.newProgress(f.quiet)}
+	m := &mapping{app: a, c: c, d: d, show: a.newProgress(f.quiet),
+		flow: flow.Config{Parallel: f.parallel, Patience: f.patience, NoSpeculation: f.noSpeculation}}
 	defer m.show.done()
 	begin := time.Now()
 	err = m.drive(ctx)
@@ -275,22 +291,59 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 	return nil
 }
 
-// newMap cuts the inputs and lays out the folder of a new crowd map.
-func (a *app) newMap(f *mapFlags, args []string) (_ *mapDir, err error) {
-	req, budget, err := f.request("map")
+// saidInFile refuses flags that say what a job file says.
+func saidInFile(c *cobra.Command, file string) error {
+	run := []string{"out", "state", "resume", "budget", "parallel", "patience", "allow-failed", "quiet", "no-speculation", "json", "node", "token-file"}
+	var err error
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if !slices.Contains(run, f.Name) && err == nil {
+			err = misuse("write it into "+file, "%s: --%s is said in the job file", c.Name(), f.Name)
+		}
+	})
+	return err
+}
+
+// fromFile is what a job file says, and the flags that go with it.
+func (f *mapFlags) fromFile(name string) (*flowWish, error) {
+	w, err := readJobFile(name)
 	if err != nil {
 		return nil, err
 	}
-	programs := []string{args[0]}
-	if f.reduce != "" {
-		programs = append(programs, f.reduce)
+	if f.out != "" {
+		w.out = f.out
 	}
-	for _, p := range programs {
-		if st, err := os.Stat(p); err != nil || !st.Mode().IsRegular() {
-			return nil, fmt.Errorf("program %s: %w", p, errors.Join(err, notFile(st)))
+	if f.budget != "" {
+		if w.budget, err = parseCredits(f.budget); err != nil {
+			return nil, misuse("see: crowd map --help", "map: --budget: %v", err)
 		}
 	}
-	out := f.out
+	w.allow, w.noSpeculation = w.allow || f.allowFailed, w.noSpeculation || f.noSpeculation
+	return w, nil
+}
+
+// stage is the wish of that name.
+func (w *flowWish) stage(name string) *stageWish {
+	return &w.stages[slices.IndexFunc(w.stages, func(s stageWish) bool { return s.name == name })]
+}
+
+// resolve finds the providers that the user names by their first digits.
+func (w *flowWish) resolve(ctx context.Context, c *rpc.Client) (err error) {
+	for i := range w.stages {
+		if s := &w.stages[i]; len(s.providers) > 0 {
+			if s.request.Filters.Providers, err = resolveProviders(ctx, c, s.providers); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// newMap cuts the inputs and lays out the folder of a new crowd map.
+func (a *app) newMap(w *flowWish, dir string) (_ *mapDir, err error) {
+	if err := w.check(); err != nil {
+		return nil, err
+	}
+	out := w.out
 	if out == "-" {
 		out = ""
 	}
@@ -298,17 +351,20 @@ func (a *app) newMap(f *mapFlags, args []string) (_ *mapDir, err error) {
 		if out, err = filepath.Abs(out); err != nil {
 			return nil, err
 		}
-		if strings.HasSuffix(f.out, "/") {
+		if strings.HasSuffix(w.out, "/") {
 			out += "/"
 		}
 	}
-	dir := f.state
 	switch {
 	case dir != "":
 	case out != "":
 		dir = strings.TrimSuffix(out, "/") + ".map"
 	default:
 		dir = fmt.Sprintf("crowd-%s.map", time.Now().UTC().Format("20060102-150405.000"))
+	}
+	s := mapState{Version: stateVersion, Began: time.Now().UTC(), Out: out, Allow: w.allow, NoSpeculation: w.noSpeculation, Budget: w.budget}
+	if s.Flow, err = flow.New(w.nodes()); err != nil {
+		return nil, err
 	}
 	d, err := makeMapDir(dir)
 	if err != nil {
@@ -320,30 +376,21 @@ func (a *app) newMap(f *mapFlags, args []string) (_ *mapDir, err error) {
 			os.RemoveAll(dir)
 		}
 	}()
-	files, err := findInputs(args[1:], a.stdin, d.path("stdin"))
-	if err != nil {
-		return nil, err
-	}
-	for i := range files {
-		if files[i].Path, err = filepath.Abs(files[i].Path); err != nil {
+	for i := range s.Flow.Stages {
+		wish := w.stage(s.Flow.Stages[i].Name)
+		st := &stage{Name: wish.name, Request: wish.request, Auto: wish.auto, By: wish.by, Whole: wish.whole, ShardSize: wish.shard, Partitions: wish.partitions}
+		if st.Program, err = filepath.Abs(wish.program); err != nil {
 			return nil, err
 		}
-	}
-	s := mapState{Version: stateVersion, Began: time.Now().UTC(), Out: out, Allow: f.allowFailed, NoSpeculation: f.noSpeculation, Budget: budget, Stages: []*stage{
-		{Name: "map", Program: args[0], Request: req, Auto: f.gas == "auto", By: f.by, Files: files, Whole: f.whole, ShardSize: f.shard}}}
-	nodes := []flow.Node{{Name: "map"}}
-	if f.reduce != "" {
-		s.Stages = append(s.Stages, &stage{Name: "reduce", Program: f.reduce, Request: req, Auto: f.gas == "auto", By: "files", Whole: f.whole, ShardSize: f.shard, Partitions: f.partitions})
-		nodes = append(nodes, flow.Node{Name: "reduce", From: []string{"map"}})
-	}
-	for i, st := range s.Stages {
-		if st.Program, err = filepath.Abs(st.Program); err != nil {
-			return nil, err
-		}
-		if st.Auto {
-			nodes[i].Pilot = pilotItems
-		}
-		if len(nodes[i].From) == 0 {
+		if len(wish.from) == 0 {
+			if st.Files, err = findInputs(wish.inputs, a.stdin, d.path("stdin")); err != nil {
+				return nil, err
+			}
+			for k := range st.Files {
+				if st.Files[k].Path, err = filepath.Abs(st.Files[k].Path); err != nil {
+					return nil, err
+				}
+			}
 			err = d.begin(st)
 		} else { // until what it reads is done there is nothing in it
 			err = errors.Join(os.Mkdir(d.path(st.Name), 0o777), d.keepFiles(st))
@@ -351,9 +398,7 @@ func (a *app) newMap(f *mapFlags, args []string) (_ *mapDir, err error) {
 		if err != nil {
 			return nil, err
 		}
-	}
-	if s.Flow, err = flow.New(nodes); err != nil {
-		return nil, err
+		s.Stages = append(s.Stages, st)
 	}
 	return d, d.change(func(was *mapState) { *was = s })
 }
@@ -441,7 +486,48 @@ func (m *mapping) deliver(out *output) (mapSummary, error) {
 	if sum.Gas > 0 {
 		sum.Overhead = float64(sum.CheckGas) / float64(sum.Gas)
 	}
-	return sum, m.writeOutputs(len(s.Stages)-1, out)
+	var ends []int
+	for i := range s.Stages {
+		if !slices.ContainsFunc(s.Flow.Stages, func(r flow.Stage) bool { return slices.Contains(r.From, i) }) {
+			ends = append(ends, i)
+		}
+	}
+	if len(ends) == 1 {
+		return sum, m.writeOutputs(ends[0], out)
+	}
+	return sum, m.writeEnds(ends, out)
+}
+
+// writeEnds writes the outputs of stages into a file of a folder each.
+func (m *mapping) writeEnds(ends []int, out *output) error {
+	if out.dir == "" {
+		return misuse("with a slash at the end", "map: the outputs of %d stages need a folder: --out DIR/", len(ends))
+	}
+	root, err := os.OpenRoot(out.dir)
+	if err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	defer root.Close()
+	for _, stage := range ends {
+		st := m.d.state.Stages[stage]
+		f, err := root.Create(st.Name)
+		if err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+		for _, p := range m.d.state.pieces(stage) {
+			err = errors.Join(err, m.each(st, p, func(_ uint32, l batch.Leaf, stdout, _ io.Reader) error {
+				if l.UserError() {
+					return nil
+				}
+				_, err := io.Copy(f, stdout)
+				return err
+			}))
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+	}
+	return nil
 }
 
 // writeOutputs lays the outputs of a stage out where the user wants them. What a failed item wrote is left out.

@@ -242,3 +242,71 @@ func TestMap_FindsTheJobItDidNotHearOf(t *testing.T) {
 		t.Errorf("%d jobs were posted, want another one", posted())
 	}
 }
+
+// A shard that is late gets a copy. The first result is used; when the late one comes too they are compared, and a lie
+// that its own job's check did not find is named, loudly, and not used.
+func TestMap_CopiesAreCompared(t *testing.T) {
+	for _, c := range []struct {
+		program   string
+		equal     int
+		conflicts int
+		said      string
+	}{
+		{"straggler", 1, 0, "a second job came to the same result"},
+		{"faker", 0, 1, "WARNING: shard 1 of 1: the result of job "},
+	} {
+		t.Run(c.program, func(t *testing.T) {
+			dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(dir)
+			n, err := serve(filepath.Join(dir, "node"), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer n.Close()
+			n.backend.Crowd(4) // to make copies
+			prog, in := filepath.Join(dir, "p.wasm"), filepath.Join(dir, "in.txt")
+			if err := errors.Join(os.WriteFile(prog, []byte(c.program), 0o644), os.WriteFile(in, []byte("one\ntwo\n"), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			var out, talk bytes.Buffer
+			a := &app{env: env{stdout: &out, stderr: &talk, getenv: func(string) string { return "" }}, node: filepath.Join(dir, "node")}
+			f := mapFlags{batchFlags: batchFlags{by: "lines=1", gas: "1M", memory: "1MiB", maxOutput: "1KiB", confidence: 0.99}, out: filepath.Join(dir, "out")}
+			w, err := f.wish("map", []string{prog, in})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := a.newMap(w, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.close()
+			client, err := a.connect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			m := &mapping{app: a, c: client, d: d, show: a.newProgress(true), flow: flow.Config{Parallel: 2, SlowLeast: time.Millisecond, Slow: 1}}
+			d.state.Stages[0].ShardSize = 100
+			if err := m.drive(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			to, err := openOutput(d.state.Out, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum, err := m.deliver(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(d.state.Out); string(got) != "one\ntwo\n" {
+				t.Errorf("got %q %v", got, err)
+			}
+			if sum.Copies.Posted != 1 || sum.Copies.Equal != c.equal || sum.Conflicts != c.conflicts || (c.conflicts > 0) != strings.Contains(talk.String(), c.said) {
+				t.Errorf("got %+v, %d conflicts: %s", sum.Copies, sum.Conflicts, talk.String())
+			}
+		})
+	}
+}

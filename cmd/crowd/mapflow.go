@@ -18,12 +18,11 @@ import (
 
 // mapping is one running crowd map.
 type mapping struct {
-	app      *app
-	c        *rpc.Client
-	d        *mapDir
-	show     *progress
-	parallel int
-	patience time.Duration
+	app  *app
+	c    *rpc.Client
+	d    *mapDir
+	show *progress
+	flow flow.Config // but for what the folder says
 
 	news    chan news          // from what is under way to drive; unbuffered: who has news waits until they are taken
 	refused map[flow.Ref]error // drive's goroutine only: why a post was, as the node said it
@@ -42,7 +41,8 @@ type task func(ctx context.Context) (news, error)
 
 // drive brings the flow to its end.
 func (m *mapping) drive(ctx context.Context) error {
-	cfg := flow.Config{Parallel: m.parallel, Budget: m.d.state.Budget, Patience: m.patience, NoSpeculation: m.d.state.NoSpeculation}
+	cfg := m.flow
+	cfg.Budget, cfg.NoSpeculation = m.d.state.Budget, cfg.NoSpeculation || m.d.state.NoSpeculation
 	machine, err := flow.Resume(cfg, m.d.state.Flow)
 	if err != nil {
 		return err

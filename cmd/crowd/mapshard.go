@@ -106,7 +106,7 @@ func (m *mapping) layout(ctx context.Context, st *stage, e flow.Lay) (shards []*
 		limits.WallMillis = min(limits.WallMillis, crowd.MaxWall.Milliseconds())
 	}
 	jobs := (e.Items + st.Plan.Items - 1) / st.Plan.Items
-	expect := time.Duration(st.Plan.WaitMillis) * time.Millisecond / time.Duration((jobs+uint64(m.parallel)-1)/uint64(m.parallel))
+	expect := time.Duration(st.Plan.WaitMillis) * time.Millisecond / time.Duration((jobs+uint64(m.flow.Parallel)-1)/uint64(m.flow.Parallel))
 	bounds := map[uint64]crowd.Credits{} // by items: there are two sizes at most
 	for at := uint64(0); at < e.Items; at += st.Plan.Items {
 		size := min(st.Plan.Items, e.Items-at)

@@ -659,6 +659,18 @@ func (m *mapping) failures(st *stage, p piece) (out []failure, err error) {
 	})
 }
 
+// why is what went wrong, in a line.
+func (f *failure) why() string {
+	why := f.Status
+	if f.Status == crowd.Exited.String() {
+		why = fmt.Sprintf("exit code %d", f.ExitCode)
+	}
+	if line, _, _ := strings.Cut(strings.TrimSpace(f.Stderr), "\n"); line != "" {
+		why += ": " + line
+	}
+	return why
+}
+
 // itemName is an item for people.
 func (st *stage) itemName(i item) string {
 	if st.Request.Gather {
@@ -679,14 +691,7 @@ func (a *app) sayMap(s *mapSummary) {
 			a.say("  and %d more; --json names %d", s.Failed-most, shownFailures)
 			break
 		}
-		why := f.Status
-		if f.Status == crowd.Exited.String() {
-			why = fmt.Sprintf("exit code %d", f.ExitCode)
-		}
-		if line, _, _ := strings.Cut(strings.TrimSpace(f.Stderr), "\n"); line != "" {
-			why += ": " + line
-		}
-		a.say("failed: %s: %s", f.Name, why)
+		a.say("failed: %s: %s", f.Name, f.why())
 	}
 	lost := ""
 	if s.Lost > 0 {

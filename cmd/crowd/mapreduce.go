@@ -102,9 +102,26 @@ func (m *mapping) gather(k int) task {
 	to := *s.Stages[k]
 	allow := s.Allow
 	jobs, failed, items := s.sources(k)
+	var bad *piece
+	var at stage
+	for _, i := range s.Flow.Stages[k].From {
+		for _, p := range s.pieces(i) {
+			if p.bad > 0 && bad == nil {
+				bad, at = &p, *s.Stages[i]
+			}
+		}
+	}
 	return func(ctx context.Context) (news, error) {
 		if failed > 0 && !allow {
-			return news{}, &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("%d of %d items failed, so that there is not all to reduce", failed, items),
+			some, err := m.failures(&at, *bad)
+			if err != nil {
+				return news{}, err
+			}
+			first := ""
+			if len(some) > 0 {
+				first = fmt.Sprintf(" (the first: %s: %s)", some[0].Name, some[0].why())
+			}
+			return news{}, &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("%d of %d items failed, so that there is not all to reduce%s", failed, items, first),
 				Hint: "correct the program or its input and begin anew, with --allow-failed if the others will do"}
 		}
 		views := make([]rpc.PartsView, len(jobs))

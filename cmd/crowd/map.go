@@ -208,6 +208,9 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 	if f.partitions > 0 && f.reduce == "" {
 		return misuse("see: crowd map --help", "map: --partitions without --reduce")
 	}
+	if f.partitions > crowd.MaxParts {
+		return misuse("let the map program add up what it can (sdk.Combine)", "map: --partitions %d: at most %d", f.partitions, crowd.MaxParts)
+	}
 	var d *mapDir
 	var w *flowWish
 	fresh := f.resume == ""
@@ -259,7 +262,7 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 			return err
 		}
 	}
-	m := &mapping{app: a, c: c, d: d, show: a.newProgress(f.quiet),
+	m := &mapping{app: a, c: c, d: d, show: a.newProgress(f.quiet), again: 2 * time.Second,
 		flow: flow.Config{Parallel: f.parallel, Patience: f.patience, NoSpeculation: f.noSpeculation}}
 	defer m.show.done()
 	begin := time.Now()

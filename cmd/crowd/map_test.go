@@ -256,6 +256,7 @@ func TestMap_CopiesAreCompared(t *testing.T) {
 		{"faker", 0, 1, "WARNING: shard 1 of 1: the result of job "},
 	} {
 		t.Run(c.program, func(t *testing.T) {
+			t.Parallel()
 			dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
 			if err != nil {
 				t.Fatal(err)
@@ -308,5 +309,88 @@ func TestMap_CopiesAreCompared(t *testing.T) {
 				t.Errorf("got %+v, %d conflicts: %s", sum.Copies, sum.Conflicts, talk.String())
 			}
 		})
+	}
+}
+
+// A command that is killed whenever its state is on disk, before or after it did what follows from it, goes on with what
+// it has: no job is posted that the state does not know, and the result is whole.
+func TestMap_KilledAtEveryStage(t *testing.T) {
+	errKilled := errors.New("killed")
+	for k := 1; ; k++ {
+		dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		n, err := serve(filepath.Join(dir, "node"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		prog, in := filepath.Join(dir, "p.wasm"), filepath.Join(dir, "in.txt")
+		if err := errors.Join(os.WriteFile(prog, []byte("cat"), 0o644), os.WriteFile(in, []byte("b\t1\na\t2\nc\t3\n"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		a := &app{env: env{stdout: io.Discard, stderr: io.Discard, getenv: func(string) string { return "" }}, node: filepath.Join(dir, "node")}
+		f := mapFlags{batchFlags: batchFlags{by: "lines=1", gas: "1M", memory: "1MiB", maxOutput: "1KiB", confidence: 0.99, shard: 2}, out: filepath.Join(dir, "out"), reduce: prog, partitions: 2}
+		w, err := f.wish("map", []string{prog, in})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := a.newMap(w, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := a.connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		d.state.Began = d.state.Began.AddDate(-10, 0, 0) // the jobs there are of long ago
+		writes := 0
+		d.wrote = func() error {
+			if writes++; writes == k {
+				return errKilled
+			}
+			return nil
+		}
+		m := &mapping{app: a, c: client, d: d, show: a.newProgress(true), again: 200 * time.Millisecond, flow: flow.Config{Parallel: 2}}
+		err = m.drive(t.Context())
+		d.close()
+		if err != nil && !errors.Is(err, errKilled) {
+			t.Fatalf("killed at %d: %v", k, err)
+		}
+		whole := err == nil
+		if d, err = openMapDir(d.dir); err != nil {
+			t.Fatal(err)
+		}
+		m = &mapping{app: a, c: client, d: d, show: a.newProgress(true), again: 200 * time.Millisecond, flow: flow.Config{Parallel: 2}}
+		if err := m.drive(t.Context()); err != nil {
+			t.Fatalf("killed at %d: %v", k, err)
+		}
+		to, err := openOutput(d.state.Out, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, err := m.deliver(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.close()
+		got, err := os.ReadFile(d.state.Out)
+		lines := strings.SplitAfter(strings.TrimSpace(string(got))+"\n", "\n")
+		slices.Sort(lines)
+		if strings.Join(lines, "") != "a\t2\nb\t1\nc\t3\n" {
+			t.Errorf("killed at %d: got %q %v", k, got, err)
+		}
+		if jobs, err := n.backend.Jobs(t.Context(), 100); err != nil || len(jobs) != len(sum.Jobs) {
+			t.Errorf("killed at %d: %d jobs were posted for %d shards, %v", k, len(jobs), len(sum.Jobs), err)
+		}
+		if whole { // it was never killed
+			if k < 15 {
+				t.Errorf("the state was written only %d times", k)
+			}
+			return
+		}
 	}
 }

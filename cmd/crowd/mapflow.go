@@ -24,6 +24,8 @@ type mapping struct {
 	show *progress
 	flow flow.Config // but for what the folder says
 
+	again time.Duration // after which a job that was not found is looked for once more
+
 	news    chan news          // from what is under way to drive; unbuffered: who has news waits until they are taken
 	refused map[flow.Ref]error // drive's goroutine only: why a post was, as the node said it
 	moved   moved
@@ -195,8 +197,12 @@ func (m *mapping) tell(t flow.Tell) {
 		sh := s.Stages[t.Ref.Stage].Shards[t.Ref.Shard]
 		f := &s.Flow.Stages[t.Ref.Stage].Shards[t.Ref.Shard]
 		m.show.at(t.Ref, f.Items)
+		paid := crowd.Credits(0)
+		for _, a := range f.Attempts {
+			paid += a.Paid
+		}
 		if j := sh.used(f); j != nil {
-			m.show.log("%s: job %s, %d items, %s, checks %s, %s", who, job, f.Items, gasText(j.Gas), gasText(j.CheckGas), creditText(f.Attempts[len(f.Attempts)-1].Paid))
+			m.show.log("%s: job %s, %d items, %s, checks %s, %s", who, job, f.Items, gasText(j.Gas), gasText(j.CheckGas), creditText(paid))
 		}
 	case flow.NewsFailed:
 		m.show.at(t.Ref, 0)

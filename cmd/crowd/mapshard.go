@@ -360,26 +360,43 @@ func (m *mapping) find(r flow.Ref) task {
 	s := &m.d.state
 	st, sh, f := *s.Stages[r.Stage], *s.Stages[r.Stage].Shards[r.Shard], s.Flow.Stages[r.Stage].Shards[r.Shard]
 	since := s.Began.Add(-time.Minute)
+	var known []crowd.JobID
+	for _, a := range f.Attempts {
+		known = append(known, a.Job)
+	}
 	return func(ctx context.Context) (news, error) {
 		out := flow.Found{Ref: r}
 		if sh.Stdin == "" {
 			return news{ev: out}, nil
 		}
-		jobs, err := m.c.Jobs(ctx, 0)
-		if err != nil {
-			return news{}, err
-		}
-		want := st.post(&sh, f.Items)
-		for _, j := range slices.Backward(jobs) { // the oldest first
-			if j.Stdin != sh.Stdin || j.Program != st.CID || uint64(j.Items) != f.Items || j.Posted.Before(since) {
-				continue
+		// The command before may have been killed with its question on the way: who finds nothing looks once more.
+		for look := range 2 {
+			if look > 0 {
+				select {
+				case <-time.After(m.again):
+				case <-ctx.Done():
+					return news{}, ctx.Err()
+				}
 			}
-			v, err := m.c.Job(ctx, j.ID)
+			jobs, err := m.c.Jobs(ctx, 0)
 			if err != nil {
 				return news{}, err
 			}
-			if got := v.Request; slices.Equal(got.Args, want.Args) && slices.Equal(got.Env, want.Env) && got.Limits == want.Limits && got.Plan != nil && *got.Plan == *want.Plan {
-				out.Jobs = append(out.Jobs, j.ID)
+			want := st.post(&sh, f.Items)
+			for _, j := range slices.Backward(jobs) { // the oldest first
+				if slices.Contains(known, j.ID) || j.Stdin != sh.Stdin || j.Program != st.CID || uint64(j.Items) != f.Items || j.Posted.Before(since) {
+					continue
+				}
+				v, err := m.c.Job(ctx, j.ID)
+				if err != nil {
+					return news{}, err
+				}
+				if got := v.Request; slices.Equal(got.Args, want.Args) && slices.Equal(got.Env, want.Env) && got.Limits == want.Limits && got.Plan != nil && *got.Plan == *want.Plan {
+					out.Jobs = append(out.Jobs, j.ID)
+				}
+			}
+			if len(out.Jobs) > 0 {
+				break
 			}
 		}
 		return news{ev: out}, nil

@@ -84,8 +84,9 @@ type mapDir struct {
 	dir  string
 	lock *os.File // held while a command works on it
 
-	state   mapState // of the goroutine that drives it
-	written []byte   // what is on disk
+	state   mapState     // of the goroutine that drives it
+	written []byte       // what is on disk
+	wrote   func() error // nil; of a test: called when it is on disk
 }
 
 func (d *mapDir) path(parts ...string) string {
@@ -205,7 +206,10 @@ func (d *mapDir) change(f func(*mapState)) error {
 		return err
 	}
 	d.written = raw
-	return os.Rename(tmp, d.path("map.json"))
+	if err := os.Rename(tmp, d.path("map.json")); err != nil || d.wrote == nil {
+		return err
+	}
+	return d.wrote()
 }
 
 func writeSynced(path string, data []byte) error {

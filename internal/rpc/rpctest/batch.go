@@ -14,6 +14,7 @@ import (
 // Programs for batches: cat, exit N and gas as for one task, and
 //
 //	poison      as cat, but it exits with 3 on items that contain "poison"
+//	trap        as poison, but it traps
 //	liar        as cat, but the first job for a file fails: its executor lied
 //	lost        every job fails
 //	straggler   as cat, but the first job for a file ends only after another for that file has
@@ -109,6 +110,8 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 					code, _ := strconv.Atoi(arg)
 					l.ExitCode = uint32(code)
 				}
+			case word == "trap" && bytes.Contains(item, []byte("poison")):
+				l.Status = crowd.Trapped
 			case word == "gas":
 				l.Status, l.Gas = crowd.OutOfGas, r.Limits.Gas
 			default:

@@ -42,16 +42,20 @@ type Filters struct {
 // Plan says how a result is checked. There is no plan without a check.
 type Plan struct {
 	_          struct{} `cbor:",toarray"`
-	Method     string   // PlanPair or PlanSample
+	Method     string   // one of the names below
 	Verifiers  uint32   // of PlanSample: drawn nodes that check, besides the one executor
 	Checks     uint32   // of PlanSample: items that each of them re-runs
-	Undetected uint64   // stated probability that a lie passes, in parts per 10^12, rounded up
+	Undetected uint64   // of PlanSample: stated probability that a lie passes, in parts per 10^12, rounded up
+	Executors  uint32   // of PlanCommittee: how many run the task side by side
+	Rate       uint32   // of PlanAudit: least probability that the task is run again, in parts per million
 }
 
 // The methods of DESIGN section 8 that are built.
 const (
-	PlanPair   = "pair"   // two drawn executors commit and reveal; a difference goes to court
-	PlanSample = "sample" // one executor; verifiers commit to answers for a secret sample of the items before it reveals
+	PlanAudit     = "audit"     // one drawn executor commits; then a lot decides whether another runs the task again, and which
+	PlanPair      = "pair"      // two drawn executors commit and reveal; a difference goes to court
+	PlanCommittee = "committee" // the same with more: one honest among them is enough
+	PlanSample    = "sample"    // one executor; verifiers commit to answers for a secret sample of the items before it reveals
 )
 
 // Shuffle says how a batch's outputs go on to another batch, from executors to executors, past the owner.
@@ -68,6 +72,7 @@ type JobSpec struct {
 	Items   uint32 // 0: one task. Else Task.Stdin is a frame file of so many strings, and the program runs once on each
 	Shuffle Shuffle
 	Plan    Plan
+	Compare Compare // when two outputs are the same answer
 	Filters Filters
 	Budget  Credits // most that may be locked in escrow
 }
@@ -87,6 +92,11 @@ const (
 	MaxParts     = 4096    // of one job's outputs, and items of one that gathers them: a folder of so many is one block
 	MaxVerifiers = 8
 	MaxChecks    = 256
+
+	MinCommittee = 3
+	MaxCommittee = 9
+
+	AuditFloor = 50_000 // least Plan.Rate: DESIGN section 8 (5 %). Below it nothing is ever accepted
 )
 
 // Validate reports everything that is wrong with s at once.
@@ -152,10 +162,28 @@ func (s *JobSpec) Validate() error {
 	if least := LeastWall(s.Limits().Gas); l.Wall > 0 && l.Wall < least {
 		bad("limits: a wall time of %v for %d gas: a slow machine may need %v, and what Wall ends is paid to nobody", l.Wall, s.Limits().Gas, least)
 	}
+	if p := s.Plan; p.Method != PlanSample && (p.Verifiers != 0 || p.Checks != 0) {
+		bad("plan %q has no verifiers", p.Method)
+	} else if p.Method != PlanCommittee && p.Executors != 0 {
+		bad("plan %q has no number of executors", p.Method)
+	} else if p.Method != PlanAudit && p.Rate != 0 {
+		bad("plan %q has no rate of audits", p.Method)
+	}
 	switch p := s.Plan; p.Method {
 	case PlanPair:
-		if p.Verifiers != 0 || p.Checks != 0 {
-			bad("plan %q has no verifiers", p.Method)
+	case PlanAudit:
+		if s.Items > 0 {
+			bad("plan %q is for a single task", p.Method)
+		}
+		if p.Rate < AuditFloor || p.Rate > 1e6 {
+			bad("plan %q: a rate of %d ppm, want %d to 1000000: no work goes without the floor", p.Method, p.Rate, AuditFloor)
+		}
+	case PlanCommittee:
+		if s.Items > 0 {
+			bad("plan %q is for a single task", p.Method)
+		}
+		if p.Executors < MinCommittee || p.Executors > MaxCommittee {
+			bad("plan %q: %d executors, want %d to %d", p.Method, p.Executors, MinCommittee, MaxCommittee)
 		}
 	case PlanSample:
 		if s.Items == 0 {
@@ -165,7 +193,15 @@ func (s *JobSpec) Validate() error {
 			bad("plan %q: %d verifiers with %d checks each, want 1 to %d with 1 to %d", p.Method, p.Verifiers, p.Checks, MaxVerifiers, MaxChecks)
 		}
 	default:
-		bad("plan %q: unknown; known: %s, %s", p.Method, PlanPair, PlanSample)
+		bad("plan %q: unknown; known: %s, %s, %s, %s", p.Method, PlanAudit, PlanPair, PlanCommittee, PlanSample)
+	}
+	if err := s.Compare.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if tolerant := !s.Compare.Strict(); tolerant && s.Plan.Method != PlanSample && (s.Plan.Method != PlanPair || s.Items > 0) {
+		bad("compare: the plan %q for %d items compares every byte", s.Plan.Method, s.Items)
+	} else if tolerant && s.Shuffle != (Shuffle{}) {
+		bad("compare: outputs that go on to other executors are compared byte for byte, as their parts are cut from the bytes")
 	}
 	f := s.Filters
 	if len(f.Tags) > MaxFilter || len(f.Countries) > MaxFilter || len(f.Providers) > MaxFilter {

@@ -119,6 +119,7 @@ func TestVectors_Job(t *testing.T) {
 			Limits: Limits{Gas: 1e9, Memory: 64 << 20, Output: 1 << 20, Wall: time.Minute},
 		},
 		Plan:    Plan{Method: PlanPair},
+		Compare: Compare{Kind: CompareNumeric, Abs: 1, Rel: 1_000_000, GasPPM: 50_000},
 		Filters: Filters{MaxPrice: ReferencePrice, Tags: []string{"gpu"}, Countries: []string{"GR"}, Providers: []NodeID{owner}},
 		Budget:  10 * Credit,
 	}
@@ -129,7 +130,7 @@ func TestVectors_Job(t *testing.T) {
 	}
 	batch := full
 	batch.Items, batch.Shuffle, batch.Plan = 100, Shuffle{Parts: 16, Gather: true}, Plan{Method: PlanSample, Verifiers: 2, Checks: 10, Undetected: 1}
-	batch.Task.Limits.Wall = time.Hour
+	batch.Task.Limits.Wall, batch.Compare = time.Hour, Compare{}
 	type vector struct {
 		Name     string  `json:"name"`
 		Spec     JobSpec `json:"spec"`

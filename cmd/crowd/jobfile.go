@@ -152,6 +152,7 @@ type jobLimits struct {
 	Memory     text  `yaml:"memory"`
 	MaxOutput  text  `yaml:"max-output"`
 	Timeout    text  `yaml:"timeout"`
+	Compare    text  `yaml:"compare"`
 	MaxPrice   text  `yaml:"max-price"`
 	Confidence text  `yaml:"confidence"`
 	Whole      *bool `yaml:"whole"`
@@ -166,7 +167,7 @@ var knownFields = map[string]string{
 	"jobStage": "name, program, args, env, inputs, by, from, partitions, shard, writes, " + limitNames,
 }
 
-const limitNames = "gas, memory, max-output, timeout, max-price, confidence, whole, tags, countries, providers"
+const limitNames = "gas, memory, max-output, timeout, compare, max-price, confidence, whole, tags, countries, providers"
 
 // stageName is what a stage may be called: it is a folder of the state too.
 var stageName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
@@ -276,7 +277,7 @@ func besides(file, path string) string {
 
 // inherit takes from all what l does not say.
 func (l *jobLimits) inherit(all *jobLimits) {
-	for _, x := range []struct{ mine, all *text }{{&l.Gas, &all.Gas}, {&l.Memory, &all.Memory}, {&l.MaxOutput, &all.MaxOutput}, {&l.Timeout, &all.Timeout},
+	for _, x := range []struct{ mine, all *text }{{&l.Gas, &all.Gas}, {&l.Memory, &all.Memory}, {&l.MaxOutput, &all.MaxOutput}, {&l.Timeout, &all.Timeout}, {&l.Compare, &all.Compare},
 		{&l.MaxPrice, &all.MaxPrice}, {&l.Confidence, &all.Confidence}} {
 		if x.mine.s == "" {
 			*x.mine = *x.all
@@ -294,7 +295,7 @@ func (l *jobLimits) inherit(all *jobLimits) {
 
 // wish is a stage with its values read; at is the line of a bad one.
 func (s *jobStage) wish(file string, budget text) (w stageWish, all crowd.Credits, at int, err error) {
-	f := batchFlags{by: "files", gas: "auto", memory: "256MiB", maxOutput: "1MiB", confidence: 0.99, env: s.Env.strings(), args: s.Args.strings(),
+	f := batchFlags{by: "files", gas: "auto", memory: "256MiB", maxOutput: "1MiB", compare: "exact", confidence: 0.99, env: s.Env.strings(), args: s.Args.strings(),
 		tags: s.Tags.strings(), country: s.Countries.strings(), providers: s.Providers.strings(), budget: budget.s, whole: s.Whole != nil && *s.Whole, shard: s.Shard}
 	where := map[string]int{"--budget": budget.line, "--by": s.By.line, "limits": s.Gas.line}
 	for _, x := range []struct {
@@ -304,6 +305,12 @@ func (s *jobStage) wish(file string, budget text) (w stageWish, all crowd.Credit
 	}{{"by", s.By, &f.by}, {"gas", s.Gas, &f.gas}, {"memory", s.Memory, &f.memory}, {"max-output", s.MaxOutput, &f.maxOutput}, {"max-price", s.MaxPrice, &f.maxPrice}} {
 		if where["--"+x.name] = x.text.line; x.text.s != "" {
 			*x.to = x.text.s
+		}
+	}
+	if c := s.Compare; c.s != "" {
+		where["--compare"], f.compare = c.line, c.s
+		if program := comparatorFile(c.s); program != "" {
+			f.compare = withProgram(c.s, crowd.CID(besides(file, program)))
 		}
 	}
 	if t := s.Timeout; t.s != "" {
@@ -374,9 +381,18 @@ func yamlError(name string, err error) error {
 	return errors.Join(all...)
 }
 
+// exactly reports whether equal results are equal to the byte.
+func exactly(compare string) bool {
+	c, err := crowd.ParseCompare(compare)
+	return err == nil && c.Kind == crowd.CompareExact
+}
+
 // check holds the named files against the disk, before anything is begun.
 func (w *flowWish) check() error {
 	for _, s := range w.stages {
+		if read := slices.ContainsFunc(w.stages, func(r stageWish) bool { return slices.Contains(r.from, s.name) }); read && !exactly(s.request.Compare) {
+			return misuse("leave out compare for it; the last stages may have one", "stage %s: its outputs go on to another stage, and %s lets them differ", s.name, s.request.Compare)
+		}
 		if st, err := os.Stat(s.program); err != nil || !st.Mode().IsRegular() {
 			return fmt.Errorf("program %s: %w", s.program, errors.Join(err, notFile(st)))
 		}

@@ -74,6 +74,7 @@ stages:
 		{"memory for all", one + "memory: 1XB\n", `job.yaml:5: stage a: memory "1XB": want a number`},
 		{"output", one + "  max-output: 2MiB\n", "job.yaml:5: stage a: "},
 		{"confidence", one + "  confidence: 1\n", `job.yaml:5: stage a: confidence "1": want a number between 0 and 1`},
+		{"compare", one + "  compare: roughly\n", "job.yaml:5: stage a: compare"},
 		{"timeout", one + "  timeout: soon\n", `job.yaml:5: stage a: timeout "soon": want a time`},
 		{"by", one + "  by: words\n", "job.yaml:5: stage a: "},
 		{"budget", one + "budget: all\n", "job.yaml:5: stage a: budget"},

@@ -42,6 +42,7 @@ type batchFlags struct {
 	confidence                    float64
 	whole                         bool
 	shard                         uint64
+	compare                       string
 }
 
 func (f *batchFlags) register(c *cobra.Command) {
@@ -50,6 +51,7 @@ func (f *batchFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.by, "by", "files", "what an item is: files, lines (groups of about 16 KiB), lines=N, bytes=N, records=SEPARATOR")
 	fl.Float64Var(&f.confidence, "confidence", 0.99, "probability that an executor is caught that gets a tenth of its items wrong")
 	fl.BoolVar(&f.whole, "whole", false, "--confidence is the probability that all that is accepted is right")
+	fl.StringVar(&f.compare, "compare", "exact", compareUsage)
 	fl.StringVar(&f.gas, "gas", "auto", "most gas for one item, as 20M, 1G; auto: four times what the first few items take at most")
 	fl.StringVar(&f.memory, "memory", "256MiB", "most memory for one item")
 	fl.StringVar(&f.maxOutput, "max-output", "1MiB", "most bytes that one item may write")
@@ -70,7 +72,7 @@ func (f *batchFlags) request(command string) (r rpc.PostRequest, budget crowd.Cr
 		return r, 0, misuse("see: crowd "+command+" --help", "%s: %v", command, err)
 	}
 	run := runFlags{gas: f.gas, memory: f.memory, maxOutput: f.maxOutput, budget: f.budget, maxPrice: f.maxPrice, timeout: f.timeout,
-		confidence: f.confidence, env: f.env, tags: f.tags, country: f.country}
+		confidence: f.confidence, compare: f.compare, env: f.env, tags: f.tags, country: f.country}
 	if r, err = run.request(f.args); err != nil {
 		var u *usageError
 		if errors.As(err, &u) {

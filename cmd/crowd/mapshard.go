@@ -56,6 +56,9 @@ func (m *mapping) lay(e flow.Lay) task {
 			if err != nil {
 				return news{}, err
 			}
+			if st.Request.Compare, err = uploadComparator(ctx, m.c, st.Request.Compare); err != nil {
+				return news{}, err
+			}
 		}
 		if e.Pilot {
 			m.show.say("%s: the first %d of %d items show how much gas one takes", st.Name, e.Items, st.Index.Items)
@@ -71,7 +74,7 @@ func (m *mapping) lay(e flow.Lay) task {
 		}
 		st.Request.Parts, st.Request.Gather = parts, reads
 		r := rpc.BatchRequest{Items: e.Items, Shard: st.shardLimit(), Gas: expected, Limits: st.Request.Limits, Filters: st.Request.Filters,
-			Confidence: st.Request.Confidence, Whole: st.Whole, Budget: e.Budget}
+			Confidence: st.Request.Confidence, Whole: st.Whole, Budget: e.Budget, Compare: st.Request.Compare}
 		q, err := m.c.PlanBatch(ctx, r)
 		if err != nil {
 			return news{}, err
@@ -405,6 +408,7 @@ func (m *mapping) find(r flow.Ref) task {
 
 // follow waits for the end of a job.
 func (m *mapping) follow(r flow.Ref, id crowd.JobID) task {
+	exact := exactly(m.d.state.Stages[r.Stage].Request.Compare)
 	return func(ctx context.Context) (news, error) {
 		var last rpc.JobEvent
 		for ev, err := range m.c.Watch(ctx, id) {
@@ -430,7 +434,7 @@ func (m *mapping) follow(r flow.Ref, id crowd.JobID) task {
 				if b.Failed != nil {
 					done.BadItems = *b.Failed
 				}
-				if b.Root != nil {
+				if b.Root != nil && exact { // else two right results may differ
 					end.Root = *b.Root
 				}
 			}

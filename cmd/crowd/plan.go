@@ -127,7 +127,7 @@ func (a *app) plan(ctx context.Context, w *flowWish) error {
 		wish := w.stage(p.Name)
 		st := stage{Index: p.indexed, ShardSize: wish.shard}
 		r := rpc.BatchRequest{Items: p.Items, Shard: st.shardLimit(), Limits: wish.request.Limits, Filters: wish.request.Filters,
-			Confidence: wish.request.Confidence, Whole: wish.whole}
+			Confidence: wish.request.Confidence, Whole: wish.whole, Compare: withProgram(wish.request.Compare, "to be uploaded")}
 		if w.budget > 0 {
 			r.Budget = max(1, w.budget-min(w.budget, all.Bound)) // what other stages may lock is not there any more
 		}
@@ -221,7 +221,7 @@ func (a *app) sayPlan(all *flowPlan) error {
 			if !one {
 				fmt.Fprintf(a.stdout, "stage %s\n", p.Name)
 			}
-			printPlan(a.stdout, &p.indexed, &p.BatchQuote)
+			printPlan(a.stdout, p)
 			for _, s := range p.Assumed {
 				a.say("assumed: %s", s)
 			}
@@ -246,11 +246,12 @@ func waitText(millis int64) string {
 	return (time.Duration(millis) * time.Millisecond).Round(time.Second).String()
 }
 
-func printPlan(w io.Writer, all *indexed, q *rpc.BatchQuote) {
-	p := q.Plan
+func printPlan(w io.Writer, s *stagePlan) {
+	all, q, p := &s.indexed, &s.BatchQuote, s.Plan
 	fields(w, "items", fmt.Sprintf("%d, %s, the largest %s", all.Items, sizeText(int64(all.Bytes)), sizeText(int64(all.Largest))),
 		"jobs", fmt.Sprintf("%d of up to %d items, each with %d nodes", p.Shards, p.Items, p.Nodes),
 		"check", fmt.Sprintf("%d verifiers of each job re-run %d of its items each, which nobody else knows", p.Verifiers, p.Checks),
+		"compare", compareText(p.Compare),
 		"overhead", percentText(p.Overhead)+" of the useful gas",
 		"a cheater escapes", chanceText(p.Undetected), "a job is wrong and accepted", chanceText(p.Accepted), "any job is", "at most "+chanceText(min(p.Any, 1)),
 		"least stake of a node", creditText(p.MinStake), "executors' pay", "up to "+creditText(p.Executors), "verification", "up to "+creditText(p.Verification),

@@ -93,8 +93,9 @@ type Source struct {
 // Bounds of a manifest.
 const (
 	MaxSources  = 4096
-	MaxHolders  = 16 // of one source
-	MaxManifest = 8 << 20
+	MaxHolders  = 16      // of one source
+	MaxFiles    = 1 << 17 // sources times the parts that the items name of each
+	MaxManifest = 8 << 20 // bytes
 )
 
 // DecodeManifest reads a manifest for that many items and reports what is wrong with it.
@@ -121,8 +122,9 @@ func DecodeManifest(raw []byte, items uint32) (m Manifest, err error) {
 	}
 	named := 0
 	for i, parts := range m.Items {
-		if named += len(parts); len(parts) == 0 || named > crowd.MaxParts {
-			return bad("item %d: %d parts, and %d of all up to it; want at least 1, at most %d", i, len(parts), named, crowd.MaxParts)
+		if named += len(parts); len(parts) == 0 || named > crowd.MaxParts || named*len(m.Sources) > MaxFiles {
+			return bad("item %d: %d parts, %d with those before it, of %d sources; want at least 1, at most %d, and %d files in all",
+				i, len(parts), named, len(m.Sources), crowd.MaxParts, MaxFiles)
 		}
 		for k, p := range parts {
 			if p >= crowd.MaxParts || k > 0 && p <= parts[k-1] {

@@ -99,24 +99,30 @@ func TestMerge_IsAStableSort(t *testing.T) {
 // FuzzSplit: no line is lost, changed or in a part that is not its key's.
 func FuzzSplit(f *testing.F) {
 	f.Add([]byte("a\t1\nb\t2"), uint32(3))
+	f.Add([]byte("\n\n"), uint32(19))
 	f.Fuzz(func(t *testing.T, out []byte, n uint32) {
 		n = n%64 + 1
-		var lines [][]byte
+		var all []byte
+		lines := 0
 		parts := make([][]byte, n)
 		Split(out, n, func(p uint32, line []byte) error {
 			if k, _, _ := bytes.Cut(line, []byte("\t")); PartOf(k, n) != p || bytes.Contains(line, []byte("\n")) {
 				t.Fatalf("line %q in part %d", line, p)
 			}
-			lines = append(lines, bytes.Clone(line))
+			lines++
+			all = append(append(all, line...), '\n')
 			parts[p] = append(append(parts[p], line...), '\n')
 			return nil
 		})
-		whole := bytes.Join(lines, []byte("\n"))
-		if !bytes.Equal(bytes.TrimSuffix(out, []byte("\n")), bytes.TrimSuffix(whole, []byte("\n"))) {
-			t.Fatalf("got %q want %q", whole, out)
+		want := bytes.Clone(out)
+		if len(out) > 0 && out[len(out)-1] != '\n' {
+			want = append(want, '\n')
+		}
+		if !bytes.Equal(all, want) {
+			t.Fatalf("got %q want %q", all, want)
 		}
 		merged := Merge(parts)
-		if bytes.Count(merged, []byte("\n")) != len(lines) || !bytes.Equal(Merge([][]byte{merged}), merged) {
+		if bytes.Count(merged, []byte("\n")) != lines || !bytes.Equal(Merge([][]byte{merged}), merged) {
 			t.Fatal("lines were lost, or sorting sorted changes it")
 		}
 	})
@@ -148,6 +154,12 @@ func TestDecodeManifest(t *testing.T) {
 				all[i] = uint32(i)
 			}
 			m.Items[0] = all
+		}, "item 1"},
+		{"too many files", func(m *Manifest) {
+			m.Sources, m.Items[1] = slices.Repeat(m.Sources, MaxSources/2), make([]uint32, 31)
+			for i := range m.Items[1] {
+				m.Items[1][i] = uint32(i)
+			}
 		}, "item 1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -446,7 +446,10 @@ func (d *Discovery) send(e overlay.Send) {
 		req = m.Req
 	case overlay.Register:
 		req = m.Req
-	default:
+	case overlay.Pong:
+		req = m.Ask
+	}
+	if req == 0 {
 		return
 	}
 	if len(d.requests) >= maxRequests {

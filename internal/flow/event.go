@@ -62,7 +62,7 @@ type Found struct {
 type Ended struct {
 	Ref    Ref
 	State  AttemptState  // Settled, Failed or Cancelled
-	Root   crowd.Hash    // of a settled job: over all its items' outcomes
+	Root   crowd.Hash    // of a settled job: over all its items' outcomes. Zero: two right results may differ, so that they are not compared
 	Paid   crowd.Credits // whatever it cost
 	Why    string        // of a failed job, for people
 	User   bool          // the failure is the user's: posting again would not help

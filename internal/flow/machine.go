@@ -352,13 +352,13 @@ func (sh *Shard) live() (n int) {
 func (m *Machine) resolve(r Ref, a *Attempt) {
 	sh := &m.state.Stages[r.Stage].Shards[r.Shard]
 	var roots []crowd.Hash // different ones, in the order of the attempts
-	var votes []int
+	votes := []int{0}      // without a root there is nothing to compare
 	for i := range sh.Attempts {
-		if x := &sh.Attempts[i]; x.State == Settled {
+		if x := &sh.Attempts[i]; x.State == Settled && x.Root != (crowd.Hash{}) {
 			k := slices.Index(roots, x.Root)
 			if k < 0 {
 				k = len(roots)
-				roots, votes = append(roots, x.Root), append(votes, 0)
+				roots, votes = append(roots, x.Root), append(votes[:k], 0)
 			}
 			votes[k]++
 		}
@@ -369,12 +369,12 @@ func (m *Machine) resolve(r Ref, a *Attempt) {
 		return
 	}
 	for i := range sh.Attempts {
-		if x := &sh.Attempts[i]; x.State == Settled && x.Root != roots[best] && !x.Wrong {
+		if x := &sh.Attempts[i]; x.State == Settled && len(roots) > 1 && x.Root != roots[best] && !x.Wrong {
 			x.Wrong = true
 			m.wrong(r, sh, x)
 		}
 	}
-	if a != nil && votes[best] > 1 && a.Root == roots[best] && len(roots) == 1 {
+	if a != nil && votes[best] > 1 && len(roots) == 1 {
 		m.state.Equal++
 		m.tell(Ref{r.Stage, r.Shard, a.Try}, NewsEqual, "")
 	}

@@ -217,6 +217,26 @@ func TestMachine_ComparesWhenBothSettle(t *testing.T) {
 	}
 }
 
+// Where two right results may differ there are no roots: the first is used, and nothing is said of the second.
+func TestMachine_WithoutRoots(t *testing.T) {
+	s, err := New([]Node{{Name: "map"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Resume(Config{Copies: 2}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := Ref{0, 0, 1}, Ref{0, 0, 2}
+	var last []Effect
+	for i, ev := range []Event{Began{}, WasCut{0, 1}, Laid{0, []Layout{{Items: 1}}}, Posted{a, crowd.JobID{1}}, Posted{b, crowd.JobID{2}}, Ended{Ref: b, State: Settled}, Ended{Ref: a, State: Settled}, Fetched{b}} {
+		last = m.Step(time.Unix(1e9+int64(i), 0), ev)
+	}
+	if want := []Effect{Tell{b, NewsDone, ""}, Done{}}; !slices.Equal(last, want) || s.Equal != 0 || len(s.Conflicts) != 0 || s.Stages[0].Shards[0].Use != 2 {
+		t.Errorf("got %v, %+v want %v", last, s, want)
+	}
+}
+
 // Holders that go away for good cost their shards a second job, those that come back cost nothing; what was lost and
 // computed again differently makes the stages behind begin anew.
 func TestMachine_LostSources(t *testing.T) {

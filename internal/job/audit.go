@@ -19,6 +19,8 @@ type audit struct {
 	leaves  []batch.Leaf
 	bad     error                           // they are not what was committed to
 	reports map[crowd.NodeID]*ledger.Report // by verifier, nil where all answers agree; never ranged over
+	apart   map[crowd.NodeID]*divergence    // of a tolerant job, by verifier; never ranged over
+	at      crowd.NodeID                    // of a tolerant job: the verifier that is looked at
 }
 
 // audited gets the leaves and reports whether it is known what they are. With output,
@@ -48,7 +50,7 @@ func (c *core) audited(now time.Time, output bool) bool {
 		if parts > 0 {
 			c.audit.making = result
 		}
-		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result, Parts: parts})
+		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result, Max: c.maxResult(), Parts: parts})
 	case parts > 0:
 		c.fetch(now, Fetch{CIDs: []crowd.CID{o.Leaves}, Result: result, From: c.resultHolders(), Max: c.maxResult()})
 	default:
@@ -95,9 +97,17 @@ func (c *core) root(leaves []batch.Leaf) error {
 	return nil
 }
 
-// conflict is the first proven difference between the executor and a verifier, or nil.
-// The leaves must be known.
-func (c *core) conflict() *ledger.Report {
+// conflict is the first proven difference between the executor and a verifier that matters, or
+// nil; !known: there is something to look at first. The leaves must be known. What cannot be had until lost is reported.
+func (c *core) conflict(now time.Time, lost crowd.Time) (r *ledger.Report, known bool) {
+	if !c.job.Spec.Compare.Strict() {
+		return c.beyond(now, lost)
+	}
+	return c.differing(), true
+}
+
+// differing is conflict where every byte counts.
+func (c *core) differing() *ledger.Report {
 	for i := range c.job.Places {
 		p := &c.job.Places[i]
 		if !p.Verifier || p.State != ledger.Revealed {
@@ -131,9 +141,12 @@ func (c *core) compare(p *ledger.Place) *ledger.Report {
 	return nil
 }
 
-// watch reports a conflict while that can be heard.
+// watch reports a conflict while that can be heard. In a tolerant job it would not be.
 func (c *core) watch(now time.Time) {
-	if r := c.conflict(); r != nil {
+	if !c.job.Spec.Compare.Strict() {
+		return
+	}
+	if r := c.differing(); r != nil {
 		c.send(now, r)
 	}
 }

@@ -15,13 +15,24 @@ type Authority struct {
 	at   ledger.JobState // what the work is for
 	item uint32          // and which disputed item
 	leaf *crowd.Hash     // what it came to
+
+	weighing weighing // in a tolerant job
 }
 
 // Step implements Machine.
 func (a *Authority) Step(now time.Time, ev Event) []Effect {
 	return a.step(now, ev, func(now time.Time) {
+		if ev, ok := ev.(Compared); ok {
+			if a.job.State == ledger.Court {
+				a.weighed(now, ev)
+			} else {
+				a.lookedAt(now, ev)
+			}
+		}
 		if ev, ok := ev.(Ran); ok {
-			if a.job.Spec.Plan.Method == crowd.PlanSample {
+			if a.job.Dispute != nil && !a.job.Spec.Compare.Strict() {
+				a.ranTolerant(now, ev)
+			} else if a.job.Spec.Plan.Method == crowd.PlanSample {
 				a.ranItem(now, ev)
 			} else if o := a.outcome(now, ev); o != nil {
 				a.jrn.Outcome = o
@@ -47,7 +58,7 @@ func (a *Authority) act(now time.Time) {
 	if a.at != j.State || a.item != item { // other questions, other work
 		a.stop()
 		a.work = working{try: a.work.try}
-		a.at, a.item, a.leaf = j.State, item, nil
+		a.at, a.item, a.leaf, a.weighing = j.State, item, nil, weighing{}
 		a.audit = audit{}
 	}
 	switch j.State {
@@ -58,7 +69,9 @@ func (a *Authority) act(now time.Time) {
 			}
 		}
 	case ledger.Court:
-		if j.Spec.Plan.Method == crowd.PlanSample {
+		if !j.Spec.Compare.Strict() {
+			a.weigh(now)
+		} else if j.Spec.Plan.Method == crowd.PlanSample {
 			a.judgeItem(now)
 		} else {
 			a.judge(now)
@@ -220,12 +233,14 @@ func (a *Authority) inspectBatch(now time.Time, vote *ledger.Vote) {
 	if a.voted(ledger.Retrievable, crowd.NodeID{}) || a.over(vote) {
 		return
 	}
-	switch known := a.audited(now, true); {
-	case known && a.audit.bad == nil:
-		if r := a.conflict(); r != nil {
-			a.send(now, r)
-			return
-		}
+	known, r := a.audited(now, true), (*ledger.Report)(nil)
+	if known && a.audit.bad == nil {
+		r, known = a.conflict(now, a.job.Due-crowd.Time(a.Params.CourtWindow/2))
+	}
+	switch {
+	case r != nil && a.job.Idle(a.self) < ledger.IdleDisputes:
+		a.send(now, r)
+	case known && a.audit.bad == nil && r == nil:
 		a.keep(a.job.Verdict.Outcome.Result)
 		vote.Yes = true
 		a.send(now, vote)

@@ -278,8 +278,8 @@ func TestConsumer_AcceptsABatchOnlyIfAllAgree(t *testing.T) {
 		es = c.Step(w.now, Fetched{Try: f.Try})
 		expect(t, "fetched", es, "persist keep keep readleaves")
 		r := find[ReadLeaves](t, es)
-		if r.Result != "result" {
-			t.Fatal("the outputs are not held against the leaves")
+		if r.Result != "result" || r.Max != f.Max {
+			t.Fatalf("got outputs %q of at most %d bytes held against the leaves, want all of the %d that were fetched", r.Result, r.Max, f.Max)
 		}
 		return c, r
 	}

@@ -17,12 +17,16 @@ type Consumer struct {
 	verdict  bool                  // told
 	tooLate  bool                  // to cancel; told
 	unusable bool                  // the result is nothing that can be fetched
+	leave    bool                  // the authorities are to look: they have found nothing too often
 	reported map[crowd.NodeID]bool // verifiers in a conflict; told. Never ranged over
 }
 
 // Step implements Machine.
 func (c *Consumer) Step(now time.Time, ev Event) []Effect {
 	return c.step(now, ev, func(now time.Time) {
+		if ev, ok := ev.(Compared); ok {
+			c.lookedAt(now, ev)
+		}
 		if _, ok := ev.(UserCancel); ok && !c.jrn.Cancel {
 			c.jrn.Cancel = true
 			c.persist()
@@ -84,7 +88,11 @@ func (c *Consumer) tell(now time.Time) {
 	}
 	if v := j.Verdict; v != nil && !c.verdict {
 		c.verdict = true
-		c.emit(Report{Stage: StageVerdict, Why: "by " + v.By, Detail: v.Outcome.String(), Time: c.chainTime(now)})
+		why := "by " + v.By
+		if v.By == ledger.ByAudit {
+			why += ", not checked: the lot did not choose it"
+		}
+		c.emit(Report{Stage: StageVerdict, Why: why, Detail: v.Outcome.String(), Time: c.chainTime(now)})
 		if v.Outcome.UserError() {
 			c.emit(Report{Stage: StageUserError, Why: "the program or its input is to blame: paid, not retried", Detail: v.Outcome.String(), Time: c.chainTime(now)})
 		}
@@ -127,6 +135,8 @@ func (c *Consumer) deliver(now time.Time) {
 		c.unusable = true
 	case c.job.Spec.Plan.Method == crowd.PlanSample && !j.State.Ended():
 		c.check(now)
+	case c.audit.leaves != nil: // it is here, and others have found that it may be accepted
+		c.have(now)
 	case c.work.fetched && c.work.unusable:
 		c.unusable = true
 		c.emit(Report{Stage: StageTrouble, Why: "the result is nothing that can be fetched", Detail: string(result), Time: c.chainTime(now)})
@@ -139,7 +149,7 @@ func (c *Consumer) deliver(now time.Time) {
 	case j.State.Ended():
 	case c.jrn.Have != "":
 		c.send(now, &ledger.Accept{Job: c.id})
-	case j.State == ledger.Delivering && (c.unusable || c.due(now, j.Due-crowd.Time(c.Params.DeliveryWindow/3))):
+	case j.State == ledger.Delivering && (c.unusable || c.leave || c.due(now, j.Due-crowd.Time(c.Params.DeliveryWindow/3))):
 		c.send(now, &ledger.Complain{Job: c.id})
 	}
 }
@@ -164,7 +174,15 @@ func (c *Consumer) check(now time.Time) {
 		c.unusable = true
 		c.emit(Report{Stage: StageTrouble, Why: "the result is not what the executor committed to", Detail: c.audit.bad.Error(), Time: c.chainTime(now)})
 	default:
-		if r := c.conflict(); r != nil {
+		r, known := c.conflict(now, c.job.Due-crowd.Time(c.Params.DeliveryWindow/2))
+		if !known {
+			return
+		}
+		if r != nil {
+			if c.job.Idle(c.self) >= ledger.IdleDisputes {
+				c.leave = true
+				return
+			}
 			if !c.reported[r.Verifier] {
 				if c.reported == nil {
 					c.reported = map[crowd.NodeID]bool{}

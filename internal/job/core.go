@@ -56,7 +56,7 @@ const (
 	sendPatience = 2 * time.Minute // a Send that does not end is taken for failed; a driver ends every one by itself
 	lookGrace    = time.Second     // a state that ought to have ended so long ago is looked up
 	lookEvery    = time.Minute     // so is a job without news
-	lookPosted   = 2 * time.Second // and one that waits for the beacon of the next blocks: claims are due soon after
+	lookPosted   = 2 * time.Second // and one that waits for the beacon of the next blocks: claims, or reveals, are due soon after
 )
 
 // core is what the three roles share.
@@ -113,9 +113,10 @@ const (
 	fetching workKind = iota
 	running
 	reading
+	comparing
 )
 
-var workNames = [...]string{"a fetch", "a run", "the reading of leaves"}
+var workNames = [...]string{"a fetch", "a run", "the reading of leaves", "a comparison of outputs"}
 
 func backoff(fails int) time.Duration {
 	return min(backoffFirst<<min(fails-1, 16), backoffMost)
@@ -177,7 +178,7 @@ func (c *core) step(now time.Time, ev Event, act func(time.Time)) []Effect {
 		}
 	case LeavesRead:
 		c.leavesRead(now, ev)
-	case Ran, Woke, UserCancel: // the roles'
+	case Ran, Compared, Woke, UserCancel: // the roles'
 	}
 	switch {
 	case c.gone:
@@ -195,7 +196,7 @@ func (c *core) look(now time.Time) {
 		return
 	}
 	every := lookEvery
-	if c.job != nil && c.job.State == ledger.Posted {
+	if c.job != nil && c.job.Due == 0 {
 		every = lookPosted
 	}
 	at := c.news.Add(every)
@@ -237,12 +238,12 @@ func sendKey(m ledger.Message) string {
 	case *ledger.Unseal:
 		return fmt.Sprintf("unseal %x", m.Executor[:])
 	case *ledger.Report:
-		return fmt.Sprintf("report %x", m.Verifier[:])
+		return fmt.Sprintf("report %x %d", m.Verifier[:], m.Answer)
 	case *ledger.Vote:
 		if m.Question == ledger.WhatItem {
 			return fmt.Sprintf("vote %d %d", m.Question, m.Item) // once for each item
 		}
-		return fmt.Sprintf("vote %d %x", m.Question, m.Executor[:])
+		return fmt.Sprintf("vote %d %x %d", m.Question, m.Executor[:], m.Item)
 	}
 	return fmt.Sprintf("%T", m)
 }
@@ -342,7 +343,7 @@ func (c *core) run(now time.Time, only []uint32) {
 	c.emit(Report{Stage: StageExecuting, Time: c.chainTime(now)})
 	t := c.job.Spec.Task
 	try := c.begin(now, 2*t.Limits.Wall+fetchPatience, running)
-	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Shuffle: c.job.Spec.Shuffle, Unusable: c.work.unusable})
+	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Shuffle: c.job.Spec.Shuffle, Outputs: only != nil && !c.job.Spec.Compare.Strict(), Unusable: c.work.unusable})
 }
 
 // landed takes in the end of a Fetch or Run: true when it gave something.
@@ -366,7 +367,7 @@ func (c *core) landed(now time.Time, try uint64, kind workKind, err error) bool 
 func (c *core) outcome(now time.Time, ev Ran) *crowd.Outcome {
 	err := ev.Err
 	spec := &c.job.Spec
-	if o := ev.Outcome; err == nil && (o.Gas > spec.Limits().Gas || len(o.Result) > crowd.MaxCID ||
+	if o := ev.Outcome; err == nil && (o.Gas > spec.Limits().Gas || o.Result == "" || len(o.Result) > crowd.MaxCID ||
 		(spec.Items > 0) != (o.Root != crowd.Hash{}) || (spec.Items > 0) != (o.Leaves != "")) {
 		err = fmt.Errorf("the executor gave an impossible outcome: %s", o)
 	}
@@ -445,10 +446,10 @@ func (c *core) endsAt() crowd.Time {
 	return c.job.History[len(c.job.History)-1].Time + crowd.Time(c.Params.Retention)
 }
 
-// inputs are the CIDs that a run reads.
+// inputs are the CIDs that a run reads, and the comparator: who executes holds it, so that its owner cannot lose it.
 func (c *core) inputs() []crowd.CID {
 	t := &c.job.Spec.Task
-	return []crowd.CID{t.Program, t.Inputs, t.Stdin}
+	return []crowd.CID{t.Program, t.Inputs, t.Stdin, c.comparator()}
 }
 
 // holders of the inputs: who posted them, then who worked on them.

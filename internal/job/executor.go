@@ -93,7 +93,7 @@ func eligible(p *ledger.Provider, j *ledger.Job, params *ledger.Params) bool {
 	return !p.Tombstoned && p.Leaving == 0 &&
 		(p.Since == 0 || p.Since+params.Lookback <= j.DrawAt) &&
 		p.Stake >= max(params.MinStake, f.MaxPrice.Cost(j.Spec.Limits().Gas)) &&
-		p.Offer.Price <= f.MaxPrice &&
+		p.Offer.Price <= f.MaxPrice && p.Offer.Owners <= j.Score &&
 		(len(f.Countries) == 0 || slices.Contains(f.Countries, p.Offer.Country)) &&
 		(len(f.Providers) == 0 || slices.Contains(f.Providers, p.ID))
 }
@@ -200,11 +200,12 @@ func (e *Executor) bind(opening ledger.Opening) error {
 		}
 	}
 	e.jrn.Opening, e.jrn.Sealed = &opening, sealed
-	result := opening.Outcome.Result
-	e.jrn.keep(result)
+	e.jrn.keep(opening.Outcome.Result, opening.Outputs)
 	e.persist()
-	if result != "" {
-		e.emit(Keep{result})
+	for _, made := range []crowd.CID{opening.Outcome.Result, opening.Outputs} {
+		if made != "" {
+			e.emit(Keep{made})
+		}
 	}
 	return nil
 }
@@ -231,11 +232,14 @@ func (e *Executor) bound(now time.Time, ev Ran) *ledger.Opening {
 	if want := len(e.sample(p)); err == nil && len(ev.Leaves) != want {
 		err = fmt.Errorf("the executor gave %d leaves for %d items", len(ev.Leaves), want)
 	}
+	if tolerant := !e.job.Spec.Compare.Strict(); err == nil && (ev.Outputs != "") != tolerant {
+		err = fmt.Errorf("the executor kept %q of what the items wrote", ev.Outputs)
+	}
 	if !e.landed(now, ev.Try, running, err) {
 		return nil
 	}
 	proof, _ := e.Key.VRF().Prove(ledger.SampleInput(e.id, e.self, e.job.Beacon))
-	o := &ledger.Opening{Sample: proof[:]}
+	o := &ledger.Opening{Sample: proof[:], Outputs: ev.Outputs}
 	for _, l := range ev.Leaves {
 		o.Answers = append(o.Answers, l.Hash())
 	}

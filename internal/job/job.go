@@ -77,6 +77,7 @@ type Ran struct {
 	Try     uint64
 	Outcome crowd.Outcome
 	Leaves  []batch.Leaf // of a Run with Only, in its order; there is no Outcome then
+	Outputs crowd.CID    // of a Run with Outputs: a folder like a batch's result, of these items
 	Err     error
 }
 
@@ -150,24 +151,26 @@ type Run struct {
 	Items    uint32   // of a batch: how many; 0: a single task
 	Only     []uint32 // of a batch: just these, ascending, for their leaves; nil: all, for the outcome
 	Shuffle  crowd.Shuffle
+	Outputs  bool // of a Run with Only: what the items write is kept, too
 	Unusable bool
 }
 
 // ReadLeaves reads a batch's leaves, which lie in the own store. With a Result, whose outputs lie there
-// too, each item's output is compared with its leaf. With Parts, too, the whole result is made of them in the
-// own store, and must be Result.
+// too, each item's output is compared with its leaf, and the leaves in the result with these. With Parts, too, the whole
+// result is made of them in the own store, and must be Result.
 type ReadLeaves struct {
 	Try    uint64
 	Leaves crowd.CID
 	Items  uint32
 	Result crowd.CID // "": the leaves alone
+	Max    uint64    // bytes of Result
 	Parts  uint32    // as crowd.Shuffle
 }
 
 // Persist replaces the machine's journal. It must survive a crash before any later effect begins.
 type Persist struct{ Journal []byte }
 
-// Stop aborts the Fetch, Run or ReadLeaves in flight, if there is one; its end need not be told.
+// Stop aborts the Fetch, Run, ReadLeaves or Compare in flight, if there is one; its end need not be told.
 type Stop struct{}
 
 // Keep pins content in the own store and serves it until Release. Both may come twice.
@@ -206,7 +209,7 @@ func (Done) effect()       {}
 const (
 	StageFetching  = "fetching"   // the inputs, or the result
 	StageExecuting = "executing"  // on this node
-	StageVerdict   = "verdict"    // the outcome is fixed and checked
+	StageVerdict   = "verdict"    // the outcome is fixed: checked, or by an audit that did not choose it
 	StageUserError = "user error" // the program or its input is to blame
 	StageDelivered = "delivered"  // the result is here
 	StageTrouble   = "trouble"    // something went wrong that is tried again, or cannot be

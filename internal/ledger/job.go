@@ -9,17 +9,35 @@ import (
 // pairSize is how many executors the plan "pair" runs side by side.
 const pairSize = 2
 
-// Seats are the places that a plan gives: executors, then verifiers.
+// Seats are the places that a plan gives when the job is dispatched: executors, then verifiers.
 func Seats(p *crowd.Plan) (executors, verifiers int) {
-	if p.Method == crowd.PlanSample {
+	switch p.Method {
+	case crowd.PlanSample:
 		return 1, int(p.Verifiers)
+	case crowd.PlanAudit:
+		return 1, 0
+	case crowd.PlanCommittee:
+		return int(p.Executors), 0
 	}
 	return pairSize, 0
 }
 
-func seats(p *crowd.Plan) int {
+// Needs is how many nodes must be there for a plan: those with a place, and those among whom an audit's lot chooses.
+func Needs(p *crowd.Plan) int {
+	if p.Method == crowd.PlanAudit {
+		return auditPool
+	}
 	e, v := Seats(p)
 	return e + v
+}
+
+// runs is how often a plan may have the whole task executed, for pay out of the escrow.
+func runs(p *crowd.Plan) int {
+	if p.Method == crowd.PlanAudit {
+		return pairSize
+	}
+	e, _ := Seats(p)
+	return e
 }
 
 // maxWhy bounds a reason given by a node, in bytes.
@@ -117,7 +135,7 @@ type Payment struct {
 type Verdict struct {
 	_       struct{} `cbor:",toarray"`
 	Outcome crowd.Outcome
-	By      string // ByAgreement, ByCourt, or BySample
+	By      string // ByAgreement, ByCourt, BySample or ByAudit
 }
 
 // How a verdict came about.
@@ -125,6 +143,7 @@ const (
 	ByAgreement = "agreement"
 	ByCourt     = "court"
 	BySample    = "sample"
+	ByAudit     = "audit" // one executor's word: the lot did not choose it to be checked
 )
 
 // Job is all that the chain knows of a job.
@@ -139,6 +158,7 @@ type Job struct {
 	Escrow     crowd.Credits // still locked
 	Slashed    crowd.Credits // stakes of cheaters, handed out when the job ends
 	DrawAt     crowd.Height  // block whose beacon decides
+	Score      uint32        // Consumer.Score of the owner at the post, ppm
 	Eligible   uint32        // providers at the post
 	Tickets    uint64        // of them together
 	Open       uint32        // ppm of all tickets, at the post, that the job's own demands leave in the draw
@@ -148,8 +168,10 @@ type Job struct {
 	Drawn      []Drawn       // by priority; the first get places, the rest are alternates
 	Next       uint32        // index in Drawn of the next alternate
 	Places     []Place
+	Audit      *Audit // of PlanAudit: of the newest executor
 	Ballots    []Ballot
-	Dispute    *Dispute // the newest conflict about an item of a batch
+	Dispute    *Dispute  // the newest conflict about an item of a batch
+	Cleared    []Cleared // items of a tolerant batch that the court has looked at
 	Verdict    *Verdict
 	Payments   []Payment
 	History    []Step
@@ -206,9 +228,9 @@ func (j *Job) Spent() crowd.Credits {
 	return cost
 }
 
-// EscrowFor is what posting spec locks: the most that executors and verifiers can earn.
+// EscrowFor is what posting spec locks: the most that executors and verifiers can earn, and a court that finds nobody at fault.
 func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
-	executors, verifiers := Seats(&spec.Plan)
+	_, verifiers := Seats(&spec.Plan)
 	limit := spec.Limits().Gas
 	sum, ok := crowd.Credits(0), true
 	add := func(times int, gas crowd.Gas) {
@@ -218,8 +240,9 @@ func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
 			}
 		}
 	}
-	add(executors, limit)
+	add(runs(&spec.Plan), limit)
 	add(verifiers, CheckGas(spec, limit))
+	add(1, CourtGas(spec))
 	if !ok {
 		return ^crowd.Credits(0)
 	}
@@ -280,13 +303,16 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	}
 	need := EscrowFor(&spec)
 	if need > spec.Budget {
-		executors, verifiers := Seats(&spec.Plan)
+		_, verifiers := Seats(&spec.Plan)
 		return refuse(OverBudget, "up to %s for %d executors and %d verifiers at %d micro-credits per mega-gas and %d gas; the budget is %s",
-			need, executors, verifiers, spec.Filters.MaxPrice, spec.Limits().Gas, spec.Budget)
+			need, runs(&spec.Plan), verifiers, spec.Filters.MaxPrice, spec.Limits().Gas, spec.Budget)
 	}
-	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, DrawAt: w.height() + drawDelay}
-	e := w.eachEligible(from, &spec, j.DrawAt, func(Provider) {})
-	if int(e.Count) < seats(&spec.Plan) {
+	if n := Needs(&spec.Plan); n > int(w.params.MaxClaims) {
+		return refuse(BadSpec, "the plan needs %d nodes; this network keeps the best %d claims", n, w.params.MaxClaims)
+	}
+	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, Score: w.score(from), DrawAt: w.height() + drawDelay}
+	e := w.eachEligible(&j, func(Provider) {})
+	if int(e.Count) < Needs(&spec.Plan) {
 		return refuse(NoProvider, "%s", e.Why())
 	}
 	if r := w.debit(from.Address(), need, "the escrow"); r != nil {
@@ -343,6 +369,10 @@ func (w *work) progress(j *Job) {
 	}
 	if _, want := Seats(&j.Spec.Plan); verifiers < want {
 		w.end(j, Failed, "%d of %d verifiers did their work", verifiers, want)
+		return
+	}
+	if a := j.Audit; a != nil && a.At == 0 {
+		w.awaitLot(j)
 		return
 	}
 	w.move(j, Revealing, w.in(w.params.RevealTime(&j.Spec)), "%d committed", j.count(Committed))
@@ -417,15 +447,18 @@ func (w *work) compare(j *Job) *Refusal {
 			agree = agree && first.Outcome == p.Opening.Outcome
 		}
 	}
-	switch n := j.count(Revealed); {
+	n, want := j.count(Revealed), j.wanted()
+	switch {
 	case n == 0:
 		w.end(j, Failed, "no opening is left")
-	case n >= pairSize && agree:
-		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAgreement}, "%d executors agree", n)
-	case n >= pairSize:
+	case !agree:
 		w.move(j, Court, w.in(w.params.CourtWindow), "the executors' outcomes differ")
+	case n < want:
+		w.move(j, Court, w.in(w.params.CourtWindow), "%d executors of the %d that the plan wants prove nothing", n, want)
+	case want == 1:
+		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAudit}, "nobody has run it again: %s", j.why())
 	default:
-		w.move(j, Court, w.in(w.params.CourtWindow), "one executor's outcome alone proves nothing")
+		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAgreement}, "%d executors agree", n)
 	}
 	return nil
 }
@@ -458,7 +491,7 @@ func (w *work) drop(j *Job, p *Place, why string) {
 	seat := p.State == Working
 	p.State, p.Why, p.Sealed = Dropped, why, nil
 	w.fault(p.Node)
-	w.release(p.Node)
+	w.release(j, p.Node)
 	if seat {
 		w.seat(j, p.Verifier)
 	}
@@ -550,6 +583,10 @@ func (w *work) expire(id crowd.JobID) {
 		}
 		w.compare(&j)
 	case Court:
+		if !j.Spec.Compare.Strict() {
+			w.weigh(&j, true)
+			return
+		}
 		w.end(&j, Failed, "the court came to no verdict") // of a batch too: what is disputed is not accepted
 	case Delivering:
 		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Silent++ })

@@ -58,7 +58,7 @@ type Dispute struct {
 	Verifier crowd.NodeID
 	Answer   crowd.Hash // the leaf that the verifier committed to
 	Reporter crowd.NodeID
-	Right    crowd.Hash // the court's; zero: not known yet
+	Right    crowd.Hash // the court's; zero: not known yet, or of a tolerant job, where it has none
 }
 
 // CheckGas is one verifier's share of total: what its items cost on average, rounded up.
@@ -101,12 +101,15 @@ func (w *work) impossible(j *Job, p *Place, o *Opening) string {
 		if *out != (crowd.Outcome{}) || uint32(len(o.Answers)) != min(j.Spec.Plan.Checks, j.Spec.Items) {
 			return "revealed no answers of a verifier"
 		}
+		if (o.Outputs != "") == j.Spec.Compare.Strict() || len(o.Outputs) > crowd.MaxCID {
+			return "revealed no outputs of its answers, or some where none belong"
+		}
 		if _, err := j.Lot(p.Node, o); err != nil {
 			return "revealed a false proof of its sample"
 		}
 		return ""
-	case out.Gas > j.Spec.Limits().Gas || len(out.Result) > crowd.MaxCID,
-		len(o.Sample) > 0 || len(o.Answers) > 0,
+	case out.Gas > j.Spec.Limits().Gas, out.Result == "", len(out.Result) > crowd.MaxCID,
+		len(o.Sample) > 0 || len(o.Answers) > 0 || o.Outputs != "",
 		isBatch != (out.Root != crowd.Hash{}), isBatch != (out.Leaves != ""), len(out.Leaves) > crowd.MaxCID,
 		isBatch && (out.Status != crowd.Exited || out.ExitCode != 0):
 		return "revealed an impossible outcome"
@@ -174,6 +177,9 @@ func (w *work) report(from crowd.NodeID, m *Report) *Refusal {
 	claimed, answer := m.Proof.Leaf.Hash(), v.Opening.Answers[m.Answer]
 	if claimed == answer {
 		return refuse(BadProof, "executor and verifier agree on item %d", m.Proof.Index)
+	}
+	if r := w.mayReport(&j, from, m.Proof.Index); r != nil {
+		return r
 	}
 	j.Dispute = &Dispute{Item: m.Proof.Index, Executor: claimed, Verifier: v.Node, Answer: answer, Reporter: from}
 	w.move(&j, Court, w.in(w.params.CourtWindow), "executor and verifier %s differ about item %d", v.Node.Short(), m.Proof.Index)

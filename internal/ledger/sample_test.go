@@ -496,3 +496,51 @@ func TestSample_NobodyOpensWhileSomebodyWorks(t *testing.T) {
 	w.refused(TooLate, seated[2], &Commit{Job: id, Commitment: Commitment(id, seated[2].ID(), late), Sealed: [][]byte{{1}}})
 	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
 }
+
+func TestSample_AnExecutorWithoutAResultIsConvicted(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	out.Result = "" // the leaves alone are right, and nobody could read what the items wrote
+	o := Opening{Outcome: out, Salt: crowd.Keccak256([]byte("salt"))}
+	w.commitOpening(seated[0], id, o)
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	w.must(seated[0], &Reveal{Job: id, Opening: o})
+	j := w.job(id)
+	if p := j.Place(seated[0].ID()); p.State != Fraud {
+		t.Errorf("got %s, want fraud: a batch without a result would be settled", p.State)
+	}
+}
+
+// Revealing lasts longer where a verifier must fetch outputs before it opens, and ends by itself at that time.
+func TestSample_RevealingHasTimeForTheOutputs(t *testing.T) {
+	p := DevParams()
+	spec := sampleSpec()
+	spec.Task.Limits.Output = 64 << 10 // of each of 1000 items: 64 MB, 31.25 seconds at 2 MiB a second
+	if got := p.RevealTime(&spec); got != p.RevealWindow {
+		t.Errorf("outputs that stay: got %d ms want %d", got, p.RevealWindow)
+	}
+	spec.Shuffle.Parts = 4
+	if got, want := p.RevealTime(&spec), p.RevealWindow+31_250; got != want {
+		t.Errorf("got %d ms want %d", got, want)
+	}
+	w := newWorld(t, 3, 3)
+	id, seated := w.sampled(spec)
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	w.in(id, Revealing)
+	w.wait(p.RevealWindow + 31_000)
+	w.in(id, Revealing)
+	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+	w.wait(1_000)
+	w.in(id, Unsealing)
+	spec.Task.Limits.Output = 1 << 20
+	if got, want := p.RevealTime(&spec), p.RevealWindow+p.CourtWindow; got != want {
+		t.Errorf("an endless output: got %d ms want %d", got, want)
+	}
+}

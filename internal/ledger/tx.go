@@ -27,6 +27,7 @@ type Offer struct {
 	Price   crowd.Price
 	Tags    []string
 	Country string // ISO 3166-1 alpha-2, as the provider says; "" unsaid
+	Owners  uint32 // least Consumer.Score of owners whose jobs it takes, ppm; 0: anybody's
 }
 
 // Register makes the sender a provider, or changes its offer and adds to its
@@ -78,6 +79,7 @@ type Opening struct {
 	Salt    crowd.Hash
 	Sample  []byte       // of a verifier: the VRF proof for SampleInput; its output picks the items
 	Answers []crowd.Hash // of a verifier: the batch.Leaf hash of each item of its sample
+	Outputs crowd.CID    // of a verifier in a tolerant job: a folder like a batch's result, with what its items wrote
 }
 
 // Reveal opens the sender's own commitment.
@@ -107,11 +109,12 @@ type Vote struct {
 	_        struct{} `cbor:",toarray"`
 	Job      crowd.JobID
 	Question Question
-	Executor crowd.NodeID  // of BadSeal
+	Executor crowd.NodeID  // of BadSeal and SameAnswer
 	Outcome  crowd.Outcome // of WhatOutcome
-	Item     uint32        // of WhatItem: which one. A vote that comes late is not taken for one about another item
+	Item     uint32        // of WhatItem and SameAnswer: which one. A vote that comes late is not taken for one about another item
 	Leaf     crowd.Hash    // of WhatItem: batch.Leaf.Hash
 	Yes      bool          // of the others
+	Finding  Finding       // of SameAnswer
 }
 
 // Report proves that an executor and a verifier bound themselves to different

@@ -277,7 +277,10 @@ func (n *Node) tryReceipt(ctx context.Context, id crowd.JobID) error {
 func (n *Node) reported(id crowd.JobID, role job.Role, r job.Report) {
 	n.log.Info(r.Stage, "job", id.Short(), "as", role.String(), "why", r.Why, "detail", r.Detail)
 	if role == job.AsConsumer && r.Stage == job.StageDelivered {
-		n.chore(func(ctx context.Context) { n.unpack(ctx, id, crowd.CID(r.Detail)) })
+		n.chore(func(ctx context.Context) {
+			n.unpack(ctx, id, crowd.CID(r.Detail))
+			n.divergence(ctx, id)
+		})
 	}
 }
 

@@ -122,6 +122,13 @@ func (b backend) Parts(ctx context.Context, id crowd.JobID) (rpc.PartsView, erro
 func (b backend) Gather(ctx context.Context, r rpc.GatherRequest) (rpc.Gathered, error) {
 	m := batch.Manifest{Items: r.Items}
 	g := rpc.Gathered{Items: uint32(len(r.Items)), Sizes: make([]uint64, len(r.Items))}
+	named := 0
+	for _, numbers := range r.Items {
+		named += len(numbers)
+	}
+	if named*len(r.Jobs) > batch.MaxFiles {
+		return g, rpc.Errorf(rpc.BadRequest, "%d parts of %d jobs, at most %d files in all", named, len(r.Jobs), batch.MaxFiles).WithHint("gather in more than one job")
+	}
 	for s, id := range r.Jobs {
 		j, err := b.split(id)
 		if err != nil {

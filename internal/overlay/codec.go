@@ -31,7 +31,7 @@ const MaxTicket = 128
 const maxMillis = 1 << 52
 
 // What goes over the wire are the records below, as arrays, each payload beginning with its
-// expiration and ending with its padding. An empty list, an absent record and no
+// expiration and ending, but for a Pong, with its padding. An empty list, an absent record and no
 // padding are null: nothing has two forms.
 
 type wireEndpoint struct {
@@ -73,7 +73,7 @@ type wirePong struct {
 	Req     uint64
 	Seq     uint64
 	Addr    []byte // 4 or 16 bytes, then 2 of the port, big-endian; or null
-	Pad     []byte
+	Ask     uint64 // 0: nothing is asked. In place of padding: a Pong has none, and is no longer than the shortest Ping
 }
 
 type wireFindNode struct {
@@ -139,7 +139,10 @@ func encodePayload(m Message, expires Time, pad []byte) (kind uint8, payload []b
 	case Ping:
 		return typePing, crowd.Encode(wirePing{Expires: at, Req: m.Req, Seq: m.Seq, Record: toWire(m.Record), Pad: pad}), nil
 	case Pong:
-		w := wirePong{Expires: at, Req: m.Req, Seq: m.Seq, Pad: pad}
+		if pad != nil {
+			return 0, nil, errors.New("a pong is not padded")
+		}
+		w := wirePong{Expires: at, Req: m.Req, Seq: m.Seq, Ask: m.Ask}
 		if m.Observed.IsValid() {
 			w.Addr = binary.BigEndian.AppendUint16(m.Observed.Addr().AsSlice(), m.Observed.Port())
 		}
@@ -190,7 +193,7 @@ func decodePayload(kind uint8, b []byte) (m Message, expires Time, pad []byte, e
 					seen = netip.AddrPortFrom(a, binary.BigEndian.Uint16(w.Addr[port:]))
 				}
 			}
-			m, expires, pad = Pong{Req: w.Req, Seq: w.Seq, Observed: seen}, fromMillis(w.Expires), w.Pad
+			m, expires = Pong{Req: w.Req, Seq: w.Seq, Observed: seen, Ask: w.Ask}, fromMillis(w.Expires)
 		}
 	case typeFindNode:
 		var w wireFindNode

@@ -23,6 +23,7 @@ type Pong struct {
 	Req      uint64
 	Seq      uint64         // of the sender's record: whoever has an older one asks with FindNode for the sender's own key
 	Observed netip.AddrPort // where the Ping came from; zero: not said, since the Ping was too short for it
+	Ask      uint64         // a Ping of the answerer's own, in the same datagram: another Pong with this Req answers it; 0: none
 }
 
 // FindNode asks for the records nearest to Target, the target's own first. Who has

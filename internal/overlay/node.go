@@ -108,8 +108,8 @@ const (
 	seedsMost   = 64
 	lostMost    = 8
 	lostAge     = 600 // seconds: peers younger than that are not missed
-	lostTries   = 8
-	strangers   = 64 // pings under way to prove endpoints of senders
+	lostTries   = 12  // of them 6 in the first hour
+	strangers   = 64  // pings under way to prove endpoints of senders
 )
 
 func (c Config) withDefaults() Config {
@@ -328,15 +328,23 @@ func (n *Node) sweepBy(t Time) {
 
 // request sends msg and waits for its answer. p names whom and why.
 func (n *Node) request(p pending, msg Message, patience time.Duration) {
-	b := n.active()
-	if len(b.pending) >= pendingMost {
+	if !n.expect(p, patience) {
 		n.overtaken(p)
 		return
+	}
+	n.emit(Send{To: p.id, Addr: p.addr, Msg: msg, Pad: p.pad})
+}
+
+// expect waits for the answer to p; false: it is too much at a time.
+func (n *Node) expect(p pending, patience time.Duration) bool {
+	b := n.active()
+	if len(b.pending) >= pendingMost {
+		return false
 	}
 	p.sent, p.due = n.now, n.now.Add(patience)
 	n.book.again(p.ref)
 	b.pending = append(b.pending, p)
-	n.emit(Send{To: p.id, Addr: p.addr, Msg: msg, Pad: p.pad})
+	return true
 }
 
 // overtaken treats a request that there was no room to make as one without an answer.
@@ -361,10 +369,8 @@ func (n *Node) ping(r Ref, p pending) {
 	p.req, p.id, p.addr, p.ref = n.rng.Uint64(), rec.ID, addr, r
 	e := n.entry(&n.book.pages[r].key)
 	msg := Ping{Req: p.req, Seq: n.book.seq(n.self)}
-	if e == nil || e.state&hasUs == 0 || e.state&trusts == 0 || e.state&fails != 0 {
+	if e == nil || e.state&(hasUs|trusts) != hasUs|trusts && e.state&fails == 0 { // whoever is silent is first asked whether it is there
 		msg.Record, p.with = n.book.rec(n.self), true
-		// Enough for its Pong and for a ping of its own, which makes us known there.
-		p.pad = msg.Record.Size()-1 < pingBytes
 	}
 	n.request(p, msg, n.patience(e))
 }
@@ -429,6 +435,7 @@ func (n *Node) timeout(i int) {
 	p := &n.busy.pending[i]
 	p.late, p.due = true, max(p.sent.Add(lateFor), n.now+1)
 	q := *p
+	n.silent(&q.id)
 	if q.why == whyFill {
 		n.busy.flying--
 	}
@@ -498,6 +505,9 @@ func (n *Node) lose(e *entry) {
 	}
 	lost := 0
 	for i := range n.seeds {
+		if n.seeds[i].id == n.book.rec(e.ref).ID {
+			return
+		}
 		if !n.seeds[i].given {
 			lost++
 		}
@@ -506,7 +516,8 @@ func (n *Node) lose(e *entry) {
 		return
 	}
 	n.seeds = append(n.seeds, seed{id: n.book.rec(e.ref).ID, addr: n.addrOf(e.ref), ref: n.book.again(e.ref),
-		next: n.now.Add(n.jitter(2 * seedRest)), lost: true})
+		next: n.now.Add(n.jitter(seedSoon)), lost: true})
+	n.sweepBy(n.seeds[len(n.seeds)-1].next)
 }
 
 // enqueue wants the node of r asked for a place in the table.
@@ -686,7 +697,10 @@ func (n *Node) seed(ev Seed) {
 const (
 	seedFirst = time.Second
 	seedMost  = time.Minute      // between two tries while we are alone
-	seedRest  = 10 * time.Minute // and while we are not
+	seedSoon  = 15 * time.Second // to the second try while we are not, then 30, 60 ...
+	seedRest  = 10 * time.Minute // at most, of those given, and least of those that answer
+	lostSoon  = time.Minute      // the same of the others
+	lostRest  = time.Hour
 )
 
 // alone says whether nobody that we know answers.
@@ -708,35 +722,23 @@ func (n *Node) sow() (next Time) {
 			s.next = n.now.Add(n.jitter(seedMost))
 		}
 		if s.next <= n.now {
-			wait := seedFirst << min(s.wait, 20)
-			if !alone {
-				wait = seedRest << min(s.wait, 3)
-			}
-			most := seedMost
-			if !alone {
-				most = time.Hour
-			}
-			s.next = n.now.Add(n.jitter(2 * min(wait, most)))
-			if s.wait < 30 {
-				s.wait++
-			}
-			if !s.given && s.wait > lostTries {
+			key := n.book.keyOf(s.id)
+			e := n.entry(&key)
+			known := e != nil && e.state&fails == 0
+			if !s.given && (known || !alone && s.wait >= lostTries) {
 				n.book.free(s.ref)
 				n.seeds = slices.Delete(n.seeds, i, i+1)
 				i--
 				continue
 			}
-			key := n.book.keyOf(s.id)
-			if n.entry(&key) != nil {
+			if known {
 				s.lost, s.wait = false, 0
-				if !s.given {
-					n.book.free(s.ref)
-					n.seeds = slices.Delete(n.seeds, i, i+1)
-					i--
-				}
-				continue
 			}
-			n.contact(s, key)
+			s.next = n.now.Add(n.jitter(s.interval(alone)))
+			if !known {
+				s.wait = min(s.wait+1, 30)
+				n.contact(s, key)
+			}
 		}
 		if next == 0 || s.next < next {
 			next = s.next
@@ -745,13 +747,47 @@ func (n *Node) sow() (next Time) {
 	return next
 }
 
-// contact asks a seed for its record, or whether the one we have is still true.
-func (n *Node) contact(s *seed, key crowd.Key) {
-	if s.ref != 0 && s.wait%2 == 1 || !s.addr.IsValid() {
-		n.ping(s.ref, pending{why: whyAlive})
-		return
+// interval is how long after a try the next one comes at most. A seed that is silent may be the only one who knows the other half of
+// the network: it is asked soon, and then as seldom as it was silent for long. At rest this costs 0.2 B/s for each.
+func (s *seed) interval(alone bool) time.Duration {
+	switch {
+	case alone:
+		return min(2*seedFirst<<min(s.wait, 20), 2*seedMost)
+	case !s.lost:
+		return 2 * min(seedRest<<min(s.wait, 3), time.Hour)
+	case s.given:
+		return min(seedSoon<<min(s.wait, 20), seedRest)
 	}
-	n.fetch(pending{id: s.id, addr: s.addr, ref: s.ref}, key)
+	return min(lostSoon<<min(s.wait, 20), lostRest)
+}
+
+// contact asks a seed for its record, or whether the one we have is still true; after the first try only whether it is there.
+func (n *Node) contact(s *seed, key crowd.Key) {
+	own := s.ref != 0 && (s.wait%2 == 1 || !s.addr.IsValid()) // where it says that it is, in place of where we were told
+	switch {
+	case s.lost && s.wait > 1:
+		p := pending{req: n.rng.Uint64(), id: s.id, addr: s.addr, why: whyAlive}
+		if own {
+			p.addr = n.addrOf(s.ref)
+		}
+		n.request(p, Ping{Req: p.req, Seq: n.book.seq(n.self)}, timeoutFirst)
+	case own:
+		n.ping(s.ref, pending{why: whyAlive})
+	default:
+		n.fetch(pending{id: s.id, addr: s.addr, ref: s.ref}, key)
+	}
+}
+
+// silent is for who has not answered: a seed is tried again soon.
+func (n *Node) silent(id *crowd.NodeID) {
+	for i := range n.seeds {
+		if s := &n.seeds[i]; s.id == *id && !s.lost {
+			s.lost, s.wait = true, 0
+			s.next = n.now.Add(n.jitter(seedSoon))
+			n.sweepBy(s.next)
+			return
+		}
+	}
 }
 
 // fetch asks the node that p names for its own record.
@@ -766,12 +802,10 @@ func (n *Node) rejoined(id *crowd.NodeID, r Ref) {
 		if s := &n.seeds[i]; s.id == *id && s.lost {
 			s.lost, s.wait = false, 0
 			s.next = n.now.Add(n.jitter(2 * seedRest))
-			if r != 0 {
-				n.book.again(r)
-				n.book.free(s.ref)
-				s.ref = r
-				n.lookOwn(r)
-			}
+			n.book.again(r)
+			n.book.free(s.ref)
+			s.ref = r
+			n.lookOwn(r)
 			return
 		}
 	}

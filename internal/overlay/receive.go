@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -71,7 +72,7 @@ type visitor struct {
 	ref    Ref // of the record it gave, or of its entry; held; 0: none
 	entry  *entry
 	proven bool
-	room   int // bytes that may still be sent to it
+	room   int // bytes that may still be sent to it, headers included
 }
 
 // visit notes who has come, with its record if it sent one; ok is false if nothing is owed.
@@ -96,9 +97,9 @@ func (n *Node) visit(ev Received, rec *Record) (v visitor, ok bool) {
 		v.ref = n.book.again(e.ref)
 	}
 	v.proven = v.proven || n.isProven(&ev.From, ev.Addr)
-	v.room = ev.Size
+	v.room = ev.Size + headers
 	if v.proven {
-		v.room = partsMost * MaxPacket
+		v.room = partsMost * (MaxPacket + headers)
 	}
 	if rec == nil {
 		return v, true
@@ -115,15 +116,29 @@ func (n *Node) visit(ev Received, rec *Record) (v visitor, ok bool) {
 	return v, true
 }
 
-// leave ends a visit: who has not proven its endpoint, or would be a new peer, is pinged.
+// leave ends a visit: whoever is doubted is pinged.
 func (n *Node) leave(ev Received, v visitor) {
 	defer n.book.free(v.ref)
-	if v.entry != nil && v.proven {
+	p, ok := n.doubt(ev, v)
+	if !ok || v.room < pingBytes+headers {
 		return
+	}
+	msg := Ping{Req: p.req, Seq: n.book.seq(n.self)}
+	self := n.book.rec(n.self)
+	if size := pingBytes + self.Size() + headers; p.ref != 0 && v.room >= size {
+		msg.Record, p.with = self, true
+	}
+	n.request(p, msg, n.patience(nil))
+}
+
+// doubt is what to ask a visitor who has not proven its endpoint, or would be a new peer.
+func (n *Node) doubt(ev Received, v visitor) (p pending, ok bool) {
+	if v.entry != nil && v.proven {
+		return p, false
 	}
 	here := v.ref != 0 && n.addrOf(v.ref) == ev.Addr && n.fit(v.ref)
 	if v.proven && (!here || n.room(v.ref, true) <= waiting) || n.pinging(&ev.From, ev.Addr) {
-		return
+		return p, false
 	}
 	if b := n.busy; b != nil && len(b.pending) >= strangers {
 		under := 0
@@ -133,35 +148,30 @@ func (n *Node) leave(ev Received, v visitor) {
 			}
 		}
 		if under >= strangers {
-			return
+			return p, false
 		}
 	}
-	p := pending{req: n.rng.Uint64(), id: ev.From, addr: ev.Addr, why: whyAlive, in: true}
-	msg := Ping{Req: p.req, Seq: n.book.seq(n.self)}
-	self := n.book.rec(n.self)
-	if size := pingBytes + self.Size(); here && v.room >= size {
-		msg.Record, p.with = self, true
-	}
-	if v.room < pingBytes {
-		return
-	}
+	p = pending{req: n.rng.Uint64(), id: ev.From, addr: ev.Addr, why: whyAlive, in: true}
 	if here {
 		p.ref = v.ref
 	}
-	n.request(p, msg, n.patience(nil))
+	return p, true
 }
 
-// pinged answers a ping.
+// pinged answers a ping. Who has not proven its endpoint is asked for that in the answer: two datagrams would be more than its one.
 func (n *Node) pinged(ev Received, m Ping) {
 	v, ok := n.visit(ev, m.Record)
 	if !ok {
 		return
 	}
-	if v.room >= pongBytes {
-		v.room -= pongBytes
+	if v.room >= pongBytes+headers {
+		v.room -= pongBytes + headers
 		pong := Pong{Req: m.Req, Seq: n.book.seq(n.self)}
-		// Where there is not room for both, the ping of leave is worth more than the address.
-		if size := sizeAddr(ev.Addr); v.room >= size && (v.room < pingBytes || v.room >= pingBytes+size) {
+		if p, ok := n.doubt(ev, v); ok && !v.proven && v.room >= askBytes && p.req != 0 && n.expect(p, n.patience(nil)) {
+			v.room -= askBytes
+			pong.Ask = p.req
+		}
+		if size := sizeAddr(ev.Addr); v.room >= size {
 			v.room -= size
 			pong.Observed = ev.Addr
 		}
@@ -172,6 +182,9 @@ func (n *Node) pinged(ev Received, m Ping) {
 	}
 	if v.entry != nil && m.Record == nil && m.Seq > n.book.seq(v.entry.ref) && v.proven {
 		n.refetch(v.entry)
+	}
+	if !v.proven {
+		v.room = 0 // what there was to ask is asked
 	}
 	n.leave(ev, v)
 }
@@ -195,8 +208,8 @@ func (n *Node) asked(ev Received, m FindNode) {
 		return
 	}
 	kept := 0 // for the ping of leave
-	if !v.proven && v.room >= nodesBytes+pingBytes {
-		kept = pingBytes
+	if !v.proven && v.room >= nodesBytes+pingBytes+2*headers {
+		kept = pingBytes + headers
 	}
 	v.room -= kept
 	want := min(int(m.Want), n.cfg.Answer)
@@ -204,7 +217,7 @@ func (n *Node) asked(ev Received, m FindNode) {
 	if !v.proven && ev.Size < MaxPacket-1 {
 		records, ads = records[:0], 0 // to nobody in particular: it shall ask again, padded
 	}
-	if v.room >= nodesBytes {
+	if v.room >= nodesBytes+headers {
 		n.tell(ev, m.Req, records, ads, &v.room)
 	}
 	v.room += kept
@@ -241,22 +254,22 @@ func (n *Node) tell(ev Received, req uint64, records []*Record, ads int, room *i
 	for i, r := range records {
 		size := r.Size()
 		if used+size > MaxPacket {
-			if parts+1 == len(cuts) || *room < used+nodesBytes+size {
+			if parts+1 == len(cuts) || *room < used+nodesBytes+size+2*headers {
 				records = records[:i]
 				break
 			}
-			*room -= used
+			*room -= used + headers
 			cuts[parts] = i
 			parts++
 			used = nodesBytes
 		}
-		if used+size > *room {
+		if used+size+headers > *room {
 			records = records[:i]
 			break
 		}
 		used += size
 	}
-	*room -= used
+	*room -= used + headers
 	cuts[parts] = len(records)
 	begin := 0
 	for i := 0; i <= parts; i++ {
@@ -274,12 +287,21 @@ func (n *Node) ponged(i int, m Pong) {
 	n.heard = n.now
 	n.confirm(q.ref, &q)
 	n.observed(q.id, m.Observed)
+	if m.Ask != 0 {
+		n.emit(Send{To: q.id, Addr: q.addr, Msg: Pong{Req: m.Ask, Seq: n.book.seq(n.self)}})
+		key := n.book.keyOf(q.id)
+		if e := n.entry(&key); e != nil && n.addrOf(e.ref) == q.addr {
+			e.state |= trusts
+		}
+	}
 	if q.ref != 0 {
 		key := n.book.pages[q.ref].key
 		if e := n.entry(&key); e != nil && m.Seq > n.book.seq(e.ref) && n.addrOf(e.ref) == q.addr {
 			n.refetch(e)
 		}
 		n.rejoined(&q.id, q.ref)
+	} else if i := slices.IndexFunc(n.seeds, func(s seed) bool { return s.id == q.id && s.lost }); i >= 0 {
+		n.fetch(pending{id: q.id, addr: q.addr, ref: n.seeds[i].ref}, n.book.keyOf(q.id))
 	}
 	if l := q.lookup; q.why == whyTarget && l != nil && !l.over() {
 		if n.book.pages[q.ref].key == l.Target && n.addrOf(l.target) == q.addr {

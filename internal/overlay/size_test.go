@@ -70,6 +70,7 @@ func TestSizes_AreNeverBelowTheCodecs(t *testing.T) {
 			{Ping{Req: req, Seq: r.Seq, Record: r}, pingBytes + r.Size()},
 			{Pong{Req: req, Seq: r.Seq}, pongBytes},
 			{Pong{Req: req, Seq: r.Seq, Observed: addr}, pongBytes + sizeAddr(addr)},
+			{Pong{Req: req, Seq: r.Seq, Observed: addr, Ask: 1<<64 - 1}, pongBytes + sizeAddr(addr) + askBytes},
 			{nodes, reckoned},
 			{Ticket{Req: req, Kept: rng.IntN(2) == 0, Wait: (1<<32 - 1) * 1e6 >> rng.IntN(50), Ticket: make([]byte, rng.IntN(2)*ticketLen)}, ticketBytes},
 			{Clock{Req: req, Now: Time(randomNumber(rng)%maxMillis) * 1000}, clockBytes},

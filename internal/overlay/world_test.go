@@ -174,6 +174,9 @@ func sizeOf(s Send) int {
 		n = pingBytes + own(m.Record)
 	case Pong:
 		n = pongBytes + sizeAddr(m.Observed)
+		if m.Ask != 0 {
+			n += askBytes
+		}
 	case FindNode:
 		n = pingBytes + 28 + own(m.Record)
 	case Nodes:

@@ -21,7 +21,8 @@ type BatchRequest struct {
 	Filters    Filters       `json:"filters"`          //
 	Budget     crowd.Credits `json:"budget,omitempty"` // most that may be locked for all of it; 0: any amount
 	Confidence float64       `json:"confidence,omitempty"`
-	Whole      bool          `json:"whole,omitempty"` // Confidence is that all of the results are right, not that a cheater is caught
+	Whole      bool          `json:"whole,omitempty"`   // Confidence is that all of the results are right, not that a cheater is caught
+	Compare    string        `json:"compare,omitempty"` // as a PostRequest's
 }
 
 // BatchPlan is how a batch is sharded and checked, with the numbers on it. Costs are of
@@ -42,6 +43,7 @@ type BatchPlan struct {
 	Bound        crowd.Credits `json:"bound"`        // most that is locked and can be spent
 	MinStake     crowd.Credits `json:"minStake"`     // with which an executor that cheats must lose
 	WaitMillis   int64         `json:"waitMillis"`   // expected until all of it is checked
+	Compare      string        `json:"compare"`      // how outputs are
 	Assumptions  []string      `json:"assumptions"`
 }
 

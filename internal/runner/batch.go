@@ -2,10 +2,12 @@ package runner
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -38,9 +40,12 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		}
 		return indexes[k]
 	}
+	noInput := func() error {
+		return each(batch.Leaf{Status: crowd.NoInput, Output: batch.Digest(nil, nil)}, executor.ItemResult{Status: crowd.NoInput})
+	}
 	none := func() error {
 		for range count {
-			if err := each(batch.Leaf{Status: crowd.NoInput, Output: batch.Digest(nil, nil)}, executor.ItemResult{Status: crowd.NoInput}); err != nil {
+			if err := noInput(); err != nil {
 				return err
 			}
 		}
@@ -54,7 +59,7 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 	if e.Shuffle.Gather {
 		in, err = r.gather(ctx, e, filepath.Dir(s.Stdin))
 	} else {
-		in, err = openItems(s.Stdin, e)
+		in, err = openItems(s.Stdin, e, at)
 	}
 	if err != nil {
 		return err
@@ -67,13 +72,14 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 	if !ok {
 		return executor.Faultf(executor.Unsupported, "this node runs no batches")
 	}
-	noInput := executor.ItemResult{Status: crowd.NoInput}
-	skip := func(from, to uint32) error { // items whose input is none: no other ends for them
-		for ; from < to; from++ {
-			if in.usable(from) {
-				return executor.Faultf(executor.Crashed, "item %d did not come back", at(from))
+	// An item is judged by itself: what it comes to must be the same in a sample without the others.
+	done := uint32(0)
+	skip := func(to uint32) error { // items whose input is none: no other ends for them
+		for ; done < to; done++ {
+			if in.usable(done) {
+				return executor.Faultf(executor.Crashed, "item %d did not come back", at(done))
 			}
-			if err := each(batch.Leaf{Status: crowd.NoInput, Output: batch.Digest(nil, nil)}, noInput); err != nil {
+			if err := noInput(); err != nil {
 				return err
 			}
 		}
@@ -96,7 +102,6 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		}
 	})
 	s.Stdin, s.Output = "", "" // of the items
-	done := uint32(0)
 	_, err = b.RunBatch(ctx, s, source, func(ir executor.ItemResult) error {
 		if ir.Fault != nil {
 			return ir.Fault
@@ -108,16 +113,16 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		if k == count {
 			return executor.Faultf(executor.Crashed, "item %d came back, which nobody asked for", ir.Index)
 		}
-		if err := skip(done, k); err != nil {
+		if err := skip(k); err != nil {
 			return err
 		}
-		done = k + 1
+		done++
 		return each(batch.Leaf{Status: ir.Status, ExitCode: ir.ExitCode, Gas: ir.Gas, Output: batch.Digest(ir.Stdout, ir.Stderr)}, ir)
 	})
 	if err = errors.Join(err, readErr); err != nil {
 		return err
 	}
-	return skip(done, count)
+	return skip(count)
 }
 
 // inputs are what the items of a run read, by their place in it.
@@ -133,29 +138,38 @@ type framed struct {
 	at func(k uint32) uint32
 }
 
-func (f framed) usable(uint32) bool            { return true }
+func (f framed) usable(k uint32) bool          { return f.Size(f.at(k)) <= executor.MaxItemStdin }
 func (f framed) read(k uint32) ([]byte, error) { return f.Read(f.at(k)) }
 
 // openItems is nil where the file says to everybody that it holds no items.
-func openItems(path string, e job.Run) (inputs, error) {
+func openItems(path string, e job.Run, at func(k uint32) uint32) (inputs, error) {
 	f, err := openFrames(path, e.Items)
-	if errors.Is(err, errFrames) {
+	if errors.Is(err, errFrames) && !local(err) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
 	}
-	in := framed{f, func(k uint32) uint32 { return k }}
-	count := e.Items
-	if e.Only != nil {
-		count, in.at = uint32(len(e.Only)), func(k uint32) uint32 { return e.Only[k] }
+	return framed{f, at}, nil
+}
+
+// some runs some items of a batch and keeps what they write, in a folder like a batch's result.
+func (r *Runner) some(ctx context.Context, s executor.Spec, e job.Run, usable bool) (leaves []batch.Leaf, outputs crowd.CID, err error) {
+	out, err := newPacked(s.Output, uint32(len(e.Only)), 0)
+	if err != nil {
+		return nil, "", err
 	}
-	for k := range count {
-		if f.Size(in.at(k)) > executor.MaxItemStdin {
-			f.close()
-			return nil, nil
-		}
+	defer out.close()
+	dir := s.Output
+	if err := r.items(ctx, s, e, usable, out.add); err != nil {
+		return nil, "", err
 	}
-	return in, nil
+	if err := out.finish(); err != nil {
+		return nil, "", err
+	}
+	if outputs, err = r.cfg.Blocks.AddDir(ctx, dir); err != nil {
+		return nil, "", fmt.Errorf("store the outputs: %w", err)
+	}
+	return out.leaves, outputs, nil
 }
 
 // batch runs all items and lays their outcomes out in s.Output.
@@ -298,7 +312,11 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 	}
 	defer os.RemoveAll(dir)
 	bad := func(format string, a ...any) error {
-		return fmt.Errorf("%w: %w", job.ErrUnusable, fmt.Errorf(format, a...))
+		err := fmt.Errorf(format, a...)
+		if local(err) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", job.ErrUnusable, err)
 	}
 	result := filepath.Join(dir, "result")
 	path := filepath.Join(dir, leavesFile)
@@ -309,10 +327,10 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 		path = filepath.Join(result, leavesFile)
 	}
 	size := uint64(e.Items) * batch.LeafSize
-	if ok, err := r.export(ctx, e.Leaves, path, false); err != nil {
+	if ok, err := r.export(ctx, e.Leaves, path, false, size); err != nil {
 		return nil, err
 	} else if !ok {
-		return nil, bad("leaves: no file")
+		return nil, bad("leaves: no file of %d bytes", size)
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -332,16 +350,21 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 	}
 	var made *parts // nil: none
 	if e.Parts > 0 {
-		if err := r.exportOutputs(ctx, e.Result, result); err != nil {
+		if err := r.exportOutputs(ctx, e.Result, result, e.Max); err != nil {
 			return nil, err
 		}
 		if made, err = newParts(filepath.Join(result, partsDir), e.Parts); err != nil {
 			return nil, err
 		}
-	} else if ok, err := r.export(ctx, e.Result, result, true); err != nil {
+	} else if ok, err := r.export(ctx, e.Result, result, true, e.Max); err != nil {
 		return nil, err
 	} else if !ok {
-		return nil, bad("result: no folder")
+		return nil, bad("result: no folder of at most %d bytes", e.Max)
+	}
+	if same, err := holds(filepath.Join(result, leavesFile), raw); err != nil {
+		return nil, bad("leaves of the result: %w", err)
+	} else if !same {
+		return nil, bad("the leaves in the result are others")
 	}
 	stdout, err := openFrames(filepath.Join(result, stdoutFile), e.Items)
 	if err != nil {
@@ -391,6 +414,22 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 		return nil, bad("the result is not what its leaves and outputs make: %s", c)
 	}
 	return leaves, nil
+}
+
+// holds reports whether a file has just these bytes.
+func holds(path string, want []byte) (bool, error) {
+	fi, err := os.Lstat(path)
+	if err != nil || !fi.Mode().IsRegular() || fi.Size() != int64(len(want)) {
+		return false, err
+	}
+	got, err := os.ReadFile(path)
+	return bytes.Equal(got, want), err
+}
+
+// local reports whether err is about this machine, which cannot read a file, and not about what should be in it.
+func local(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p) && !errors.Is(err, fs.ErrNotExist)
 }
 
 // frameFile is a frame file on disk.

@@ -27,17 +27,18 @@ type parts struct {
 	dir  string
 	bufs [][]byte
 	held int
+	most int // held
 }
 
 func newParts(dir string, n uint32) (*parts, error) {
-	return &parts{dir: dir, bufs: make([][]byte, n)}, os.Mkdir(dir, 0o700)
+	return &parts{dir: dir, bufs: make([][]byte, n), most: partsHeld}, os.Mkdir(dir, 0o700)
 }
 
 // add takes an item's output.
 func (p *parts) add(stdout []byte) error {
 	return batch.Split(stdout, uint32(len(p.bufs)), func(i uint32, line []byte) error {
 		p.bufs[i] = append(append(p.bufs[i], line...), '\n')
-		if p.held += len(line) + 1; p.held < partsHeld {
+		if p.held += len(line) + 1; p.held < p.most {
 			return nil
 		}
 		return p.flush()
@@ -97,13 +98,13 @@ func (r *Runner) outputs(ctx context.Context, result crowd.CID) (out []Entry, er
 	return out, nil
 }
 
-// exportOutputs writes stdout and stderr of a result to the folder dir.
-func (r *Runner) exportOutputs(ctx context.Context, result crowd.CID, dir string) error {
+// exportOutputs writes stdout and stderr of a result, of at most max bytes each, to the folder dir.
+func (r *Runner) exportOutputs(ctx context.Context, result crowd.CID, dir string, max uint64) error {
 	files, err := r.outputs(ctx, result)
 	if err == nil {
 		for _, f := range files {
 			var ok bool
-			if ok, err = r.export(ctx, f.CID, filepath.Join(dir, f.Name), false); err == nil && !ok {
+			if ok, err = r.export(ctx, f.CID, filepath.Join(dir, f.Name), false, max); err == nil && !ok {
 				err = fmt.Errorf("%w: the result's %s is no file", job.ErrUnusable, f.Name)
 			}
 			if err != nil {
@@ -156,10 +157,9 @@ func (r *Runner) fetchParts(ctx context.Context, g *job.Gather, progress func(do
 		if !l.usable(k) {
 			continue
 		}
-		for s := range m.Sources {
-			for _, p := range m.Items[k] {
-				wanted[s] = append(wanted[s], l.parts[s][p])
-			}
+		for i, e := range l.files[k] {
+			s := i / len(m.Items[k])
+			wanted[s] = append(wanted[s], e)
 		}
 	}
 	return each(func(i int, s *batch.Source) error {
@@ -225,7 +225,8 @@ func (r *Runner) manifest(ctx context.Context, c crowd.CID, items uint32) (m bat
 // layout says of what each item of a batch consists.
 type layout struct {
 	batch.Manifest
-	parts [][]Entry // of each source
+	files [][]Entry // of each item: those of the first source, then of the next
+	sizes []uint64  // of each item
 	bad   []bool    // items that have no input
 }
 
@@ -235,7 +236,7 @@ func (l *layout) usable(k uint32) bool { return !l.bad[k] }
 // task's input may be: all items are without input then. All that it looks at is in the own
 // store, and follows from the manifest, so that it is the same on every machine.
 func (r *Runner) layout(ctx context.Context, m batch.Manifest) (*layout, error) {
-	l := &layout{Manifest: m, bad: make([]bool, len(m.Items))}
+	l := &layout{Manifest: m, files: make([][]Entry, len(m.Items)), sizes: make([]uint64, len(m.Items)), bad: make([]bool, len(m.Items))}
 	for _, s := range m.Sources {
 		dir, err := r.partsOf(ctx, s.Result)
 		var list []Entry
@@ -254,22 +255,21 @@ func (r *Runner) layout(ctx context.Context, m batch.Manifest) (*layout, error) 
 				return nil, nil
 			}
 		}
-		l.parts = append(l.parts, list)
-	}
-	total := uint64(0)
-	for k, numbers := range m.Items {
-		size := uint64(0)
-		for s := range m.Sources {
+		for k, numbers := range m.Items {
 			for _, p := range numbers {
-				if int(p) >= len(l.parts[s]) || !l.parts[s][p].Raw || l.parts[s][p].Size > executor.MaxItemStdin {
+				if int(p) >= len(list) || !list[p].Raw || list[p].Size > executor.MaxItemStdin {
 					l.bad[k] = true // a file of one block has at most as much as an item may read
 					continue
 				}
-				size += l.parts[s][p].Size
+				l.files[k] = append(l.files[k], list[p])
+				l.sizes[k] += list[p].Size
 			}
 		}
-		if l.bad[k] = l.bad[k] || size > executor.MaxItemStdin; !l.bad[k] {
-			total += size
+	}
+	total := uint64(0)
+	for k := range m.Items {
+		if l.bad[k] = l.bad[k] || l.sizes[k] > executor.MaxItemStdin; !l.bad[k] {
+			total += l.sizes[k]
 		}
 	}
 	if total > job.MaxInput {
@@ -338,21 +338,18 @@ func (r *Runner) gather(ctx context.Context, e job.Run, dir string) (inputs, err
 // merge is what item k reads.
 func (r *Runner) merge(ctx context.Context, l *layout, k uint32) ([]byte, error) {
 	var files [][]byte
-	for s := range l.Sources {
-		for _, p := range l.Items[k] {
-			e := l.parts[s][p]
-			if e.Size == 0 {
-				continue
-			}
-			raw, err := r.cfg.Blocks.Read(ctx, e.CID, e.Size)
-			if err == nil && uint64(len(raw)) != e.Size {
-				err = fmt.Errorf("%d bytes, where the result's listing says %d", len(raw), e.Size)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("%w: part %d of %s: %w", job.ErrParts, p, l.Sources[s].Result, err)
-			}
-			files = append(files, raw)
+	for i, e := range l.files[k] {
+		if e.Size == 0 {
+			continue
 		}
+		raw, err := r.cfg.Blocks.Read(ctx, e.CID, e.Size)
+		if err == nil && uint64(len(raw)) != e.Size {
+			err = fmt.Errorf("%d bytes, where the result's listing says %d", len(raw), e.Size)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s of %s: %w", job.ErrParts, e.Name, l.Sources[i/len(l.Items[k])].Result, err)
+		}
+		files = append(files, raw)
 	}
 	return batch.Merge(files), nil
 }

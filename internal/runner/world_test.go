@@ -209,6 +209,8 @@ type node struct {
 	items  int  // of batches
 	lies   bool // about every fourth item
 	hides  bool // serves nobody
+	doctor bool // puts other leaves into a batch's result than those under its root
+	bends  bool // the parts of its results, before they are stored
 	heard  []Chunk
 	tales  []job.Report // of the consumer's machines
 }
@@ -355,6 +357,9 @@ func (n *node) FetchFolder(ctx context.Context, c crowd.CID, max uint64, from []
 				return err
 			}
 			progress(1, 1)
+			if err := os.MkdirAll(filepath.Dir(n.listing(c)), 0o700); err != nil {
+				return err
+			}
 			return os.WriteFile(n.listing(c), raw, 0o600)
 		}
 	}
@@ -410,6 +415,23 @@ func (n *node) Export(_ context.Context, c crowd.CID, path string, max uint64) e
 func (n *node) AddDir(_ context.Context, dir string) (crowd.CID, error) {
 	if err := n.alive(false); err != nil {
 		return "", err
+	}
+	if path := filepath.Join(dir, leavesFile); n.doctor {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		raw[4]++ // the exit code of the first item
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			return "", err
+		}
+	}
+	if part := filepath.Join(dir, "parts", "00000"); n.bends {
+		if _, err := os.Stat(part); err == nil {
+			if err := os.WriteFile(part, []byte("a lie\n"), 0o600); err != nil {
+				return "", err
+			}
+		}
 	}
 	c, err := n.add(dir)
 	if err != nil {
@@ -473,8 +495,21 @@ func copyTree(from, to string, max uint64) error {
 	if err != nil {
 		return err
 	}
-	if uint64(fi.Size()) > max {
-		return errTooBig
+	size := uint64(0)
+	err = filepath.WalkDir(from, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			var fi fs.FileInfo
+			if fi, err = d.Info(); err == nil {
+				size += uint64(fi.Size())
+			}
+		}
+		return err
+	})
+	if err == nil && size > max {
+		err = errTooBig
+	}
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err

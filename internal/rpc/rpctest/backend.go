@@ -154,8 +154,20 @@ func (b *Backend) Quote(_ context.Context, r rpc.PostRequest) (rpc.Quote, error)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_, _, err := b.program(r)
-	return rpc.Quote{Bound: 2 * crowd.ReferencePrice.Cost(r.Limits.Gas), Price: crowd.ReferencePrice, Plan: crowd.PlanPair,
-		Undetected: 0.0025, Eligible: 7, Needed: 2, Requirements: []rpc.Requirement{{Name: "online", Met: 7, Of: 8}}}, err
+	one := crowd.ReferencePrice.Cost(r.Limits.Gas)
+	q := rpc.Quote{Bound: 2 * one, Price: crowd.ReferencePrice, Plan: crowd.PlanPair,
+		Undetected: 0.0025, Executors: 2, Stake: 100 * crowd.Credit, Eligible: 7, Needed: 2, Requirements: []rpc.Requirement{{Name: "online", Met: 7, Of: 8}}}
+	switch c := r.Check; {
+	case c == nil:
+	case c.Method == crowd.PlanAudit:
+		q.Plan, q.Executors, q.Needed, q.RatePPM, q.Unaudited, q.Stake, q.Undetected = c.Method, 1, 3, crowd.AuditFloor, one, 39*one, 0.0955
+	case c.Method == crowd.PlanCommittee:
+		q.Plan, q.Executors, q.Needed, q.Bound, q.Undetected = c.Method, int(c.Executors), int(c.Executors), one*crowd.Credits(c.Executors), 0.001
+	}
+	if c, e := crowd.ParseCompare(r.Compare); e == nil && !c.Strict() {
+		q.Compare = c.String()
+	}
+	return q, err
 }
 
 func (b *Backend) Post(_ context.Context, r rpc.PostRequest) (crowd.JobID, error) {
@@ -246,7 +258,7 @@ func (b *Backend) finish(j *job, word string, out *rpc.Outcome, files map[string
 	for i := range pair[:2] {
 		pair[i].State, pair[i].Committed, pair[i].Revealed, pair[i].Match, pair[i].Gas = "revealed", true, true, &yes, out.Gas
 	}
-	verdict := &rpc.Verdict{Accepted: true, Method: "pair", Why: "both results are equal"}
+	verdict := &rpc.Verdict{Accepted: true, Checked: true, Method: "pair", Why: "both results are equal"}
 	pay := []rpc.Payment{
 		{Account: Node(1).Address(), Node: &pair[0].Node, Change: 1_568_000, From: "escrow", Why: "executed"},
 		{Account: Node(2).Address(), Node: &pair[1].Node, Change: 1_568_000, From: "escrow", Why: "executed"},
@@ -256,7 +268,7 @@ func (b *Backend) finish(j *job, word string, out *rpc.Outcome, files map[string
 	if word == "cheat" {
 		pair[1].Match = &no
 		b.add(j, rpc.JobEvent{Stage: rpc.Court, Why: "the results differ: the authorities re-execute", Committee: pair})
-		verdict = &rpc.Verdict{Accepted: true, Method: "court", Why: "1 of 1 authorities confirm the other result",
+		verdict = &rpc.Verdict{Accepted: true, Checked: true, Method: "court", Why: "1 of 1 authorities confirm the other result",
 			Blame: []rpc.Blame{{Node: &pair[1].Node, Fault: "malice", Why: "revealed a wrong result"}}}
 		pay[1] = rpc.Payment{Account: Node(2).Address(), Node: &pair[1].Node, Change: -50_000_000, From: "stake", Why: "slashed: wrong result", Slashed: true}
 	}

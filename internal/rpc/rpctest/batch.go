@@ -2,6 +2,7 @@ package rpctest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"strconv"
@@ -34,7 +35,7 @@ func (b *Backend) PlanBatch(_ context.Context, r rpc.BatchRequest) (rpc.BatchQuo
 	}
 	n := (r.Items + items - 1) / items
 	p := rpc.BatchPlan{SamplePlan: rpc.SamplePlan{Verifiers: 3, Checks: uint32(min(items, 20))}, Shards: n, Items: items, Nodes: 4,
-		Undetected: 0.0088, Accepted: 0.00088, Any: 0.00088 * float64(n), Overhead: 0.6, Executors: crowd.Credit, Verification: crowd.Credit / 10,
+		Undetected: 0.0088, Accepted: 0.00088, Any: 0.00088 * float64(n), Overhead: 0.6, Compare: cmp.Or(r.Compare, "exact"), Executors: crowd.Credit, Verification: crowd.Credit / 10,
 		Bound: crowd.ReferencePrice.Cost(r.Limits.Gas * crowd.Gas(r.Items)), MinStake: 7 * crowd.Credit, WaitMillis: 4000,
 		Assumptions: []string{"at most 10 % of the drawn weight is bad"}}
 	q := rpc.BatchQuote{Price: crowd.ReferencePrice, Eligible: 7}

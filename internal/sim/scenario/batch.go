@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -126,13 +125,22 @@ func (n *Node) runBatch(s slot, e job.Run) job.Ran {
 			leaves = append(leaves, honest[i])
 		}
 	}
+	if n.w.drifts(s.id) && !e.Unusable {
+		for i := range leaves {
+			leaves[i] = n.driftLeaf(leaves[i], e.Task.Limits.Gas)
+		}
+	}
 	if n.adv != nil && s.role == job.AsExecutor {
 		leaves = n.adv.Leaves(n.w, n, s.id, e.Only, leaves)
 	}
-	if e.Only != nil {
+	if e.Only != nil && !e.Outputs {
 		return job.Ran{Try: e.Try, Leaves: leaves}
 	}
 	made := n.w.made(leaves)
+	if e.Only != nil {
+		n.hold(made.outcome.Result)
+		return job.Ran{Try: e.Try, Leaves: leaves, Outputs: made.outcome.Result}
+	}
 	if n.adv != nil && s.role == job.AsExecutor && e.Shuffle.Parts > 0 && n.adv.Garbles(n.w, n, s.id) {
 		made = n.w.garbled(made)
 	}
@@ -165,6 +173,17 @@ func (w *World) leavesIn(result crowd.CID) (crowd.CID, bool) {
 	return s.outcome.Leaves, true
 }
 
+// checkHeld is due halfway through the time that a settled job stays: its outputs are with all honest nodes on the verdict.
+func (w *World) checkHeld(p *Posted) {
+	j := &p.Last
+	for i := range j.Places {
+		n := w.byID[j.Places[i].Node]
+		if j.Places[i].State == ledger.Revealed && n.Honest() && n.alive && !n.Has(j.Verdict.Outcome.Result) {
+			w.broken(fmt.Errorf("batch %s: node %d on it has not its outputs", p.ID.Short(), n.index))
+		}
+	}
+}
+
 // Finding is what an all-knowing observer sees in one batch.
 type Finding struct {
 	Lies     []uint32 // items that the executor got wrong on purpose
@@ -190,7 +209,7 @@ func (w *World) Look(p *Posted) (f Finding, ok bool) {
 		return f, false
 	}
 	for i := range truth.leaves {
-		if said.leaves[i] != truth.leaves[i] {
+		if !w.nearLeaf(p.Spec.Compare, said.leaves[i], truth.leaves[i]) {
 			f.Lies = append(f.Lies, uint32(i))
 		}
 	}
@@ -203,11 +222,15 @@ func (w *World) Look(p *Posted) (f Finding, ok bool) {
 		if err != nil {
 			continue
 		}
+		answers := w.answers(v)
 		for k, item := range ledger.Sampled(&j.Spec, lot) {
-			if _, lied := slices.BinarySearch(f.Lies, item); lied && v.Opening.Answers[k] == truth.leaves[item].Hash() {
+			is := func(l batch.Leaf) bool {
+				return v.Opening.Answers[k] == l.Hash() || answers != nil && w.nearLeaf(p.Spec.Compare, answers[k], l)
+			}
+			if _, lied := slices.BinarySearch(f.Lies, item); lied && is(truth.leaves[item]) {
 				f.Sampled = true
 			}
-			if v.State == ledger.Revealed && v.Opening.Answers[k] != said.leaves[item].Hash() {
+			if v.State == ledger.Revealed && !is(said.leaves[item]) && !j.IsCleared(item) {
 				f.Conflict = true
 			}
 		}
@@ -254,19 +277,12 @@ func (w *World) checkBatch(p *Posted, bad func(string, ...any)) {
 	}
 	if settled && p.Spec.Shuffle.Parts > 0 {
 		result := e.Opening.Outcome.Result
-		if p.Owner.Has(result) {
+		if p.Owner.came[result] {
 			bad("batch %s: its outputs came to the owner", p.ID.Short())
 		}
 		for i := range j.Places {
-			n := w.byID[j.Places[i].Node]
-			if j.Places[i].State != ledger.Revealed || !n.Honest() {
-				continue
-			}
-			if w.files[result].garbled {
+			if n := w.byID[j.Places[i].Node]; j.Places[i].State == ledger.Revealed && n.Honest() && w.files[result].garbled {
 				bad("batch %s is settled with parts that its outputs do not make, and node %d on it", p.ID.Short(), n.index)
-			}
-			if n.alive && w.Now().Sub(p.Ended) < time.Duration(w.Config.Params.Retention)*time.Millisecond && !n.Has(result) {
-				bad("batch %s: node %d on it has not its outputs", p.ID.Short(), n.index)
 			}
 		}
 	}

@@ -152,35 +152,6 @@ func TestBatch_Adversary(t *testing.T) {
 	}
 }
 
-// Outputs that go on to others: who makes other parts of them is not accepted, however right its leaves are.
-func TestBatch_Parts(t *testing.T) {
-	type adv = map[int]Adversary
-	for _, tt := range []struct {
-		name     string
-		at       adv
-		consumer Adversary
-		state    ledger.JobState
-		guilty   []int
-	}{
-		{"honest", nil, nil, ledger.Settled, nil},
-		{"an owner that is silent", nil, Miser{NoAccept: true}, ledger.Settled, nil},
-		{"an owner that complains", nil, Miser{Complain: true}, ledger.Settled, nil},
-		{"other parts", adv{0: Parts{}}, nil, ledger.Failed, nil},
-		{"other parts, and a verifier that is silent", adv{0: Parts{}, 1: Withhold{Reveal: true}}, nil, ledger.Failed, nil},
-		{"other parts, and verifiers that are silent", adv{0: Parts{}, 1: Withhold{Reveal: true}, 2: Withhold{Reveal: true}}, nil, ledger.Failed, nil},
-		{"a verifier that is silent", adv{1: Withhold{Reveal: true}}, nil, ledger.Settled, nil},
-		{"a cheating executor", adv{0: Cheat{Rate: 0.3}}, nil, ledger.Failed, []int{0}},
-		{"outputs that nobody gets", adv{0: Withhold{Serve: true}}, nil, ledger.Failed, nil},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			seeds(t, 1, func(seed uint64) (*World, error) {
-				w := sampled(Config{Seed: seed, Spec: Split(200, 2, 20), Consumer: func(*World, int) Adversary { return tt.consumer }}, tt.at, nil)
-				return w, guilty(w, tt.state, tt.guilty...)
-			})
-		})
-	}
-}
-
 // A gang that holds every seat passes what it likes: that is the chance that a plan states. With one honest
 // verifier it is caught, and if it is choosy it does not try.
 func TestBatch_Gang(t *testing.T) {

@@ -49,6 +49,13 @@ func (b *base) say(me uint32, src, dst sim.Endpoint, to crowd.NodeID, m overlay.
 	w.post(src, dst, letter{msg: m, to: to, id: w.recs[me].ID, from: me, size: size})
 }
 
+// owe answers what an honest node asked in its Pong.
+func (b *base) owe(me uint32, src, dst sim.Endpoint, l *letter, m overlay.Pong) {
+	if m.Ask != 0 {
+		b.say(me, dst, src, l.id, overlay.Pong{Req: m.Ask, Seq: b.w.recs[me].Seq}, false)
+	}
+}
+
 // pong answers a ping as an honest node would: so it stays in tables.
 func (b *base) pong(me uint32, src, dst sim.Endpoint, l *letter, m overlay.Ping) {
 	b.say(me, dst, src, l.id, overlay.Pong{Req: m.Req, Seq: b.w.recs[me].Seq, Observed: src.AddrPort()}, false)

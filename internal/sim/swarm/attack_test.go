@@ -60,8 +60,8 @@ func TestAmplify_NobodyIsSentMoreThanWasSentInItsName(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range all {
-		if a.Payload > 1 {
-			t.Errorf("%s: the victim got %v bytes for each", a.What, a.Payload)
+		if a.Payload > 1 || a.Factor > 1 {
+			t.Errorf("%s: the victim got %v bytes for each, with headers %v", a.What, a.Payload, a.Factor)
 		}
 		if a.Hit.Packets > 2*a.Sent.Packets {
 			t.Errorf("%s: %d packets for %d", a.What, a.Hit.Packets, a.Sent.Packets)

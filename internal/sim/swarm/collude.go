@@ -32,6 +32,8 @@ func (c *colluders) receive(me uint32, src, dst sim.Endpoint, l *letter) {
 	switch m := l.msg.(type) {
 	case overlay.Ping:
 		c.pong(me, src, dst, l, m)
+	case overlay.Pong:
+		c.owe(me, src, dst, l, m)
 	case overlay.FindNode:
 		c.nodes(me, src, dst, l, m.Req, c.ours(me, m.Target))
 	}

@@ -188,6 +188,7 @@ func TestWire_SizesAreThoseOfTheCodec(t *testing.T) {
 		overlay.Ping{Req: req, Seq: r.Seq, Record: &r},
 		overlay.Ping{Req: req, Seq: r.Seq, Record: &tagged},
 		overlay.Pong{Req: req, Seq: r.Seq, Observed: addr},
+		overlay.Pong{Req: req, Seq: r.Seq, Observed: addr, Ask: req},
 		overlay.FindNode{Req: req, Want: 16},
 		overlay.FindNode{Req: req, Want: 16, Record: &r},
 		overlay.Nodes{Req: req, Parts: 1},

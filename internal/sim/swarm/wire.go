@@ -57,10 +57,14 @@ func (w *wire) size(m overlay.Message, pad bool) int {
 	case overlay.Ping:
 		return w.ping + w.own(m.Record)
 	case overlay.Pong:
+		n := w.pong
 		if m.Observed.IsValid() {
-			return w.pong + 6 // an address in place of a null
+			n += 6 // an address in place of a null
 		}
-		return w.pong
+		if m.Ask != 0 {
+			n += 8 // a number in place of one below 24
+		}
+		return n
 	case overlay.FindNode:
 		return w.find + w.own(m.Record)
 	case overlay.Nodes:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -110,4 +111,41 @@ func FuzzJobFile(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What the page about job files shows is one.
+func TestJobFile_OfTheDocs(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/job.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(raw), "```yaml\n")
+	example, _, _ := strings.Cut(after, "```")
+	w, err := parseJobFile("docs/job.yaml", []byte(example))
+	if err != nil || len(w.stages) != 3 || w.stages[2].program != "bin/grep.wasm" {
+		t.Errorf("got %+v, %v", w, err)
+	}
+	for name := range strings.SplitSeq(strings.ReplaceAll(knownFields["jobFile"]+", "+knownFields["jobStage"], "and for all stages: ", ""), ", ") {
+		if !strings.Contains(string(raw), "`"+name+"`") {
+			t.Errorf("docs/job.md does not say what %s is", name)
+		}
+	}
+}
+
+// What goes from stage to stage is compared byte for byte: a comparator that allows more is refused at both ends of an edge.
+func TestJobFile_NoLooseComparatorOnAnEdge(t *testing.T) {
+	for _, stage := range []string{"a", "b"} {
+		text := "stages:\n- name: a\n  program: a.wasm\n  inputs: x\n  compare: A\n- name: b\n  program: b.wasm\n  from: a\n  compare: B\n"
+		text = strings.NewReplacer("compare: "+strings.ToUpper(stage), "compare: numeric:rel=1e-6", "compare: A", "compare: exact", "compare: B", "compare: exact").Replace(text)
+		w, err := parseJobFile("job.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range w.stages {
+			w.stages[i].program = "jobfile_test.go" // any file
+		}
+		if err := w.check(); err == nil || !strings.Contains(err.Error(), "stage "+stage+": numeric") {
+			t.Errorf("%s: got %v", stage, err)
+		}
+	}
 }

@@ -43,7 +43,11 @@ func TestMap_OnRealPartsWithALiar(t *testing.T) {
 		code := run(t.Context(), env{args: args, stdout: &out, stderr: &talk, getenv: getenv, verifyReceipt: verifyReceipt(getenv), itemReceipt: itemReceipt})
 		return code, out.String(), talk.String()
 	}
-	const lines, poison = 2000, 777
+	const poison = 777
+	lines := 2000
+	if os.Getenv("CROWD_NIGHT") != "" {
+		lines = 1_000_000
+	}
 	var text, want strings.Builder
 	for i := range lines {
 		line := fmt.Sprintf("line %d of a text with some words\n", i)
@@ -85,7 +89,7 @@ func TestMap_OnRealPartsWithALiar(t *testing.T) {
 		if string(got) != want.String() {
 			t.Fatalf("the outputs are not those of this machine: %d bytes, want %d", len(got), want.Len())
 		}
-		if sum.Items != lines || sum.Failed != 1 || sum.Failures[0].Item != poison || sum.Failures[0].ExitCode != 3 || sum.Failures[0].Stderr != "poison\n" ||
+		if sum.Items != uint64(lines) || sum.Failed != 1 || sum.Failures[0].Item != poison || sum.Failures[0].ExitCode != 3 || sum.Failures[0].Stderr != "poison\n" ||
 			!strings.HasSuffix(sum.Failures[0].Name, fmt.Sprintf("in.txt:%d", poison+1)) {
 			t.Fatalf("got %+v", sum)
 		}

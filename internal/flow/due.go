@@ -96,7 +96,7 @@ func (m *Machine) stirs() bool {
 }
 
 // complete reports whether stage s is done, and the jobs that are not wanted any more have ended too: one that was too
-// late to cancel may yet show that a result is a lie. They are not waited for longer than Linger.
+// late to cancel may yet show that a result is a lie. They are not waited for longer than Linger, and only at the end.
 func (m *Machine) complete(s int) bool {
 	st := &m.state.Stages[s]
 	if !st.Done() {
@@ -120,7 +120,7 @@ func (m *Machine) complete(s int) bool {
 // ready reports whether all that st reads is there.
 func (m *Machine) ready(st *Stage) bool {
 	for _, s := range st.From {
-		if !m.complete(s) {
+		if !m.state.Stages[s].Done() {
 			return false
 		}
 		for k := range m.state.Stages[s].Shards {

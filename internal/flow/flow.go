@@ -35,7 +35,7 @@ type Config struct {
 	CopyShare     float64       // most that copies may lock, of what all shards of the stage lock; 0: a fifth. One copy may always be
 
 	Return time.Duration // how long the holders of lost sources may take to come back; 0: 30 s
-	Linger time.Duration // how long the end waits for copies that are too late to cancel; 0: 1 min
+	Linger time.Duration // how long the end waits for jobs that are not wanted any more and too late to cancel; 0: 10 s
 
 	// Copies of each shard are posted from the beginning and the first is used: the replication that speculation is
 	// compared with. 0 and 1: one job. With more there is no speculation.
@@ -53,7 +53,7 @@ func (c Config) withDefaults() Config {
 	set(&c.LongPause, 10*time.Second)
 	set(&c.SlowLeast, 5*time.Second)
 	set(&c.Return, 30*time.Second)
-	set(&c.Linger, time.Minute)
+	set(&c.Linger, 10*time.Second)
 	if c.Parallel == 0 {
 		c.Parallel = 8
 	}

@@ -181,9 +181,11 @@ type mapSummary struct {
 	WallMillis int64         `json:"wallMillis"`
 	State      string        `json:"state"` // folder with receipts
 	Copies     copies        `json:"copies"`
-	Conflicts  int           `json:"conflicts"`  // shards of which two accepted results differed
-	Moved      uint64        `json:"movedBytes"` // between this command and its node
-	Shuffled   uint64        `json:"shuffledBytes"`
+	Conflicts  int           `json:"conflicts"`        // shards of which two accepted results differed
+	Moved      uint64        `json:"movedBytes"`       // between this command and its node
+	Fetched    uint64        `json:"nodeFetchedBytes"` // by its node from others
+	Served     uint64        `json:"nodeServedBytes"`  // by its node to others: programs and inputs
+	Shuffled   uint64        `json:"shuffledBytes"`    // from executors to executors
 }
 
 // copies are jobs of shards that were late.
@@ -268,9 +270,21 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 		flow: flow.Config{Parallel: f.parallel, Patience: f.patience, NoSpeculation: f.noSpeculation}}
 	defer m.show.done()
 	begin := time.Now()
+	before, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
 	err = m.drive(ctx)
 	posted = m.posted()
-	if e := d.change(func(s *mapState) { s.Worked += time.Since(begin) }); e != nil && err == nil {
+	after, e := c.Status(context.WithoutCancel(ctx))
+	if e != nil || after.Traffic.Fetched < before.Traffic.Fetched || after.Traffic.Served < before.Traffic.Served {
+		after = before // it is gone, or began anew
+	}
+	if e := d.change(func(s *mapState) {
+		s.Worked += time.Since(begin)
+		s.Fetched += after.Traffic.Fetched - before.Traffic.Fetched
+		s.Served += after.Traffic.Served - before.Traffic.Served
+	}); e != nil && err == nil {
 		err = e
 	}
 	if err != nil {
@@ -456,7 +470,7 @@ func (m *mapping) posted() bool {
 func (m *mapping) deliver(out *output) (mapSummary, error) {
 	s := &m.d.state
 	sum := mapSummary{Failures: []failure{}, State: m.d.dir, WallMillis: s.Worked.Milliseconds(), Paid: s.Flow.Paid, Lost: s.Flow.Lost,
-		Copies: copies{s.Flow.Copies, s.Flow.Used, s.Flow.Equal}, Conflicts: len(s.Flow.Conflicts), Moved: s.Uploaded + s.Downloaded, Shuffled: s.Shuffled}
+		Copies: copies{s.Flow.Copies, s.Flow.Used, s.Flow.Equal}, Conflicts: len(s.Flow.Conflicts), Moved: s.Uploaded + s.Downloaded, Fetched: s.Fetched, Served: s.Served, Shuffled: s.Shuffled}
 	liars := map[crowd.NodeID]bool{}
 	for i, st := range s.Stages {
 		for k, sh := range st.Shards {

@@ -99,7 +99,26 @@ func TestMap_OnRealPartsWithALiar(t *testing.T) {
 	if sum.Convicted != 1 {
 		t.Errorf("%d nodes were convicted, there is one liar", sum.Convicted)
 	}
-	code, said, talk := crowd("receipt", "verify", dir)
+	// A reducer that wants more memory than it may have fails, is named with its partition, and the flow ends.
+	build := func(name, source string) string {
+		out := filepath.Join(home, name)
+		if said, err := exec.Command("clang-14", "--target=wasm32-wasi", "--sysroot=/usr", "-O2", "-o", out, source).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, said)
+		}
+		return out
+	}
+	code, said, talk := crowd("map", build("words.wasm", "../../internal/node/testdata/words.c"), in, "--by", "lines=1000", "--reduce", build("hog.wasm", "testdata/hog.c"), "--memory", "2MiB",
+		"--out", filepath.Join(home, "hog"), "--gas", "100M", "--confidence", "0.9", "--allow-failed", "--json")
+	var hog mapSummary
+	if err := json.Unmarshal([]byte(said), &hog); code != exitDone || err != nil || len(hog.Failures) == 0 {
+		t.Fatalf("got code %d, %v: %s", code, err, talk)
+	}
+	for _, f := range hog.Failures {
+		if !strings.HasPrefix(f.Name, "reduce: partition ") && f.Stderr != "poison\n" || strings.HasPrefix(f.Name, "reduce: ") && f.Status != "trapped" {
+			t.Errorf("got %+v", f)
+		}
+	}
+	code, said, talk = crowd("receipt", "verify", dir)
 	if code != exitDone || !strings.Contains(said, "map shard 2: leaves") {
 		t.Errorf("got code %d: %s%s", code, said, talk)
 	}

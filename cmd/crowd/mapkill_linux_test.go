@@ -216,7 +216,6 @@ stages:
 		done := 0
 		for lines := bufio.NewScanner(r); lines.Scan(); {
 			fmt.Fprintln(&said, lines.Text())
-			t.Log(time.Now().Format("05.0"), lines.Text())
 			if strings.Contains(lines.Text(), ": shard ") && strings.Contains(lines.Text(), " items, ") {
 				switch done++; done {
 				case 1:
@@ -249,8 +248,8 @@ stages:
 	if err := json.Unmarshal([]byte(js), &sum); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d items in %d shards, %d lost, copies %+v, %d conflicts, moved %s, shuffled %s, %d ms", sum.Items, sum.Shards, sum.Lost, sum.Copies, sum.Conflicts,
-		sizeText(int64(sum.Moved)), sizeText(int64(sum.Shuffled)), sum.WallMillis)
+	t.Logf("%d items in %d shards, %d lost, copies %+v, %d conflicts, moved %s, the node fetched %s and served %s, shuffled %s, %d ms", sum.Items, sum.Shards, sum.Lost, sum.Copies, sum.Conflicts,
+		sizeText(int64(sum.Moved)), sizeText(int64(sum.Fetched)), sizeText(int64(sum.Served)), sizeText(int64(sum.Shuffled)), sum.WallMillis)
 	raw, err := os.ReadFile(filepath.Join(out, "sum"))
 	if err != nil {
 		t.Fatal(err)
@@ -272,6 +271,21 @@ stages:
 	}
 	if raw, err = os.ReadFile(filepath.Join(out, "funcs")); err != nil || string(raw) != shell(t, `grep -E '^func [A-Z]' "$1"`, text) {
 		t.Errorf("grep: got %d bytes, %v", len(raw), err)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+	}{
+		{"all receipts", []string{"verify", out + ".map"}, exitDone},
+		{"an item that read parts", []string{"item", out + ".map", "--stage", "sum", "--item", "0"}, exitDone},
+		{"an item whose output stayed away", []string{"item", out + ".map", "--item", "0"}, exitFailed},
+		{"an unknown stage", []string{"item", out + ".map", "--stage", "total", "--item", "0"}, exitFailed},
+	} {
+		var talk bytes.Buffer
+		if code, said := n.crowd(&talk, append([]string{"receipt"}, c.args...)...); code != c.code {
+			t.Errorf("%s: got code %d: %.300s %s", c.name, code, said, &talk)
+		}
 	}
 }
 

@@ -27,9 +27,12 @@ type mapState struct {
 	Stages        []*stage      `json:"stages"` // as those of Flow
 	Flow          *flow.State   `json:"flow"`
 	Worked        time.Duration `json:"worked"` // of earlier runs of this command
-	Uploaded      uint64        `json:"uploaded,omitempty"`
-	Downloaded    uint64        `json:"downloaded,omitempty"`
-	Shuffled      uint64        `json:"shuffled,omitempty"`
+	// Bytes: between the command and its node, between that node and others, and between executors.
+	Uploaded   uint64 `json:"uploaded,omitempty"`
+	Downloaded uint64 `json:"downloaded,omitempty"`
+	Fetched    uint64 `json:"fetched,omitempty"`
+	Served     uint64 `json:"served,omitempty"`
+	Shuffled   uint64 `json:"shuffled,omitempty"`
 }
 
 const stateVersion = 2

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -142,7 +143,7 @@ func (a *app) checkReceipt(file, leavesFile string, trusted []byte) ([]Check, er
 }
 
 func (a *app) receiptItemCommand() *cobra.Command {
-	var to string
+	var to, stage string
 	var item uint64
 	c := &cobra.Command{
 		Use: "item FILE|DIR --item N", Short: "Show a third party what one item of a batch came to", Args: cobra.ExactArgs(1),
@@ -155,7 +156,7 @@ Anybody can check it with: crowd receipt verify`,
 			if a.itemReceipt == nil {
 				return notBuilt("receipt item")
 			}
-			proof, err := a.proveItem(args[0], item)
+			proof, err := a.proveItem(args[0], stage, item)
 			if err != nil {
 				return err
 			}
@@ -167,6 +168,7 @@ Anybody can check it with: crowd receipt verify`,
 		}),
 	}
 	c.Flags().Uint64Var(&item, "item", 0, "which item")
+	c.Flags().StringVar(&stage, "stage", "", "of which stage (default: the first); what a stage writes for others cannot be proven, as it is not here")
 	c.Flags().StringVar(&to, "out", "", "the file to write (default: stdout)")
 	if err := c.MarkFlagRequired("item"); err != nil {
 		panic("bug: " + err.Error())
@@ -174,7 +176,7 @@ Anybody can check it with: crowd receipt verify`,
 	return c
 }
 
-func (a *app) proveItem(path string, item uint64) ([]byte, error) {
+func (a *app) proveItem(path, name string, item uint64) ([]byte, error) {
 	file := path
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
 		d, err := openMapDir(path)
@@ -182,8 +184,14 @@ func (a *app) proveItem(path string, item uint64) ([]byte, error) {
 			return nil, err
 		}
 		defer d.close()
-		st, found := d.state.Stages[0], false
-		for k, sh := range d.state.Flow.Stages[0].Shards {
+		at, found := 0, false
+		if name != "" {
+			if at = slices.IndexFunc(d.state.Stages, func(st *stage) bool { return st.Name == name }); at < 0 {
+				return nil, fmt.Errorf("%s has no stage %s", path, name)
+			}
+		}
+		st := d.state.Stages[at]
+		for k, sh := range d.state.Flow.Stages[at].Shards {
 			if item >= sh.First && item < sh.First+sh.Items {
 				if !sh.Done {
 					return nil, fmt.Errorf("item %d is not done yet", item)

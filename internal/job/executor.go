@@ -93,7 +93,7 @@ func eligible(p *ledger.Provider, j *ledger.Job, params *ledger.Params) bool {
 	return !p.Tombstoned && p.Leaving == 0 &&
 		(p.Since == 0 || p.Since+params.Lookback <= j.DrawAt) &&
 		p.Stake >= max(params.MinStake, f.MaxPrice.Cost(j.Spec.Limits().Gas)) &&
-		p.Offer.Price <= f.MaxPrice &&
+		p.Offer.Price <= f.MaxPrice && p.Offer.Owners <= j.Score &&
 		(len(f.Countries) == 0 || slices.Contains(f.Countries, p.Offer.Country)) &&
 		(len(f.Providers) == 0 || slices.Contains(f.Providers, p.ID))
 }

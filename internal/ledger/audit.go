@@ -151,7 +151,7 @@ func (p Params) auditStake(pay crowd.Credits, rate uint32) crowd.Credits {
 }
 
 // bindStake gives p the work of spec: some of its free stake from now on answers for that alone,
-// or one stake would be lost once for a hundred lies at a time. What is short of it makes audits more frequent.
+// or one stake would be lost once for a hundred lies at a time. The less it is, the more frequent are audits.
 func (w *work) bindStake(spec *crowd.JobSpec, p *Provider) *Audit {
 	r, _ := load[Reputation](w.get, string(ReputationKey(p.ID.Address())))
 	pay := spec.Filters.MaxPrice.Cost(spec.Limits().Gas)
@@ -160,6 +160,25 @@ func (w *work) bindStake(spec *crowd.JobSpec, p *Provider) *Audit {
 	a.Rate = max(rate, AuditRate(pay, a.Stake.PPM(w.params.SlashPPM)))
 	p.Bound += a.Stake
 	return a
+}
+
+// seatAudited gives a place to the first of the drawn with enough stake free for lying to lose where half
+// of the auditors are honest and each lie is looked at; where nobody has that, to the first, who is always
+// audited: that is a pair. Once the lot has fallen it seats an auditor.
+func (w *work) seatAudited(j *Job) bool {
+	if j.Audit != nil && j.Audit.At != 0 {
+		return w.seatAuditor(j)
+	}
+	least := w.params.auditStake(j.Spec.Filters.MaxPrice.Cost(j.Spec.Limits().Gas), 1e6)
+	for _, want := range []crowd.Credits{least, 0} {
+		for i := range j.Drawn {
+			d := &j.Drawn[i]
+			if p, _ := w.provider(d.Node); p.Free() >= want && j.Place(d.Node) == nil && w.place(j, d, false) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // awaitLot names the block whose beacon decides: as late after the commitment as a draw is after its post.
@@ -179,11 +198,11 @@ func (w *work) auditLot(j *Job) {
 	}
 	switch {
 	case !a.Chosen(j.ID):
-		w.move(j, Revealing, w.in(w.params.RevealWindow), "%s", j.why())
+		w.move(j, Revealing, w.in(w.params.RevealTime(&j.Spec)), "%s", j.why())
 	case w.seatAuditor(j):
 		w.move(j, Running, j.earliest(), "%s: %s does the work again", j.why(), j.Places[len(j.Places)-1].Node.Short())
 	default:
-		w.move(j, Revealing, w.in(w.params.RevealWindow), "%s, and nobody is left to do the work again", j.why())
+		w.move(j, Revealing, w.in(w.params.RevealTime(&j.Spec)), "%s, and nobody is left to do the work again", j.why())
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,8 +38,14 @@ func (w *world) bound(o crowd.Outcome) (crowd.JobID, *identity.Key) {
 	}
 	k := w.keyOf(j.Places[0].Node)
 	w.commit(k, id, o)
+	// Not the commitment's own block nor the next: whoever proposes those could know the lot beforehand.
+	if a := w.in(id, Running).Audit; a.At != w.height+drawDelay || a.Beacon != (crowd.Hash{}) {
+		w.t.Fatalf("bound in block %d: got %+v want the beacon of two blocks later", w.height, a)
+	}
 	w.refused(TooEarly, k, &Reveal{Job: id, Opening: opening(k.ID(), o)}) // nobody shows anything before the lot
-	w.block()
+	if j := w.job(id); len(j.Places) != 1 || j.Audit.Beacon != (crowd.Hash{}) {
+		w.t.Fatalf("got %+v want no lot yet", j.Audit)
+	}
 	w.block()
 	return id, k
 }
@@ -123,6 +130,12 @@ func TestAudit_TheLotDecidesAndTheVerdictSaysHow(t *testing.T) {
 		j = w.in(id, Running)
 		if len(j.Places) != 2 || j.Places[1].State != Working {
 			t.Fatalf("lot %d: got places %+v want a second executor", lot, j.Places)
+		}
+		for i := range j.Drawn[1:] {
+			a, b := j.Drawn[1+i].Turn(id, j.Audit.Beacon), j.Drawn[slices.IndexFunc(j.Drawn, func(d Drawn) bool { return d.Node == j.Places[1].Node })].Turn(id, j.Audit.Beacon)
+			if bytes.Compare(a[:], b[:]) < 0 {
+				t.Fatalf("%s audits, though %s comes before by the beacon", j.Places[1].Node.Short(), j.Drawn[1+i].Node.Short())
+			}
 		}
 		if j.Places[1].Node == j.Drawn[1].Node {
 			next++
@@ -224,6 +237,11 @@ func TestAudit_LyingLosesWhateverStakeIsFree(t *testing.T) {
 		a := w.in(id, Running).Audit
 		if a.Rate < 1e6 && !loses(a.Rate, crowd.Credit, a.Stake) {
 			t.Fatalf("a stake of %s at a rate of %d ppm: lying pays", a.Stake, a.Rate)
+		}
+		for _, k := range w.providers {
+			if p, _ := w.s.Provider(k.ID().Address()); a.Rate == 1e6 && k.ID() != a.Executor && p.Free() > crowd.Credit {
+				t.Fatalf("a node without free stake was seated, though %s has %s", k.ID().Short(), p.Free())
+			}
 		}
 		rates[a.Executor] = append(rates[a.Executor], a.Rate)
 		sum[a.Executor] += a.Stake

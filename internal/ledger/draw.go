@@ -107,7 +107,7 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 	if !ok {
 		return refuse(NotEligible, "%s is no provider", from.Short())
 	}
-	for _, c := range w.conditions(j.Owner, &j.Spec, j.DrawAt) {
+	for _, c := range w.conditions(&j) {
 		if !c.ok(&p) {
 			return refuse(NotEligible, "%s fails %q", from.Short(), c.name)
 		}
@@ -151,7 +151,7 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 // dispatch closes the claims and gives out the places.
 func (w *work) dispatch(j *Job) {
 	if w.certain(j) && uint32(len(j.Drawn)) < w.params.MaxClaims { // a full list says nothing about who is not in it
-		w.eachEligible(j.Owner, &j.Spec, j.DrawAt, func(p Provider) {
+		w.eachEligible(j, func(p Provider) {
 			if !slices.ContainsFunc(j.Drawn, func(d Drawn) bool { return d.Node == p.ID }) {
 				w.reputation(p.ID.Address(), func(r *Reputation) {
 					r.Missed++
@@ -180,8 +180,8 @@ func (w *work) dispatch(j *Job) {
 
 // seat gives the next drawn node a place, if there is one.
 func (w *work) seat(j *Job, verifier bool) bool {
-	if j.Audit != nil && j.Audit.At != 0 {
-		return w.seatAuditor(j)
+	if j.Spec.Plan.Method == crowd.PlanAudit {
+		return w.seatAudited(j)
 	}
 	for int(j.Next) < len(j.Drawn) {
 		d := &j.Drawn[j.Next]

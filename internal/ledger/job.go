@@ -158,6 +158,7 @@ type Job struct {
 	Escrow     crowd.Credits // still locked
 	Slashed    crowd.Credits // stakes of cheaters, handed out when the job ends
 	DrawAt     crowd.Height  // block whose beacon decides
+	Score      uint32        // Consumer.Score of the owner at the post, ppm
 	Eligible   uint32        // providers at the post
 	Tickets    uint64        // of them together
 	Open       uint32        // ppm of all tickets, at the post, that the job's own demands leave in the draw
@@ -309,8 +310,8 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	if n := Needs(&spec.Plan); n > int(w.params.MaxClaims) {
 		return refuse(BadSpec, "the plan needs %d nodes; this network keeps the best %d claims", n, w.params.MaxClaims)
 	}
-	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, DrawAt: w.height() + drawDelay}
-	e := w.eachEligible(from, &spec, j.DrawAt, func(Provider) {})
+	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, Score: w.score(from), DrawAt: w.height() + drawDelay}
+	e := w.eachEligible(&j, func(Provider) {})
 	if int(e.Count) < Needs(&spec.Plan) {
 		return refuse(NoProvider, "%s", e.Why())
 	}

@@ -27,6 +27,7 @@ type Offer struct {
 	Price   crowd.Price
 	Tags    []string
 	Country string // ISO 3166-1 alpha-2, as the provider says; "" unsaid
+	Owners  uint32 // least Consumer.Score of owners whose jobs it takes, ppm; 0: anybody's
 }
 
 // Register makes the sender a provider, or changes its offer and adds to its

@@ -260,7 +260,7 @@ func request(spec *crowd.JobSpec) rpc.PostRequest {
 
 func provider(p *ledger.Provider, r *ledger.Reputation, maxMissed uint32) rpc.Provider {
 	v := rpc.Provider{
-		Node: p.ID, Address: p.ID.Address(), Price: p.Offer.Price, Country: p.Offer.Country, Tags: p.Offer.Tags,
+		Node: p.ID, Address: p.ID.Address(), Price: p.Offer.Price, Country: p.Offer.Country, Owners: float64(p.Offer.Owners) / 1e6, Tags: p.Offer.Tags,
 		Stake: p.Stake, Done: r.Done, Caught: r.Caught, Online: r.Missed < maxMissed,
 	}
 	switch {

@@ -256,18 +256,49 @@ func (n *Node) pruneAds() {
 	}
 }
 
-// adsUnder appends ads kept under key, beginning anywhere, until out has want records.
+// adsUnder appends ads kept under key until out has want records: by chance, and so that no part of the internet has more of them
+// than the rest together, as long as the rest has any.
 func (n *Node) adsUnder(key crowd.Key, out []*Record, want int) []*Record {
-	if n.ads == nil || len(n.ads.ads) == 0 {
+	if n.ads == nil {
 		return out
 	}
-	ads := n.ads.ads
-	for i, start := 0, n.rng.IntN(len(ads)); i < len(ads) && len(out) < want; i++ {
-		if a := &ads[(start+i)%len(ads)]; a.topic == key && a.until > n.now {
-			out = append(out, n.book.rec(a.ref))
+	var ads []ad
+	for _, a := range n.ads.ads {
+		if a.topic == key && a.until > n.now {
+			ads = append(ads, a)
 		}
 	}
+	for len(ads) > 0 && len(out) < want {
+		last := len(ads) - 1
+		i := n.drawAd(ads)
+		out = append(out, n.book.rec(ads[i].ref))
+		ads[i] = ads[last]
+		ads = ads[:last]
+	}
 	return out
+}
+
+// drawAd goes down the tree of the prefixes of ads' addresses, tossing a coin where it forks, and gives the place of one that
+// lies where it ends. It changes the order of ads.
+func (n *Node) drawAd(ads []ad) int {
+	from, to := 0, len(ads) // those under the prefix so far
+	for bit := 0; bit < 128 && to-from > 1; bit++ {
+		mid := from // before it lie those with a 0
+		for i := from; i < to; i++ {
+			if b := ads[i].addr.As16(); b[bit/8]&(0x80>>(bit%8)) == 0 {
+				ads[i], ads[mid] = ads[mid], ads[i]
+				mid++
+			}
+		}
+		switch {
+		case mid == from || mid == to:
+		case n.rng.IntN(2) == 0:
+			to = mid
+		default:
+			from = mid
+		}
+	}
+	return from + n.rng.IntN(to-from)
 }
 
 // announce begins to advertise.

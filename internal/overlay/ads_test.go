@@ -481,3 +481,56 @@ func TestTicket_AnAdWaitsForItsNextLifeDuringThisOne(t *testing.T) {
 		t.Errorf("the next life: kept %v, %v; the wait was %v", got.Kept, got.Wait, newcomer.Wait)
 	}
 }
+
+// TestAds_NoPartOfTheInternetCrowdsOutTheRest: of a registrar's ads a hundred lie in networks that are neighbours, as somebody gets them
+// who buys many, and they came first; ten lie anywhere. Half of every answer and more is of the ten.
+func TestAds_NoPartOfTheInternetCrowdsOutTheRest(t *testing.T) {
+	w := newWorld(t, 31, Config{})
+	m := w.join()
+	m.ads = &registrar{}
+	topic := Topic("gpu")
+	keep := func(addr netip.Addr) *Record {
+		r := recordOf(w.rng, addr, w.now)
+		m.ads.ads = append(m.ads.ads, ad{topic, w.book.hold(r), addr, w.now.Add(time.Hour)})
+		return r
+	}
+	for i := range 100 {
+		keep(netip.AddrFrom4([4]byte{80, 0, byte(i), 1}))
+	}
+	honest := map[*Record]int{}
+	for len(honest) < 10 {
+		if a := publicAddr(w.rng); a.As4()[0] != 80 {
+			honest[keep(a)] = 0
+		}
+	}
+	m.now = w.now
+	const answers = 200
+	for range answers {
+		seen := map[*Record]bool{}
+		for _, r := range m.adsUnder(topic, nil, 16) {
+			if seen[r] {
+				t.Fatal("an ad twice in an answer")
+			}
+			seen[r] = true
+			if _, ok := honest[r]; ok {
+				honest[r]++
+			}
+		}
+		if len(seen) != 16 {
+			t.Fatalf("%d ads in an answer", len(seen))
+		}
+	}
+	total := 0
+	for _, n := range honest {
+		total += n
+		if n < answers/10 {
+			t.Errorf("one of the ten is in %d of %d answers", n, answers)
+		}
+	}
+	if total < 8*answers {
+		t.Errorf("%d of %d ads handed out are of the ten", total, 16*answers)
+	}
+	if got := m.adsUnder(topic, nil, 200); len(got) != 110 {
+		t.Errorf("%d of 110", len(got))
+	}
+}

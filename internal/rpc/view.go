@@ -74,9 +74,9 @@ type PostRequest struct {
 	Confidence float64       `json:"confidence,omitempty"` // that a wrong result is found; 0: the default, 0.99
 	Items      uint32        `json:"items,omitempty"`      // of a batch: strings in stdin, a frame file; limits are for each, but for wallMillis
 	Plan       *SamplePlan   `json:"plan,omitempty"`       // of a batch
+	Check      *TaskPlan     `json:"check,omitempty"`      // of a single task; absent: the cheapest that reaches the confidence
 	Parts      uint32        `json:"parts,omitempty"`      // of a batch: its outputs stay where it ran, laid out in so many parts by the keys of their lines
 	Gather     bool          `json:"gather,omitempty"`     // of a batch: stdin is a manifest, as crowd_gather makes it
-	Check      *TaskPlan     `json:"check,omitempty"`      // of a single task; absent: the cheapest that reaches the confidence
 	Compare    string        `json:"compare,omitempty"`    // when two outputs are the same answer: exact, lines, numeric:rel=1e-6, wasm:CID, …; see spec
 }
 
@@ -354,6 +354,7 @@ type Provider struct {
 	Price     crowd.Price   `json:"price"`
 	Country   string        `json:"country,omitempty"`
 	Tags      []string      `json:"tags,omitempty"`
+	Owners    float64       `json:"owners,omitempty"` // least score, 0 to 1, of owners that it works for; absent: anybody
 	Stake     crowd.Credits `json:"stake"`
 	Done      uint64        `json:"done"`                // jobs done
 	Caught    uint64        `json:"caught"`              // times proven wrong

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/ledger"
@@ -139,7 +140,15 @@ func checkDraw(p *ledger.Params, j *ledger.Job) error {
 			return fmt.Errorf("%s asks more than the job allows", j.Places[i].Node.Short())
 		}
 	}
-	for i := range firstAuditor(j) { // those behind went by the audit's lot
+	if j.Spec.Plan.Method == crowd.PlanAudit { // by priority among those with stake free, which the record does not show
+		for i := range j.Places {
+			if !slices.ContainsFunc(j.Drawn, func(d ledger.Drawn) bool { return d.Node == j.Places[i].Node }) || j.Place(j.Places[i].Node) != &j.Places[i] {
+				return fmt.Errorf("%s was not drawn, or holds two places", j.Places[i].Node.Short())
+			}
+		}
+		return nil
+	}
+	for i := range j.Places {
 		for next < len(j.Drawn) && j.Drawn[next].Node != j.Places[i].Node {
 			next++ // passed over: left or was caught between draw and seat
 		}

@@ -29,6 +29,7 @@ type Config struct {
 	Faults      float64                           // share of runs that go wrong on an honest node
 	Drift       bool                              // honest runs of tolerant jobs differ from node to node
 	Undeclared  bool                              // with Drift: those of strict jobs too
+	Veterans    bool                              // providers begin with a record beyond doubt, so that audits are as rare as they may be
 	Provider    func(w *World, i int) Adversary   // nil, or nil from it: honest
 	Consumer    func(w *World, i int) Adversary   // the same
 	Spec        func(w *World, s *crowd.JobSpec)  // changes what is posted
@@ -130,6 +131,9 @@ func New(c Config) *World {
 	if err != nil {
 		panic("bug: " + err.Error())
 	}
+	if c.Veterans {
+		state = withRecords(state, g.Grants)
+	}
 	w.state, w.chainID = state, g.ChainID()
 	for i, n := range w.Nodes {
 		n.conf = job.Config{Key: n.key, Params: c.Params, Authorities: g.Authorities}
@@ -145,6 +149,19 @@ func New(c Config) *World {
 		n.start()
 	}
 	return w
+}
+
+// withRecords is s in which every provider has a thousand good results that count in full.
+func withRecords(s ledger.State, grants []ledger.Grant) ledger.State {
+	record := crowd.Encode(&ledger.Reputation{Done: 1000, Passed: 1000e12, Dues: 1000e6, At: crowd.Time(sim.Epoch.UnixMilli())})
+	return ledger.Load(func(f func(string, []byte)) {
+		s.Each("", func(key string, val []byte) bool { f(key, val); return true })
+		for _, gr := range grants {
+			if gr.Stake > 0 {
+				f(string(ledger.ReputationKey(gr.ID.Address())), record)
+			}
+		}
+	})
 }
 
 // Authority, Provider and Consumer are the nodes by part.

@@ -168,7 +168,7 @@ type Job struct {
 	Favoured   bool          // it does
 	Beacon     crowd.Hash    // R of block DrawAt
 	Drawn      []Drawn       // by priority; the first get places, the rest are alternates
-	Next       uint32        // index in Drawn of the next alternate
+	Next       uint32        // index in Drawn of the next alternate; of PlanAudit all without a place are alternates
 	Places     []Place
 	Audit      *Audit // of PlanAudit: of the newest executor
 	Ballots    []Ballot

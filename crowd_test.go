@@ -123,6 +123,7 @@ func TestValidate_ShuffleIsBetweenSampledBatches(t *testing.T) {
 		{"both", func(s *JobSpec) { s.Shuffle = Shuffle{Parts: 1, Gather: true} }, ""},
 		{"too many parts", func(s *JobSpec) { s.Shuffle.Parts = MaxParts + 1 }, "4097 parts"},
 		{"too many items", func(s *JobSpec) { s.Shuffle.Gather, s.Items = true, MaxParts+1 }, "4097 items"},
+		{"of outputs that may differ", func(s *JobSpec) { s.Shuffle.Parts, s.Compare = 1, Compare{Kind: CompareLines} }, "byte for byte"},
 		{"of one task", func(s *JobSpec) { s.Shuffle.Parts, s.Items, s.Plan = 1, 0, Plan{Method: PlanPair} }, "only between batches"},
 		{"of a pair's batch", func(s *JobSpec) { s.Shuffle.Gather, s.Plan = true, Plan{Method: PlanPair} }, "only between batches"},
 	} {

@@ -204,7 +204,7 @@ func (s *JobSpec) Validate() error {
 	if err := s.Compare.Validate(); err != nil {
 		errs = append(errs, err)
 	}
-	if tolerant := !s.Compare.Strict(); tolerant && s.Plan.Method != PlanSample && (s.Plan.Method != PlanPair || s.Items > 0) {
+	if tolerant := !s.Compare.Strict(); tolerant && s.Items > 0 && s.Plan.Method != PlanSample {
 		bad("compare: the plan %q for %d items compares every byte", s.Plan.Method, s.Items)
 	} else if tolerant && s.Shuffle != (Shuffle{}) {
 		bad("compare: outputs that go on to other executors are compared byte for byte, as their parts are cut from the bytes")

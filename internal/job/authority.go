@@ -58,6 +58,7 @@ func (a *Authority) act(now time.Time) {
 	if a.at != j.State || a.item != item { // other questions, other work
 		a.stop()
 		a.work = working{try: a.work.try}
+		a.unkeep(a.weighing.own)
 		a.at, a.item, a.leaf, a.weighing = j.State, item, nil, weighing{}
 		a.audit = audit{}
 	}

@@ -130,6 +130,12 @@ func TestTolerant_VotesAreAboutWhatIsAsked(t *testing.T) {
 	w.refused(TooLate, a, &Vote{Job: id, Question: SameAnswer, Executor: seated[0].ID(), Finding: Same, Item: 1})
 	w.refused(NotFound, a, &Vote{Job: id, Question: SameAnswer, Executor: w.owner.ID(), Finding: Same})
 	w.refused(NotYours, seated[0], good)
+	for _, k := range w.authorities { // what all of them came to themselves decides nothing
+		w.must(k, &Vote{Job: id, Question: OwnAnswer, Outcome: near(0)})
+		w.in(id, Court)
+	}
+	w.refused(Duplicate, a, &Vote{Job: id, Question: OwnAnswer, Outcome: near(1)})
+	w.refused(BadTx, w.authorities[1], &Vote{Job: id, Question: OwnAnswer, Outcome: crowd.Outcome{Result: crowd.CID(make([]byte, crowd.MaxCID+1))}})
 	w.must(a, good)
 	w.refused(Duplicate, a, &Vote{Job: id, Question: SameAnswer, Executor: seated[0].ID(), Finding: Other})
 

@@ -214,7 +214,14 @@ func TestReport_OnlyARealConflictIsHeard(t *testing.T) {
 	good := w.conflict(id, liar, leaves, tree)
 	lie := leafOf(sample[0], true)
 	forged := tree.Prove(sample[0], lie)
-	elsewhere := uint32(slices.IndexFunc(leaves, func(l batch.Leaf) bool { return l.Gas == 1000 }))
+	theirs, err := j.Lot(liar, j.Place(liar).Opening)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := uint32(0)
+	for slices.Contains(Sampled(&j.Spec, theirs), elsewhere) {
+		elsewhere++
+	}
 	for name, m := range map[string]struct {
 		r    Report
 		code Code

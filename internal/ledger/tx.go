@@ -113,9 +113,9 @@ type Vote struct {
 	Job      crowd.JobID
 	Question Question
 	Executor crowd.NodeID  // of BadSeal and SameAnswer
-	Outcome  crowd.Outcome // of WhatOutcome
-	Item     uint32        // of WhatItem and SameAnswer: which one. A vote that comes late is not taken for one about another item
-	Leaf     crowd.Hash    // of WhatItem: batch.Leaf.Hash
+	Outcome  crowd.Outcome // of WhatOutcome and OwnAnswer; of an item OwnAnswer's Result alone, a folder like a batch's with that item
+	Item     uint32        // of WhatItem, SameAnswer and OwnAnswer: which one. A vote that comes late is not taken for one about another item
+	Leaf     crowd.Hash    // of WhatItem and OwnAnswer: batch.Leaf.Hash
 	Yes      bool          // of the others
 	Finding  Finding       // of SameAnswer
 }

@@ -75,7 +75,11 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	if !note("job", "the ID is the hash of owner, nonce and specification", checkID(&j)) {
 		return findings, false // what follows believes the bounds of the specification
 	}
-	drawOK := note("draw", fmt.Sprintf("%d VRF proofs under the beacon of block %d; places went by priority%s", len(j.Drawn), j.DrawAt, caveat(&j)), checkDraw(&g.Params, &j))
+	order := "places went by priority"
+	if j.Spec.Plan.Method == crowd.PlanAudit {
+		order = "nobody has a place who is not among them"
+	}
+	drawOK := note("draw", fmt.Sprintf("%d VRF proofs under the beacon of block %d; %s%s", len(j.Drawn), j.DrawAt, order, caveat(&j)), checkDraw(&g.Params, &j))
 	if j.Spec.Plan.Method == crowd.PlanAudit || j.Audit != nil {
 		lot, err := "", errors.New("not checked: the draw is not to be trusted")
 		if drawOK {

@@ -185,6 +185,11 @@ func summarize(chain string, j *ledger.Job) Summary {
 			v.Answer = b.Outcome.String()
 		case ledger.WhatItem:
 			v.Answer = fmt.Sprintf("item %d: %s", b.Item, b.Leaf)
+		case ledger.OwnAnswer:
+			v.Answer = b.Outcome.String()
+			if j.Spec.Items > 0 {
+				v.Answer = fmt.Sprintf("item %d: %s", b.Item, b.Leaf)
+			}
 		case ledger.SameAnswer:
 			v.Answer = fmt.Sprintf("%s: %s", b.Executor.Short(), b.Finding)
 			if j.Spec.Items > 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -233,5 +234,18 @@ func TestMap_FindsTheJobItDidNotHearOf(t *testing.T) {
 	forget(func(sh *shard) { sh.Done, sh.Jobs, sh.Plan.Checks, sh.Posting = false, nil, 1, true }) // another job: not taken for this one
 	if crowd("map", "--resume", out+".map") != exitDone || posted() != 2 {
 		t.Errorf("%d jobs were posted, want another one", posted())
+	}
+}
+
+func TestWholeLines_KeepsEveryByte(t *testing.T) {
+	const text = "a\t1\r\n\nb\t2\r"
+	lines := bufio.NewScanner(strings.NewReader(text))
+	lines.Split(wholeLines)
+	var got []string
+	for lines.Scan() {
+		got = append(got, lines.Text())
+	}
+	if strings.Join(got, "\n") != text {
+		t.Errorf("got %q want the lines of %q", got, text)
 	}
 }

@@ -64,6 +64,7 @@ func (m *mapping) shuffle() error {
 			}
 			lines := bufio.NewScanner(stdout)
 			lines.Buffer(nil, maxItem+1)
+			lines.Split(wholeLines)
 			for lines.Scan() {
 				line := lines.Bytes()
 				key, _, ok := bytes.Cut(line, []byte("\t"))
@@ -103,6 +104,17 @@ func (m *mapping) shuffle() error {
 		return err
 	}
 	return m.d.change(func(*mapState) {})
+}
+
+// wholeLines is bufio.ScanLines that takes no carriage return from a line's end: it is part of the value.
+func wholeLines(data []byte, end bool) (int, []byte, error) {
+	if line, _, ok := bytes.Cut(data, []byte("\n")); ok {
+		return len(line) + 1, line, nil
+	}
+	if end && len(data) > 0 {
+		return len(data), data, nil
+	}
+	return 0, nil, nil
 }
 
 // sortPartition sorts the lines of a file by the bytes of their keys; those of one key stay in order.

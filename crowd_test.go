@@ -85,6 +85,59 @@ func TestValidate_NamesEveryFault(t *testing.T) {
 	}
 }
 
+// What Validate takes, every executor must be able to run, and everybody to fetch: else the owner has it for nothing.
+func TestValidate_BoundsTheOutputOfABatch(t *testing.T) {
+	for _, tt := range []struct {
+		items  uint32
+		output uint64
+		want   string // "" is good
+	}{
+		{1, MaxItemOutput, ""},
+		{1, MaxItemOutput + 1, "output of 1048577 bytes for an item"},
+		{MaxItems, MaxOutput / MaxItems, ""},
+		{MaxItems, MaxOutput/MaxItems + 1, "for all of them together"},
+		{0, MaxOutput, ""},
+	} {
+		s := spec()
+		s.Items, s.Task.Stdin, s.Task.Limits.Output = tt.items, "bafyitems", tt.output
+		s.Task.Limits.Gas, s.Task.Limits.Wall = 1e6, MaxWall
+		if s.Items > 0 {
+			s.Plan = Plan{Method: PlanSample, Verifiers: 1, Checks: 1}
+		}
+		if err := s.Validate(); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%d items of %d bytes: got %v want %q", tt.items, tt.output, err, tt.want)
+		}
+	}
+}
+
+func TestValidate_ShuffleIsBetweenSampledBatches(t *testing.T) {
+	good := spec()
+	good.Items, good.Task.Stdin, good.Plan = 10, "items", Plan{Method: PlanSample, Verifiers: 1, Checks: 1}
+	for _, tt := range []struct {
+		name   string
+		change func(*JobSpec)
+		want   string
+	}{
+		{"parts", func(s *JobSpec) { s.Shuffle.Parts = MaxParts }, ""},
+		{"gathered", func(s *JobSpec) { s.Shuffle.Gather = true }, ""},
+		{"both", func(s *JobSpec) { s.Shuffle = Shuffle{Parts: 1, Gather: true} }, ""},
+		{"too many parts", func(s *JobSpec) { s.Shuffle.Parts = MaxParts + 1 }, "4097 parts"},
+		{"too many items", func(s *JobSpec) { s.Shuffle.Gather, s.Items = true, MaxParts+1 }, "4097 items"},
+		{"of outputs that may differ", func(s *JobSpec) { s.Shuffle.Parts, s.Compare = 1, Compare{Kind: CompareLines} }, "byte for byte"},
+		{"of one task", func(s *JobSpec) { s.Shuffle.Parts, s.Items, s.Plan = 1, 0, Plan{Method: PlanPair} }, "only between batches"},
+		{"of a pair's batch", func(s *JobSpec) { s.Shuffle.Gather, s.Plan = true, Plan{Method: PlanPair} }, "only between batches"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := *good
+			tt.change(&s)
+			s.Task.Limits.Wall = MaxWall
+			if err := s.Validate(); tt.want == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v want %q", err, tt.want)
+			}
+		})
+	}
+}
+
 func TestPrice_RoundsUpAndSaturates(t *testing.T) {
 	for _, c := range []struct {
 		p    Price

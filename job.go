@@ -42,24 +42,37 @@ type Filters struct {
 // Plan says how a result is checked. There is no plan without a check.
 type Plan struct {
 	_          struct{} `cbor:",toarray"`
-	Method     string   // PlanPair or PlanSample
+	Method     string   // one of the names below
 	Verifiers  uint32   // of PlanSample: drawn nodes that check, besides the one executor
 	Checks     uint32   // of PlanSample: items that each of them re-runs
-	Undetected uint64   // stated probability that a lie passes, in parts per 10^12, rounded up
+	Undetected uint64   // of PlanSample: stated probability that a lie passes, in parts per 10^12, rounded up
+	Executors  uint32   // of PlanCommittee: how many run the task side by side
+	Rate       uint32   // of PlanAudit: least probability that the task is run again, in parts per million
 }
 
 // The methods of DESIGN section 8 that are built.
 const (
-	PlanPair   = "pair"   // two drawn executors commit and reveal; a difference goes to court
-	PlanSample = "sample" // one executor; verifiers commit to answers for a secret sample of the items before it reveals
+	PlanAudit     = "audit"     // one drawn executor commits; then a lot decides whether another runs the task again, and which
+	PlanPair      = "pair"      // two drawn executors commit and reveal; a difference goes to court
+	PlanCommittee = "committee" // the same with more: one honest among them is enough
+	PlanSample    = "sample"    // one executor; verifiers commit to answers for a secret sample of the items before it reveals
 )
+
+// Shuffle says how a batch's outputs go on to another batch, from executors to executors, past the owner.
+type Shuffle struct {
+	_      struct{} `cbor:",toarray"`
+	Parts  uint32   // 0: nowhere. Else the lines of all items are laid out in so many files by their keys, as package batch describes
+	Gather bool     // Task.Stdin is a manifest, as package batch describes: of which parts of other results each item consists
+}
 
 // JobSpec is what a consumer signs and posts.
 type JobSpec struct {
 	_       struct{} `cbor:",toarray"`
 	Task    Task
 	Items   uint32 // 0: one task. Else Task.Stdin is a frame file of so many strings, and the program runs once on each
+	Shuffle Shuffle
 	Plan    Plan
+	Compare Compare // when two outputs are the same answer
 	Filters Filters
 	Budget  Credits // most that may be locked in escrow
 }
@@ -75,9 +88,16 @@ const (
 
 	LeastSpeed Gas = 1_000_000_000 // gas in a second of Wall: a slower machine is no executor
 
-	MaxItems     = 1 << 20 // of one job; larger batches are several jobs
-	MaxVerifiers = 8
-	MaxChecks    = 256
+	MaxItems      = 1 << 20 // of one job; larger batches are several jobs
+	MaxItemOutput = 1 << 20 // Limits.Output of an item: it is held in memory. All items together have MaxOutput
+	MaxParts      = 4096    // of one job's outputs, and items of one that gathers them: a folder of so many is one block
+	MaxVerifiers  = 8
+	MaxChecks     = 256
+
+	MinCommittee = 3
+	MaxCommittee = 9
+
+	AuditFloor = 50_000 // least Plan.Rate: DESIGN section 8 (5 %). Below it nothing is ever accepted
 )
 
 // Validate reports everything that is wrong with s at once.
@@ -128,16 +148,48 @@ func (s *JobSpec) Validate() error {
 	if s.Items > 0 && t.Stdin == "" {
 		bad("items: %d, and no file that holds them", s.Items)
 	}
+	if s.Items > 0 && l.Output > MaxItemOutput {
+		bad("limits: output of %d bytes for an item, at most %d", l.Output, MaxItemOutput)
+	} else if n := uint64(s.Items); n > 0 && l.Output*n > MaxOutput { // what nobody may fetch would be executed for nothing
+		bad("limits: output of %d bytes for each of %d items, at most %d for all of them together", l.Output, n, uint64(MaxOutput))
+	}
+	switch h := s.Shuffle; {
+	case h == Shuffle{}:
+	case s.Items == 0 || s.Plan.Method != PlanSample:
+		bad("shuffle: only between batches of plan %q", PlanSample)
+	case h.Parts > MaxParts:
+		bad("shuffle: %d parts, at most %d", h.Parts, MaxParts)
+	case h.Gather && s.Items > MaxParts:
+		bad("shuffle: %d items that gather parts, at most %d", s.Items, MaxParts)
+	}
 	if s.Items > 0 && s.Limits().Gas == maxGas {
 		bad("limits: gas of %d for each of %d items is more than can be counted", l.Gas, s.Items)
 	}
 	if least := LeastWall(s.Limits().Gas); l.Wall > 0 && l.Wall < least {
 		bad("limits: a wall time of %v for %d gas: a slow machine may need %v, and what Wall ends is paid to nobody", l.Wall, s.Limits().Gas, least)
 	}
+	if p := s.Plan; p.Method != PlanSample && (p.Verifiers != 0 || p.Checks != 0) {
+		bad("plan %q has no verifiers", p.Method)
+	} else if p.Method != PlanCommittee && p.Executors != 0 {
+		bad("plan %q has no number of executors", p.Method)
+	} else if p.Method != PlanAudit && p.Rate != 0 {
+		bad("plan %q has no rate of audits", p.Method)
+	}
 	switch p := s.Plan; p.Method {
 	case PlanPair:
-		if p.Verifiers != 0 || p.Checks != 0 {
-			bad("plan %q has no verifiers", p.Method)
+	case PlanAudit:
+		if s.Items > 0 {
+			bad("plan %q is for a single task", p.Method)
+		}
+		if p.Rate < AuditFloor || p.Rate > 1e6 {
+			bad("plan %q: a rate of %d ppm, want %d to 1000000: no work goes without the floor", p.Method, p.Rate, AuditFloor)
+		}
+	case PlanCommittee:
+		if s.Items > 0 {
+			bad("plan %q is for a single task", p.Method)
+		}
+		if p.Executors < MinCommittee || p.Executors > MaxCommittee {
+			bad("plan %q: %d executors, want %d to %d", p.Method, p.Executors, MinCommittee, MaxCommittee)
 		}
 	case PlanSample:
 		if s.Items == 0 {
@@ -147,7 +199,15 @@ func (s *JobSpec) Validate() error {
 			bad("plan %q: %d verifiers with %d checks each, want 1 to %d with 1 to %d", p.Method, p.Verifiers, p.Checks, MaxVerifiers, MaxChecks)
 		}
 	default:
-		bad("plan %q: unknown; known: %s, %s", p.Method, PlanPair, PlanSample)
+		bad("plan %q: unknown; known: %s, %s, %s, %s", p.Method, PlanAudit, PlanPair, PlanCommittee, PlanSample)
+	}
+	if err := s.Compare.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if tolerant := !s.Compare.Strict(); tolerant && s.Items > 0 && s.Plan.Method != PlanSample {
+		bad("compare: the plan %q for %d items compares every byte", s.Plan.Method, s.Items)
+	} else if tolerant && s.Shuffle != (Shuffle{}) {
+		bad("compare: outputs that go on to other executors are compared byte for byte, as their parts are cut from the bytes")
 	}
 	f := s.Filters
 	if len(f.Tags) > MaxFilter || len(f.Countries) > MaxFilter || len(f.Providers) > MaxFilter {

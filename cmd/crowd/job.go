@@ -120,7 +120,7 @@ func describe(w io.Writer, j rpc.JobView, samples bool) {
 	fields(w, "job", j.ID.String(), "stage", string(j.Stage)+": "+j.Why, "posted", timeText(j.Posted), "owner", j.Owner.String(),
 		"program", string(j.Program), "input", string(r.Inputs), "stdin", string(r.Stdin),
 		"args", strings.Join(r.Args, " "), "env", strings.Join(r.Env, " "), "limits", limits, "filters", filterText(r.Filters),
-		"plan", j.Plan, "result", outcome, "price", price)
+		"plan", planOf(&j), "compare", compareText(r.Compare), "result", outcome, "price", price)
 
 	if j.Batch != nil {
 		describeBatch(w, j.Batch)
@@ -129,6 +129,9 @@ func describe(w io.Writer, j rpc.JobView, samples bool) {
 		fmt.Fprintf(w, "\nverdict: %s\n", clean(verdictText(v)))
 		for _, b := range v.Blame {
 			fmt.Fprintln(w, "  "+clean(blameText(b)))
+		}
+		if j.Advice != "" {
+			fmt.Fprintln(w, "  "+clean(j.Advice))
 		}
 	}
 	if len(j.Committee) > 0 {
@@ -185,6 +188,27 @@ func describe(w io.Writer, j rpc.JobView, samples bool) {
 	}
 }
 
+// planOf says how a job is checked, and of an audit how its lot fell.
+func planOf(j *rpc.JobView) string {
+	if c := j.Request.Check; c != nil && c.Executors > 0 {
+		return fmt.Sprintf("%s of %d", j.Plan, c.Executors)
+	}
+	a := j.Audit
+	if a == nil {
+		return j.Plan
+	}
+	lot := "the executor is not bound yet"
+	switch {
+	case a.Chosen != nil && *a.Chosen:
+		lot = fmt.Sprintf("chosen by the beacon of block %d, run again", a.Height)
+	case a.Chosen != nil:
+		lot = fmt.Sprintf("not chosen by the beacon of block %d, nobody ran it again", a.Height)
+	case a.Height > 0:
+		lot = fmt.Sprintf("the beacon of block %d decides", a.Height)
+	}
+	return fmt.Sprintf("%s at a rate of %s, with %s of %s at stake: %s", j.Plan, percentText(float64(a.RatePPM)/1e6), creditText(a.Stake), a.Executor.Short(), lot)
+}
+
 func verdictText(v *rpc.Verdict) string {
 	if v.Accepted {
 		return fmt.Sprintf("accepted by %s: %s", v.Method, v.Why)
@@ -209,6 +233,23 @@ func describeBatch(w io.Writer, b *rpc.BatchView) {
 		root = b.Root.String()
 	}
 	fields(w, "  items", fmt.Sprint(b.Items), "  of them failed", failed, "  check", check, "  gas", gas, "  root", root, "  leaves", string(b.Leaves))
+	if b.Parts > 0 {
+		held := "by executor and verifiers once it is settled"
+		if len(b.Holders) > 0 {
+			var names []string
+			for _, n := range b.Holders {
+				names = append(names, n.Short())
+			}
+			held = "by " + strings.Join(names, ", ")
+		}
+		fields(w, "  outputs", fmt.Sprintf("in %d parts by key, held %s; they do not come here", b.Parts, held))
+	}
+	if b.Gather {
+		fields(w, "  reads", "parts of other jobs, from whoever holds them")
+	}
+	if b.NoParts {
+		fields(w, "  trouble", "a node could not get parts of other jobs: run those again")
+	}
 	if d := b.Dispute; d != nil {
 		right := "the court has not decided"
 		switch {

@@ -37,6 +37,7 @@ type offerConfig struct {
 	Price   crowd.Price
 	Tags    []string
 	Country string
+	Owners  uint32 // ppm
 }
 
 // joined is a running node.
@@ -62,6 +63,7 @@ func (a *app) nodeRunCommand() *cobra.Command {
 	cfg := joinConfig{}
 	var listen, tags []string
 	var stake, price, country string
+	var owners float64
 	var noMDNS, provide bool
 	c := &cobra.Command{
 		Use: "run", Short: "Run a node of somebody's network until Ctrl-C", Args: cobra.NoArgs,
@@ -84,11 +86,11 @@ the stake.`,
 			}
 			cfg.MDNS = !noMDNS
 			if provide {
-				if cfg.Provide, err = parseOffer(stake, price, country, tags); err != nil {
+				if cfg.Provide, err = parseOffer(stake, price, country, tags, owners); err != nil {
 					return err
 				}
-			} else if stake != "" || price != "" || country != "" || len(tags) > 0 {
-				return misuse("add --provide to lend this machine", "node run: stake, price, country and tags are a provider's")
+			} else if stake != "" || price != "" || country != "" || len(tags) > 0 || owners != 0 {
+				return misuse("add --provide to lend this machine", "node run: stake, price, country, tags and owners are a provider's")
 			}
 			if cfg.File != "" && cfg.Chain != "" {
 				return misuse("give one of them", "node run: --network and --chain both name the network")
@@ -119,6 +121,7 @@ the stake.`,
 	fl.StringVar(&price, "price", "", "credits per giga-gas (default 1)")
 	fl.StringArrayVar(&tags, "tag", nil, "what this machine has, as gpu; may be repeated; wasm is always there")
 	fl.StringVar(&country, "country", "", "where it stands, two letters as CH")
+	fl.Float64Var(&owners, "owners", 0, "least score, 0 to 1, of owners to work for: crowd reputation shows it; a new one has 0.5")
 	fl.StringVar(&cfg.Addr, "addr", "", "loopback address for HTTP and WebSocket (default: a free port)")
 	fl.BoolVarP(&cfg.Verbose, "verbose", "v", false, "log more")
 	return c
@@ -147,8 +150,11 @@ func listenAddrs(list []string) (out []string, err error) {
 	return out, nil
 }
 
-func parseOffer(stake, price, country string, tags []string) (*offerConfig, error) {
-	o := &offerConfig{Price: crowd.ReferencePrice, Tags: append([]string{"wasm"}, tags...), Country: strings.ToUpper(country)}
+func parseOffer(stake, price, country string, tags []string, owners float64) (*offerConfig, error) {
+	if !(owners >= 0 && owners <= 1) {
+		return nil, misuse("for example --owners 0.4", "node run: owners %v: want a score from 0 to 1", owners)
+	}
+	o := &offerConfig{Price: crowd.ReferencePrice, Tags: append([]string{"wasm"}, tags...), Country: strings.ToUpper(country), Owners: uint32(owners*1e6 + 0.5)}
 	var err error
 	if stake != "" {
 		if o.Stake, err = parseCredits(stake); err != nil {
@@ -266,13 +272,17 @@ func (a *app) nodeInfoCommand() *cobra.Command {
 				if o.ClockMillis != 0 {
 					clock = fmt.Sprintf("peers say that it is wrong by %v; set it", time.Duration(o.ClockMillis)*time.Millisecond)
 				}
+				content := ""
+				if t := s.Traffic; t.Fetched+t.Served > 0 {
+					content = fmt.Sprintf("%s fetched, %s served since it started", sizeText(int64(t.Fetched)), sizeText(int64(t.Served)))
+				}
 				fields(w, "node", s.Node.Short(), "id", s.Node.String(), "key", o.Key, "address", s.Address.String(), "roles", strings.Join(s.Roles, ", "),
 					"tags", strings.Join(s.Tags, ", "), "provider", s.Provide,
 					"chain", fmt.Sprintf("%s, block %d of %s", s.Chain, s.Height, timeText(s.ChainTime)),
 					"reachability", s.Reachability, "seen as", strings.Join(s.Seen, " "), "relay", s.Relay, "listens", strings.Join(s.Listen, " "), "peers", fmt.Sprintf("%d connected", s.Peers),
 					"overlay", fmt.Sprintf("%s; %d in the table, %d remembered", state, o.Peers, o.Known),
 					"packets", fmt.Sprintf("%d sent, %d received, of which %d refused and %d dropped unseen; %d lookups", o.Sent, o.Received, o.Refused, o.OverBudget, o.Lookups),
-					"clock", clock, "version", s.Version, "started", timeText(s.Started), "seeds", strings.Join(s.Seeds, " "), "socket", end.Socket, "url", end.URL)
+					"content", content, "clock", clock, "version", s.Version, "started", timeText(s.Started), "seeds", strings.Join(s.Seeds, " "), "socket", end.Socket, "url", end.URL)
 			})
 		}),
 	}

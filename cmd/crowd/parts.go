@@ -181,7 +181,7 @@ func joinNetwork(getenv func(string) string) func(context.Context, joinConfig) (
 			}
 			closeExec = exec.Close
 			cfg.Exec = exec
-			cfg.Offer = &node.Offer{Offer: ledger.Offer{Price: o.Price, Tags: o.Tags, Country: o.Country}, Stake: o.Stake}
+			cfg.Offer = &node.Offer{Offer: ledger.Offer{Price: o.Price, Tags: o.Tags, Country: o.Country, Owners: o.Owners}, Stake: o.Stake}
 		}
 		n, err := node.New(cfg)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,9 @@ type runFlags struct {
 	budget, maxPrice              string
 	timeout                       time.Duration
 	confidence                    float64
+	plan                          string
+	sure                          bool // confidence was typed
+	compare                       string
 	detach, quiet                 bool
 }
 
@@ -42,7 +46,14 @@ func (a *app) runCommand() *cobra.Command {
 		Use:   "run PROG.wasm [flags] [-- ARGS]",
 		Short: "Run a program on the network and get its checked result",
 		Long: `Run a WebAssembly program (WASI preview 1) on machines drawn by lot, have its
-result checked, and get it with a receipt. There is no way to get an unchecked one.
+result checked, and get it with a receipt. --plan says how it is checked, or --confidence,
+for which the cheapest plan is taken that reaches it:
+
+  audit        one machine runs it. Once it is bound to its result a lot decides whether another
+               runs it again: at least one in twenty, more for newcomers and for small stakes, so
+               that lying loses. The verdict says whether it was run again. There is nothing cheaper.
+  pair         two run it, any difference goes to court: the default
+  committee=N  the same with 3 to 9; one honest among them is enough
 
 --in FILE is the program's stdin, --in DIR its read-only folder /in.
 --out FILE receives its stdout; --out DIR receives stdout, stderr and what it wrote
@@ -68,6 +79,7 @@ Ctrl-C cancels the job where that is still possible; a second one leaves at once
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a.begun = true
+			f.sure = cmd.Flags().Changed("confidence")
 			return a.run(cmd.Context(), &f, args[0], args[1:])
 		},
 	}
@@ -88,6 +100,8 @@ Ctrl-C cancels the job where that is still possible; a second one leaves at once
 	fl.StringSliceVar(&f.country, "country", nil, "a country (two letters) where the provider may be")
 	fl.StringSliceVar(&f.providers, "provider", nil, "a provider (node ID or its first digits) that may be drawn")
 	fl.Float64Var(&f.confidence, "confidence", 0.99, "probability that a wrong result is found out")
+	fl.StringVar(&f.plan, "plan", "", "audit, pair or committee=N (default: the cheapest that reaches --confidence)")
+	fl.StringVar(&f.compare, "compare", "exact", compareUsage)
 	fl.BoolVar(&f.detach, "detach", false, "print the job's ID and do not wait")
 	fl.BoolVar(&f.quiet, "quiet", false, "no talk, and not the program's stderr")
 	return c
@@ -131,6 +145,15 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	if !(f.confidence > 0 && f.confidence < 1) {
 		return r, bad(fmt.Errorf("--confidence %v: want a number between 0 and 1", f.confidence))
 	}
+	if r.Check, err = parsePlan(f.plan); err != nil {
+		return r, bad(err)
+	}
+	if r.Check != nil {
+		if f.sure {
+			return r, bad(errors.New("--plan and --confidence: give one of them"))
+		}
+		r.Confidence = 0
+	}
 	wall := f.timeout
 	if wall == 0 {
 		wall = max(time.Minute, crowd.LeastWall(crowd.Gas(gas)))
@@ -140,7 +163,31 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	if _, err := r.Spec(); err != nil { // the same checks that the node makes
 		return r, bad(err)
 	}
+	if r.Compare, err = parseCompare(f.compare); err != nil { // a program in it is uploaded later
+		return r, bad(err)
+	}
 	return r, nil
+}
+
+// parsePlan reads --plan: nil for none.
+func parsePlan(s string) (*rpc.TaskPlan, error) {
+	method, n, numbered := strings.Cut(s, "=")
+	switch {
+	case s == "":
+		return nil, nil
+	case s == crowd.PlanAudit || s == crowd.PlanPair:
+		return &rpc.TaskPlan{Method: s}, nil
+	case method == crowd.PlanCommittee && numbered:
+		many, err := strconv.ParseUint(n, 10, 32)
+		switch {
+		case err != nil || many < 2 || many > crowd.MaxCommittee:
+			return nil, fmt.Errorf("--plan %s: want committee=N with 2 to %d", s, crowd.MaxCommittee)
+		case many == 2:
+			return &rpc.TaskPlan{Method: crowd.PlanPair}, nil
+		}
+		return &rpc.TaskPlan{Method: method, Executors: uint32(many)}, nil
+	}
+	return nil, fmt.Errorf("--plan %s: want audit, pair or committee=N; there is no plan without a check", s)
 }
 
 func (a *app) run(ctx context.Context, f *runFlags, program string, args []string) error {
@@ -256,6 +303,9 @@ func (a *app) fill(ctx context.Context, c *rpc.Client, f *runFlags, req *rpc.Pos
 	if req.Program, err = c.UploadFile(ctx, bytes.NewReader(code), st.transfer("uploading program", int64(len(code)))); err != nil {
 		return err
 	}
+	if req.Compare, err = uploadComparator(ctx, c, req.Compare); err != nil {
+		return err
+	}
 	if in.folder != nil {
 		if req.Inputs, err = c.UploadFolder(ctx, in.folder.FS(), nil); err != nil {
 			return err
@@ -285,10 +335,31 @@ func (a *app) fill(ctx context.Context, c *rpc.Client, f *runFlags, req *rpc.Pos
 		q.Bound = req.Budget
 	}
 	if !f.quiet {
-		st.say("at most %s for %s; checked by %s: a wrong result passes with probability %s",
-			creditText(q.Bound), gasText(req.Limits.Gas), q.Plan, chanceText(q.Undetected))
+		for _, line := range planText(&q, req.Limits.Gas) {
+			st.say("%s", line)
+		}
+		if q.Compare != "" {
+			st.say("outputs are compared by %s", compareText(q.Compare))
+		}
 	}
 	return nil
+}
+
+// planText is what a job costs and how it is checked.
+func planText(q *rpc.Quote, gas crowd.Gas) []string {
+	how := "checked by " + q.Plan
+	switch q.Plan {
+	case crowd.PlanAudit:
+		how = fmt.Sprintf("audited at a rate of %s or more", percentText(float64(q.RatePPM)/1e6))
+	case crowd.PlanCommittee:
+		how = fmt.Sprintf("checked by a committee of %d", q.Executors)
+	}
+	lines := []string{fmt.Sprintf("at most %s for %s; %s: a wrong result passes with probability %s", creditText(q.Bound), gasText(gas), how, chanceText(q.Undetected))}
+	if q.Plan == crowd.PlanAudit {
+		lines = append(lines, fmt.Sprintf("at most %s where the lot does not have it run again; an executor with less than %s of free stake, or a shorter record, is audited more often",
+			creditText(q.Unaudited), creditText(q.Stake)))
+	}
+	return lines
 }
 
 func resolveProviders(ctx context.Context, c *rpc.Client, prefixes []string) ([]crowd.NodeID, error) {

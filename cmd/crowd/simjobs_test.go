@@ -14,8 +14,8 @@ import (
 	"github.com/crowdcompute/crowd/internal/sim/scenario"
 )
 
-// scoreboards are the commands of docs/jobs.md with what they printed.
-func scoreboards(t *testing.T) map[string][]string {
+// commands are those of docs/jobs.md with what they printed.
+func commands(t *testing.T, name string, want int) map[string][]string {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/jobs.md")
 	if err != nil {
@@ -24,11 +24,12 @@ func scoreboards(t *testing.T) map[string][]string {
 	all := map[string][]string{}
 	for _, block := range strings.Split(string(page), "```\n$ ")[1:] {
 		block, _, _ = strings.Cut(block, "\n```")
-		lines := strings.Split(block, "\n")
-		all[lines[0]] = lines[1:]
+		if lines := strings.Split(block, "\n"); strings.HasPrefix(lines[0], name) {
+			all[lines[0]] = lines[1:]
+		}
 	}
-	if len(all) != 2 {
-		t.Fatalf("got %d scoreboards in docs/jobs.md, want 2", len(all))
+	if len(all) != want {
+		t.Fatalf("got %d times %q in docs/jobs.md, want %d", len(all), name, want)
 	}
 	return all
 }
@@ -46,7 +47,7 @@ func simulate(t *testing.T, args ...string) []byte {
 // same, the measured ones and the gains are those of the page as far as so few batches can say. At night it
 // plays the commands themselves and wants the very same lines.
 func TestSimJobs_KeepsThePage(t *testing.T) {
-	for command, lines := range scoreboards(t) {
+	for command, lines := range commands(t, "crowd sim jobs", 2) {
 		t.Run(command, func(t *testing.T) {
 			args := strings.Fields(command)[1:]
 			if os.Getenv("CROWD_NIGHT") != "" {
@@ -89,6 +90,14 @@ func TestSimJobs_KeepsThePage(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestSimAudits_KeepsThePage(t *testing.T) {
+	for command, lines := range commands(t, "crowd sim audits", 4) {
+		if got := strings.TrimSuffix(string(simulate(t, strings.Fields(command)[1:]...)), "\n"); got != strings.Join(lines, "\n") {
+			t.Errorf("%s: the page is not what the command prints: got\n%s", command, got)
+		}
 	}
 }
 

@@ -162,7 +162,7 @@ func stageLines(ev rpc.JobEvent, start time.Time) []string {
 	switch ev.Stage {
 	case rpc.Drawn:
 		text = committeeText(ev.Committee)
-	case rpc.Checked:
+	case rpc.Checked, rpc.Unchecked:
 		if ev.Outcome != nil {
 			text += fmt.Sprintf(": %s, %s", ev.Outcome, gasText(ev.Outcome.Gas))
 		}
@@ -177,7 +177,7 @@ func stageLines(ev rpc.JobEvent, start time.Time) []string {
 		}
 	}
 	lines := []string{strings.TrimRight(first+clean(text), " ")}
-	if ev.Verdict != nil && ev.Stage == rpc.Checked {
+	if ev.Verdict != nil && (ev.Stage == rpc.Checked || ev.Stage == rpc.Unchecked) {
 		for _, b := range ev.Verdict.Blame {
 			more = append([]string{blameText(b)}, more...)
 		}
@@ -190,7 +190,7 @@ func stageLines(ev rpc.JobEvent, start time.Time) []string {
 
 func committeeText(members []rpc.Member) string {
 	var parts []string
-	for _, role := range []string{"executor", "verifier", "alternate"} {
+	for _, role := range []string{"executor", "auditor", "verifier", "alternate"} {
 		var ids []string
 		proofs := "proofs ok"
 		for _, m := range members {

@@ -15,13 +15,24 @@ type Authority struct {
 	at   ledger.JobState // what the work is for
 	item uint32          // and which disputed item
 	leaf *crowd.Hash     // what it came to
+
+	weighing weighing // in a tolerant job
 }
 
 // Step implements Machine.
 func (a *Authority) Step(now time.Time, ev Event) []Effect {
 	return a.step(now, ev, func(now time.Time) {
+		if ev, ok := ev.(Compared); ok {
+			if a.job.State == ledger.Court {
+				a.weighed(now, ev)
+			} else {
+				a.lookedAt(now, ev)
+			}
+		}
 		if ev, ok := ev.(Ran); ok {
-			if a.job.Spec.Plan.Method == crowd.PlanSample {
+			if a.job.Dispute != nil && !a.job.Spec.Compare.Strict() {
+				a.ranTolerant(now, ev)
+			} else if a.job.Spec.Plan.Method == crowd.PlanSample {
 				a.ranItem(now, ev)
 			} else if o := a.outcome(now, ev); o != nil {
 				a.jrn.Outcome = o
@@ -47,7 +58,8 @@ func (a *Authority) act(now time.Time) {
 	if a.at != j.State || a.item != item { // other questions, other work
 		a.stop()
 		a.work = working{try: a.work.try}
-		a.at, a.item, a.leaf = j.State, item, nil
+		a.unkeep(a.weighing.own)
+		a.at, a.item, a.leaf, a.weighing = j.State, item, nil, weighing{}
 		a.audit = audit{}
 	}
 	switch j.State {
@@ -58,7 +70,9 @@ func (a *Authority) act(now time.Time) {
 			}
 		}
 	case ledger.Court:
-		if j.Spec.Plan.Method == crowd.PlanSample {
+		if !j.Spec.Compare.Strict() {
+			a.weigh(now)
+		} else if j.Spec.Plan.Method == crowd.PlanSample {
 			a.judgeItem(now)
 		} else {
 			a.judge(now)
@@ -100,6 +114,9 @@ func (a *Authority) unseal(now time.Time, p *ledger.Place) {
 	}
 	if o, ok := a.opening(p); ok {
 		unseal.Opening = o
+		if p.Verifier { // its leaves are known: mayOpen
+			unseal.Conflict = a.shown(p.Node, &o)
+		}
 		a.send(now, unseal)
 	} else {
 		a.send(now, vote)
@@ -132,19 +149,19 @@ func (a *Authority) judge(now time.Time) {
 		a.keep(a.inputs()...)
 		a.run(now, nil)
 	default:
-		a.fetch(now, a.inputHolders(), MaxInput, a.inputs()...)
+		a.fetchInputs(now, nil)
 	}
 }
 
 // mayOpen reports whether a silent verifier's answers may be shown: only once the executor
-// can no longer lose the leaves that they are compared with. Leaves that cannot be had in time are the executor's fault.
+// can no longer lose the leaves that they are compared with, and what else the verifier was to check. Leaves that cannot be had in time are the executor's fault.
 func (a *Authority) mayOpen(now time.Time) bool {
 	j := a.job
 	if j.Executor() == nil {
 		return false
 	}
 	vote := &ledger.Vote{Job: a.id, Question: ledger.LeavesThere}
-	known := a.audited(now, false)
+	known := a.audited(now, j.Spec.Shuffle.Parts > 0)
 	if known && a.audit.bad == nil {
 		return true
 	}
@@ -175,7 +192,7 @@ func (a *Authority) judgeItem(now time.Time) {
 		a.keep(a.inputs()...)
 		a.run(now, []uint32{d.Item})
 	default:
-		a.fetch(now, a.inputHolders(), MaxInput, a.inputs()...)
+		a.fetchInputs(now, []uint32{d.Item})
 	}
 }
 
@@ -210,7 +227,7 @@ func (a *Authority) inspect(now time.Time) {
 		a.stop()
 		a.send(now, vote)
 	case !a.busy(now):
-		a.fetch(now, a.resultHolders(), a.maxResult(), result)
+		a.fetch(now, Fetch{CIDs: []crowd.CID{result}, From: a.resultHolders(), Max: a.maxResult()})
 	}
 }
 
@@ -220,12 +237,14 @@ func (a *Authority) inspectBatch(now time.Time, vote *ledger.Vote) {
 	if a.voted(ledger.Retrievable, crowd.NodeID{}) || a.over(vote) {
 		return
 	}
-	switch known := a.audited(now, true); {
-	case known && a.audit.bad == nil:
-		if r := a.conflict(); r != nil {
-			a.send(now, r)
-			return
-		}
+	known, r := a.audited(now, true), (*ledger.Report)(nil)
+	if known && a.audit.bad == nil {
+		r, known = a.conflict(now, a.job.Due-crowd.Time(a.Params.CourtWindow/2))
+	}
+	switch {
+	case r != nil && a.job.Idle(a.self) < ledger.IdleDisputes:
+		a.send(now, r)
+	case known && a.audit.bad == nil && r == nil:
 		a.keep(a.job.Verdict.Outcome.Result)
 		vote.Yes = true
 		a.send(now, vote)

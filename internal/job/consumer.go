@@ -17,12 +17,16 @@ type Consumer struct {
 	verdict  bool                  // told
 	tooLate  bool                  // to cancel; told
 	unusable bool                  // the result is nothing that can be fetched
+	leave    bool                  // the authorities are to look: they have found nothing too often
 	reported map[crowd.NodeID]bool // verifiers in a conflict; told. Never ranged over
 }
 
 // Step implements Machine.
 func (c *Consumer) Step(now time.Time, ev Event) []Effect {
 	return c.step(now, ev, func(now time.Time) {
+		if ev, ok := ev.(Compared); ok {
+			c.lookedAt(now, ev)
+		}
 		if _, ok := ev.(UserCancel); ok && !c.jrn.Cancel {
 			c.jrn.Cancel = true
 			c.persist()
@@ -84,7 +88,11 @@ func (c *Consumer) tell(now time.Time) {
 	}
 	if v := j.Verdict; v != nil && !c.verdict {
 		c.verdict = true
-		c.emit(Report{Stage: StageVerdict, Why: "by " + v.By, Detail: v.Outcome.String(), Time: c.chainTime(now)})
+		why := "by " + v.By
+		if v.By == ledger.ByAudit {
+			why += ", not checked: the lot did not choose it"
+		}
+		c.emit(Report{Stage: StageVerdict, Why: why, Detail: v.Outcome.String(), Time: c.chainTime(now)})
 		if v.Outcome.UserError() {
 			c.emit(Report{Stage: StageUserError, Why: "the program or its input is to blame: paid, not retried", Detail: v.Outcome.String(), Time: c.chainTime(now)})
 		}
@@ -108,10 +116,18 @@ func (c *Consumer) cancel(now time.Time) {
 	c.send(now, &ledger.Cancel{Job: c.id})
 }
 
+// Delivered is what of an outcome its owner fetches: the result, or the leaves where the outputs go on to others.
+func Delivered(spec *crowd.JobSpec, o *crowd.Outcome) crowd.CID {
+	if spec.Shuffle.Parts > 0 {
+		return o.Leaves
+	}
+	return o.Result
+}
+
 // deliver gets the result here, and says so or complains while that matters.
 func (c *Consumer) deliver(now time.Time) {
 	j := c.job
-	result := j.Verdict.Outcome.Result
+	result := Delivered(&j.Spec, &j.Verdict.Outcome)
 	switch {
 	case c.jrn.Have != "":
 	case c.unusable:
@@ -119,26 +135,28 @@ func (c *Consumer) deliver(now time.Time) {
 		c.unusable = true
 	case c.job.Spec.Plan.Method == crowd.PlanSample && !j.State.Ended():
 		c.check(now)
+	case c.audit.leaves != nil: // it is here, and others have found that it may be accepted
+		c.have(now)
 	case c.work.fetched && c.work.unusable:
 		c.unusable = true
 		c.emit(Report{Stage: StageTrouble, Why: "the result is nothing that can be fetched", Detail: string(result), Time: c.chainTime(now)})
 	case c.work.fetched:
 		c.have(now)
 	case !c.busy(now):
-		c.fetch(now, c.resultHolders(), c.maxResult(), result)
+		c.fetch(now, Fetch{CIDs: []crowd.CID{result}, From: c.resultHolders(), Max: c.maxResult()})
 	}
 	switch {
 	case j.State.Ended():
 	case c.jrn.Have != "":
 		c.send(now, &ledger.Accept{Job: c.id})
-	case j.State == ledger.Delivering && (c.unusable || c.due(now, j.Due-crowd.Time(c.Params.DeliveryWindow/3))):
+	case j.State == ledger.Delivering && (c.unusable || c.leave || c.due(now, j.Due-crowd.Time(c.Params.DeliveryWindow/3))):
 		c.send(now, &ledger.Complain{Job: c.id})
 	}
 }
 
 // have takes the result, which lies in the own store.
 func (c *Consumer) have(now time.Time) {
-	result := c.job.Verdict.Outcome.Result
+	result := Delivered(&c.job.Spec, &c.job.Verdict.Outcome)
 	c.jrn.Have = result
 	c.jrn.keep(result)
 	c.persist()
@@ -147,15 +165,24 @@ func (c *Consumer) have(now time.Time) {
 }
 
 // check holds a batch's result against the executor's commitment and the verifiers'
-// answers. It is had only when all of them agree: the owner is who loses by a lie.
+// answers. It is had only when all of them agree: the owner is who loses by a lie. Outputs that go on to
+// others are not fetched: no verifier has opened that does not hold them.
 func (c *Consumer) check(now time.Time) {
 	switch {
-	case !c.audited(now, true):
+	case !c.audited(now, c.job.Spec.Shuffle.Parts == 0):
 	case c.audit.bad != nil:
 		c.unusable = true
 		c.emit(Report{Stage: StageTrouble, Why: "the result is not what the executor committed to", Detail: c.audit.bad.Error(), Time: c.chainTime(now)})
 	default:
-		if r := c.conflict(); r != nil {
+		r, known := c.conflict(now, c.job.Due-crowd.Time(c.Params.DeliveryWindow/2))
+		if !known {
+			return
+		}
+		if r != nil {
+			if c.job.Idle(c.self) >= ledger.IdleDisputes {
+				c.leave = true
+				return
+			}
 			if !c.reported[r.Verifier] {
 				if c.reported == nil {
 					c.reported = map[crowd.NodeID]bool{}

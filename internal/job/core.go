@@ -56,7 +56,7 @@ const (
 	sendPatience = 2 * time.Minute // a Send that does not end is taken for failed; a driver ends every one by itself
 	lookGrace    = time.Second     // a state that ought to have ended so long ago is looked up
 	lookEvery    = time.Minute     // so is a job without news
-	lookPosted   = 2 * time.Second // and one that waits for the beacon of the next blocks: claims are due soon after
+	lookPosted   = 2 * time.Second // and one that waits for the beacon of the next blocks: claims, or reveals, are due soon after
 )
 
 // core is what the three roles share.
@@ -104,6 +104,7 @@ type working struct {
 	cids     []crowd.CID // of the newest fetch
 	fetched  bool
 	unusable bool // what was fetched
+	brief    bool // what is fetched is read at once, and not kept
 }
 
 // workKind is what can be in flight.
@@ -113,9 +114,10 @@ const (
 	fetching workKind = iota
 	running
 	reading
+	comparing
 )
 
-var workNames = [...]string{"a fetch", "a run", "the reading of leaves"}
+var workNames = [...]string{"a fetch", "a run", "the reading of leaves", "a comparison of outputs"}
 
 func backoff(fails int) time.Duration {
 	return min(backoffFirst<<min(fails-1, 16), backoffMost)
@@ -171,13 +173,13 @@ func (c *core) step(now time.Time, ev Event, act func(time.Time)) []Effect {
 	case Fetched:
 		if c.landed(now, ev.Try, fetching, ev.Err) {
 			c.work.fetched, c.work.unusable = true, ev.Err != nil
-			if ev.Err == nil && c.job != nil && c.job.Spec.Items > 0 {
+			if ev.Err == nil && c.job != nil && c.job.Spec.Items > 0 && !c.work.brief {
 				c.keep(c.work.cids...) // a court may take longer than what no pin holds is kept
 			}
 		}
 	case LeavesRead:
 		c.leavesRead(now, ev)
-	case Ran, Woke, UserCancel: // the roles'
+	case Ran, Compared, Woke, UserCancel: // the roles'
 	}
 	switch {
 	case c.gone:
@@ -195,7 +197,7 @@ func (c *core) look(now time.Time) {
 		return
 	}
 	every := lookEvery
-	if c.job != nil && c.job.State == ledger.Posted {
+	if c.job != nil && c.job.Due == 0 {
 		every = lookPosted
 	}
 	at := c.news.Add(every)
@@ -237,12 +239,12 @@ func sendKey(m ledger.Message) string {
 	case *ledger.Unseal:
 		return fmt.Sprintf("unseal %x", m.Executor[:])
 	case *ledger.Report:
-		return fmt.Sprintf("report %x", m.Verifier[:])
+		return fmt.Sprintf("report %x %d", m.Verifier[:], m.Proof.Index)
 	case *ledger.Vote:
 		if m.Question == ledger.WhatItem {
 			return fmt.Sprintf("vote %d %d", m.Question, m.Item) // once for each item
 		}
-		return fmt.Sprintf("vote %d %x", m.Question, m.Executor[:])
+		return fmt.Sprintf("vote %d %x %d", m.Question, m.Executor[:], m.Item)
 	}
 	return fmt.Sprintf("%T", m)
 }
@@ -319,25 +321,30 @@ func (c *core) begin(now time.Time, patience time.Duration, kind workKind) uint6
 // fetchPatience is generous: a driver ends every Fetch by itself.
 const fetchPatience = 30 * time.Minute
 
-func (c *core) fetch(now time.Time, from []crowd.NodeID, most uint64, cids ...crowd.CID) {
-	var some []crowd.CID
-	for _, cid := range cids {
-		if cid != "" {
-			some = append(some, cid)
-		}
-	}
+func (c *core) fetch(now time.Time, f Fetch) {
+	f.CIDs = slices.DeleteFunc(f.CIDs, func(cid crowd.CID) bool { return cid == "" })
 	if c.work.fails == 0 {
-		c.emit(Report{Stage: StageFetching, Why: fmt.Sprintf("from %d peers", len(from)), Time: c.chainTime(now)})
+		c.emit(Report{Stage: StageFetching, Why: fmt.Sprintf("from %d peers", len(f.From)), Time: c.chainTime(now)})
 	}
-	c.work.cids = some
-	c.emit(Fetch{Try: c.begin(now, fetchPatience, fetching), CIDs: some, From: from, Max: most})
+	c.work.cids = f.CIDs
+	f.Try = c.begin(now, fetchPatience, fetching)
+	c.emit(f)
+}
+
+// fetchInputs gets what a run reads, of a batch what its items only read; nil: all.
+func (c *core) fetchInputs(now time.Time, only []uint32) {
+	f := Fetch{CIDs: c.inputs(), From: c.inputHolders(), Max: MaxInput}
+	if s := &c.job.Spec; s.Shuffle.Gather {
+		f.Gather = &Gather{Manifest: s.Task.Stdin, Items: s.Items, Only: only}
+	}
+	c.fetch(now, f)
 }
 
 func (c *core) run(now time.Time, only []uint32) {
 	c.emit(Report{Stage: StageExecuting, Time: c.chainTime(now)})
 	t := c.job.Spec.Task
 	try := c.begin(now, 2*t.Limits.Wall+fetchPatience, running)
-	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Unusable: c.work.unusable})
+	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Shuffle: c.job.Spec.Shuffle, Outputs: only != nil && !c.job.Spec.Compare.Strict(), Unusable: c.work.unusable})
 }
 
 // landed takes in the end of a Fetch or Run: true when it gave something.
@@ -348,6 +355,9 @@ func (c *core) landed(now time.Time, try uint64, kind workKind, err error) bool 
 	}
 	if err != nil && !(errors.Is(err, ErrUnusable) && kind != running) {
 		c.fault(now, err)
+		if kind == running && errors.Is(err, ErrParts) {
+			w.fetched = false // no pin holds them
+		}
 		return false
 	}
 	w.flying, w.fails, w.err, w.next = false, 0, nil, time.Time{}
@@ -358,7 +368,7 @@ func (c *core) landed(now time.Time, try uint64, kind workKind, err error) bool 
 func (c *core) outcome(now time.Time, ev Ran) *crowd.Outcome {
 	err := ev.Err
 	spec := &c.job.Spec
-	if o := ev.Outcome; err == nil && (o.Gas > spec.Limits().Gas || len(o.Result) > crowd.MaxCID ||
+	if o := ev.Outcome; err == nil && (o.Gas > spec.Limits().Gas || o.Result == "" || len(o.Result) > crowd.MaxCID ||
 		(spec.Items > 0) != (o.Root != crowd.Hash{}) || (spec.Items > 0) != (o.Leaves != "")) {
 		err = fmt.Errorf("the executor gave an impossible outcome: %s", o)
 	}
@@ -411,6 +421,15 @@ func (c *core) release(spare crowd.CID) {
 	c.jrn.Kept = slices.DeleteFunc(c.jrn.Kept, func(cid crowd.CID) bool { return cid != spare })
 }
 
+// unkeep takes back one pin.
+func (c *core) unkeep(cid crowd.CID) {
+	if i := slices.Index(c.jrn.Kept, cid); i >= 0 {
+		c.jrn.Kept = slices.Delete(c.jrn.Kept, i, i+1)
+		c.emit(Release{cid})
+		c.persist()
+	}
+}
+
 // retire holds on to the result until t, then ends.
 func (c *core) retire(now time.Time, result crowd.CID, t crowd.Time) {
 	if !slices.Contains(c.jrn.Kept, result) || c.due(now, t) {
@@ -437,10 +456,10 @@ func (c *core) endsAt() crowd.Time {
 	return c.job.History[len(c.job.History)-1].Time + crowd.Time(c.Params.Retention)
 }
 
-// inputs are the CIDs that a run reads.
+// inputs are the CIDs that a run reads, and the comparator: who executes holds it, so that its owner cannot lose it.
 func (c *core) inputs() []crowd.CID {
 	t := &c.job.Spec.Task
-	return []crowd.CID{t.Program, t.Inputs, t.Stdin}
+	return []crowd.CID{t.Program, t.Inputs, t.Stdin, c.comparator()}
 }
 
 // holders of the inputs: who posted them, then who worked on them.
@@ -483,5 +502,8 @@ func (c *core) others(from []crowd.NodeID) []crowd.NodeID {
 // maxResult bounds the fetch of a result: the output and what wraps it.
 func (c *core) maxResult() uint64 {
 	out := c.job.Spec.Limits().Output
-	return out + out/8 + 1<<20 + uint64(c.job.Spec.Items)*(batch.LeafSize+2*batch.FrameSize+batch.MaxError)
+	if c.job.Spec.Shuffle.Parts > 0 {
+		out += out + uint64(c.job.Spec.Items) // once more, and last lines get their newline
+	}
+	return out + out/8 + 1<<20 + uint64(c.job.Spec.Shuffle.Parts)*100 + uint64(c.job.Spec.Items)*(batch.LeafSize+2*batch.FrameSize+batch.MaxError)
 }

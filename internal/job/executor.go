@@ -2,6 +2,7 @@ package job
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -42,8 +43,8 @@ func (e *Executor) act(now time.Time) {
 	switch {
 	case j.Owner == e.self:
 		e.end()
-	case j.State == ledger.Settled && p != nil && p.State == ledger.Revealed && e.jrn.Opening != nil && p.Opening.Outcome == j.Verdict.Outcome:
-		e.retire(now, p.Opening.Outcome.Result, e.endsAt())
+	case j.State == ledger.Settled && p != nil && p.State == ledger.Revealed && e.jrn.Opening != nil && (p.Verifier || p.Opening.Outcome == j.Verdict.Outcome):
+		e.retire(now, j.Verdict.Outcome.Result, e.endsAt()) // a verifier has it where outputs go on to others
 	case j.State.Ended():
 		e.end()
 	case j.State == ledger.Claiming:
@@ -92,7 +93,7 @@ func eligible(p *ledger.Provider, j *ledger.Job, params *ledger.Params) bool {
 	return !p.Tombstoned && p.Leaving == 0 &&
 		(p.Since == 0 || p.Since+params.Lookback <= j.DrawAt) &&
 		p.Stake >= max(params.MinStake, f.MaxPrice.Cost(j.Spec.Limits().Gas)) &&
-		p.Offer.Price <= f.MaxPrice &&
+		p.Offer.Price <= f.MaxPrice && p.Offer.Owners <= j.Score &&
 		(len(f.Countries) == 0 || slices.Contains(f.Countries, p.Offer.Country)) &&
 		(len(f.Providers) == 0 || slices.Contains(f.Providers, p.ID))
 }
@@ -111,10 +112,14 @@ func (e *Executor) place(now time.Time, p *ledger.Place) {
 		if e.jrn.Opening == nil || j.State != ledger.Revealing && j.State != ledger.Unsealing {
 			return
 		}
-		if p.Verifier && !e.leaves(now) {
-			return
+		reveal := &ledger.Reveal{Job: e.id, Opening: *e.jrn.Opening}
+		if p.Verifier {
+			if !e.leaves(now) {
+				return
+			}
+			reveal.Conflict = e.shown(e.self, e.jrn.Opening)
 		}
-		e.send(now, &ledger.Reveal{Job: e.id, Opening: *e.jrn.Opening})
+		e.send(now, reveal)
 	case ledger.Revealed:
 		if j.Spec.Plan.Method == crowd.PlanSample && (j.State == ledger.Delivering || j.State == ledger.Inspecting) {
 			e.audit.own = !p.Verifier
@@ -135,11 +140,14 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 		}
 		e.ran = nil
 	}
+	awaited := e.job.Awaits(p)
 	switch {
 	case e.jrn.Opening != nil:
-		e.send(now, &ledger.Commit{Job: e.id, Commitment: ledger.Commitment(e.id, e.self, *e.jrn.Opening), Sealed: e.jrn.Sealed})
+		if awaited {
+			e.send(now, &ledger.Commit{Job: e.id, Commitment: ledger.Commitment(e.id, e.self, *e.jrn.Opening), Sealed: e.jrn.Sealed})
+		}
 		return
-	case e.due(now, p.Due): // too late for all; the chain drops the place
+	case awaited && e.due(now, p.Due): // too late for all; the chain drops the place
 		e.stop()
 		return
 	}
@@ -155,7 +163,7 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 		e.keep(e.inputs()...)
 		e.run(now, e.sample(p))
 	default:
-		e.fetch(now, e.inputHolders(), MaxInput, e.inputs()...)
+		e.fetchInputs(now, e.sample(p))
 	}
 }
 
@@ -164,6 +172,7 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 const (
 	cannotRun   = "cannot run the task"
 	cannotFetch = "cannot get the inputs"
+	NoParts     = "cannot get parts of other results" // exported: their owner can make them again
 )
 
 // hopeless says why an alternate should have the place, or nothing.
@@ -176,6 +185,8 @@ func (e *Executor) hopeless(now time.Time, p *ledger.Place) string {
 	switch {
 	case w.kind == running && w.fails >= runFaults:
 		return cannotRun
+	case w.kind == fetching && e.due(now, p.Due-half) && errors.Is(w.err, ErrParts):
+		return NoParts
 	case w.kind == fetching && e.due(now, p.Due-half):
 		return cannotFetch
 	}
@@ -196,11 +207,12 @@ func (e *Executor) bind(opening ledger.Opening) error {
 		}
 	}
 	e.jrn.Opening, e.jrn.Sealed = &opening, sealed
-	result := opening.Outcome.Result
-	e.jrn.keep(result)
+	e.jrn.keep(opening.Outcome.Result, opening.Outputs)
 	e.persist()
-	if result != "" {
-		e.emit(Keep{result})
+	for _, made := range []crowd.CID{opening.Outcome.Result, opening.Outputs} {
+		if made != "" {
+			e.emit(Keep{made})
+		}
 	}
 	return nil
 }
@@ -227,23 +239,27 @@ func (e *Executor) bound(now time.Time, ev Ran) *ledger.Opening {
 	if want := len(e.sample(p)); err == nil && len(ev.Leaves) != want {
 		err = fmt.Errorf("the executor gave %d leaves for %d items", len(ev.Leaves), want)
 	}
+	if tolerant := !e.job.Spec.Compare.Strict(); err == nil && (ev.Outputs != "") != tolerant {
+		err = fmt.Errorf("the executor kept %q of what the items wrote", ev.Outputs)
+	}
 	if !e.landed(now, ev.Try, running, err) {
 		return nil
 	}
 	proof, _ := e.Key.VRF().Prove(ledger.SampleInput(e.id, e.self, e.job.Beacon))
-	o := &ledger.Opening{Sample: proof[:]}
+	o := &ledger.Opening{Sample: proof[:], Outputs: ev.Outputs}
 	for _, l := range ev.Leaves {
 		o.Answers = append(o.Answers, l.Hash())
 	}
 	return o
 }
 
-// leaves reports whether the executor's leaves are here and are what it committed to.
+// leaves reports whether the executor's leaves are here and are what it committed to. To a verifier also
+// the outputs must be, where they go on to others: nobody else looks at them.
 func (e *Executor) leaves(now time.Time) bool {
 	if !e.looking { // other work than the batch itself
 		e.stop()
 		e.work = working{try: e.work.try}
 		e.looking = true
 	}
-	return e.audited(now, false) && e.audit.bad == nil
+	return e.audited(now, e.job.Spec.Shuffle.Parts > 0 && !e.audit.own) && e.audit.bad == nil
 }

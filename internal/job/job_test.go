@@ -295,7 +295,9 @@ func TestExecutor_ClaimsWhatItWon(t *testing.T) {
 	expect(t, "too dear", step(), "")
 	p.Offer.Price, p.Tombstoned = 1000, true
 	expect(t, "a caught cheater", step(), "")
-	p.Tombstoned, w.job.Tickets = false, 1<<60
+	p.Tombstoned, p.Offer.Owners, w.job.Score = false, 500_001, 500_000
+	expect(t, "an owner below the score that it asks for", step(), "")
+	p.Offer.Owners, w.job.Tickets = 500_000, 1<<60
 	expect(t, "no ticket won", step(), "")
 }
 

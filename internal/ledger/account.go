@@ -52,7 +52,7 @@ func (w *work) transfer(from crowd.Address, m *Transfer) *Refusal {
 }
 
 // CheckInvariants reports what must never be: credits that came from nowhere or
-// went nowhere, and an open job that no deadline ends. Tests call it after every block.
+// went nowhere, an open job that no deadline ends, and stake bound by no job. Tests call it after every block.
 func CheckInvariants(s State) error {
 	var accounts, stakes, escrows crowd.Credits
 	s.EachAccount(func(_ crowd.Address, a Account) bool { accounts += a.Balance; return true })
@@ -61,7 +61,13 @@ func CheckInvariants(s State) error {
 	s.Each(prefixDue, func(key string, _ []byte) bool { _, id := indexKey(prefixDue, key); index[id]++; return true })
 	s.Each(prefixDraw, func(key string, _ []byte) bool { _, id := indexKey(prefixDraw, key); index[id]++; return true })
 	var err error
+	bound := map[crowd.NodeID]crowd.Credits{}
 	s.EachJob(func(j Job) bool {
+		if a := j.Audit; a != nil && !j.State.Ended() {
+			if st := j.Place(a.Executor).State; st != Dropped && st != Fraud {
+				bound[a.Executor] += a.Stake
+			}
+		}
 		escrows += j.Escrow + j.Slashed
 		if j.State.Ended() && j.Escrow+j.Slashed != 0 {
 			err = fmt.Errorf("job %s is %s and still holds %s", j.ID.Short(), j.State, j.Escrow)
@@ -70,6 +76,15 @@ func CheckInvariants(s State) error {
 			err = fmt.Errorf("job %s in state %s has %d deadlines, want 1", j.ID.Short(), j.State, index[j.ID])
 		}
 		delete(index, j.ID)
+		return err == nil
+	})
+	if err != nil {
+		return err
+	}
+	s.EachProvider(func(p Provider) bool {
+		if p.Bound != bound[p.ID] {
+			err = fmt.Errorf("%s of the stake of %s are bound, its jobs bind %s", p.Bound, p.ID.Short(), bound[p.ID])
+		}
 		return err == nil
 	})
 	if err != nil {

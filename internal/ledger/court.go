@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/crowdcompute/crowd"
 )
@@ -15,6 +16,8 @@ const (
 	Retrievable                     // can the result be fetched, and is it what was committed to?
 	WhatItem                        // re-execute one item of a batch: what does it come to?
 	LeavesThere                     // are the executor's leaves to be had, before verifiers are opened?
+	SameAnswer                      // of a tolerant job: is this party's answer the court's, as far as the job tells them apart?
+	OwnAnswer                       // of a tolerant job: what this authority's own run came to, for the others to look at; it decides nothing
 )
 
 func (q Question) String() string {
@@ -29,6 +32,10 @@ func (q Question) String() string {
 		return "what is the outcome of one item"
 	case LeavesThere:
 		return "are the executor's leaves to be had"
+	case SameAnswer:
+		return "is it the same answer"
+	case OwnAnswer:
+		return "what is the court's own answer"
 	}
 	return fmt.Sprintf("question %d", uint8(q))
 }
@@ -41,8 +48,9 @@ type Ballot struct {
 	Executor  crowd.NodeID
 	Outcome   crowd.Outcome
 	Leaf      crowd.Hash
-	Item      uint32 // of WhatItem: which one it was about
+	Item      uint32 // of WhatItem, and of SameAnswer and OwnAnswer in a batch: which one it was about
 	Yes       bool
+	Finding   Finding // of SameAnswer
 }
 
 func (b *Ballot) sameQuestion(o *Ballot) bool {
@@ -50,14 +58,14 @@ func (b *Ballot) sameQuestion(o *Ballot) bool {
 }
 
 func (b *Ballot) sameAnswer(o *Ballot) bool {
-	return b.sameQuestion(o) && b.Outcome == o.Outcome && b.Leaf == o.Leaf && b.Yes == o.Yes
+	return b.sameQuestion(o) && b.Outcome == o.Outcome && b.Leaf == o.Leaf && b.Yes == o.Yes && b.Finding == o.Finding
 }
 
 func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 	if _, ok := w.authority(from); !ok {
 		return refuse(NotYours, "%s is no authority", from.Short())
 	}
-	in := map[Question]JobState{WhatOutcome: Court, WhatItem: Court, BadSeal: Unsealing, LeavesThere: Unsealing, Retrievable: Inspecting}[m.Question]
+	in := map[Question]JobState{WhatOutcome: Court, WhatItem: Court, SameAnswer: Court, OwnAnswer: Court, BadSeal: Unsealing, LeavesThere: Unsealing, Retrievable: Inspecting}[m.Question]
 	if in == 0 {
 		return refuse(BadTx, "question %d is none", m.Question)
 	}
@@ -66,7 +74,21 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		return r
 	}
 	b := Ballot{Authority: from, Question: m.Question}
+	if j.State == Court && (m.Question == SameAnswer || m.Question == OwnAnswer) == j.Spec.Compare.Strict() {
+		return refuse(BadTx, "the court of job %s, which is %s, is not asked %q", j.ID.Short(), j.Spec.Compare.Class(), m.Question)
+	}
 	switch m.Question {
+	case SameAnswer:
+		if m.Finding < Same || m.Finding > Unjudged {
+			return refuse(BadTx, "%s is none", m.Finding)
+		}
+		if m.Item != j.Asked() {
+			return refuse(TooLate, "job %s is asked about item %d, not %d", j.ID.Short(), j.Asked(), m.Item)
+		}
+		if !slices.ContainsFunc(j.Judged(), func(p *Place) bool { return p.Node == m.Executor }) {
+			return refuse(NotFound, "nothing of %s is before the court of job %s", m.Executor.Short(), j.ID.Short())
+		}
+		b.Executor, b.Item, b.Finding = m.Executor, m.Item, m.Finding
 	case WhatItem:
 		if j.Dispute == nil {
 			return refuse(NotFound, "no item of job %s is disputed", j.ID.Short())
@@ -75,6 +97,14 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 			return refuse(TooLate, "job %s is asked about item %d, not %d", j.ID.Short(), j.Dispute.Item, m.Item)
 		}
 		b.Item, b.Leaf = m.Item, m.Leaf
+	case OwnAnswer:
+		if m.Item != j.Asked() {
+			return refuse(TooLate, "job %s is asked about item %d, not %d", j.ID.Short(), j.Asked(), m.Item)
+		}
+		if m.Outcome.Gas > j.Spec.Limits().Gas || len(m.Outcome.Result) > crowd.MaxCID || m.Outcome.Leaves != "" {
+			return refuse(BadTx, "an impossible outcome")
+		}
+		b.Outcome, b.Item, b.Leaf = m.Outcome, m.Item, m.Leaf
 	case WhatOutcome:
 		if j.Dispute != nil {
 			return refuse(BadTx, "the court of job %s is asked about one item", j.ID.Short())
@@ -107,7 +137,7 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		}
 	}
 	j.Ballots = append(j.Ballots, b)
-	if 3*same <= 2*len(w.authorities()) { // more than 2/3, DESIGN section 6
+	if b.Question == OwnAnswer || 3*same <= 2*len(w.authorities()) { // more than 2/3, DESIGN section 6
 		w.putJob(&j)
 		return nil
 	}
@@ -117,6 +147,8 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		}
 	}
 	switch {
+	case b.Question == SameAnswer:
+		w.weigh(&j, false)
 	case b.Question == WhatOutcome:
 		w.judge(&j, b.Outcome, same)
 	case b.Question == WhatItem:

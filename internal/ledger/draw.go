@@ -84,6 +84,10 @@ func (d *Drawn) Check(job crowd.JobID, r crowd.Hash, total, units uint64) error 
 // draw fixes the lot of a job that waited for this block's beacon.
 func (w *work) draw(id crowd.JobID) {
 	j := w.mustJob(id)
+	if j.State == Running {
+		w.auditLot(&j)
+		return
+	}
 	j.Beacon = w.beacon.R
 	if w.params.Favours(&j, j.Beacon) {
 		j.Tickets, j.Favoured = j.IfFavoured, true
@@ -103,7 +107,7 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 	if !ok {
 		return refuse(NotEligible, "%s is no provider", from.Short())
 	}
-	for _, c := range w.conditions(j.Owner, &j.Spec, j.DrawAt) {
+	for _, c := range w.conditions(&j) {
 		if !c.ok(&p) {
 			return refuse(NotEligible, "%s fails %q", from.Short(), c.name)
 		}
@@ -147,7 +151,7 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 // dispatch closes the claims and gives out the places.
 func (w *work) dispatch(j *Job) {
 	if w.certain(j) && uint32(len(j.Drawn)) < w.params.MaxClaims { // a full list says nothing about who is not in it
-		w.eachEligible(j.Owner, &j.Spec, j.DrawAt, func(p Provider) {
+		w.eachEligible(j, func(p Provider) {
 			if !slices.ContainsFunc(j.Drawn, func(d Drawn) bool { return d.Node == p.ID }) {
 				w.reputation(p.ID.Address(), func(r *Reputation) {
 					r.Missed++
@@ -157,7 +161,7 @@ func (w *work) dispatch(j *Job) {
 		})
 	}
 	executors, verifiers := Seats(&j.Spec.Plan)
-	if n := executors + verifiers; len(j.Drawn) < n {
+	if n := Needs(&j.Spec.Plan); len(j.Drawn) < n {
 		w.end(j, Failed, "%d of %d eligible providers claimed their place, the plan needs %d", len(j.Drawn), j.Eligible, n)
 		return
 	}
@@ -176,20 +180,33 @@ func (w *work) dispatch(j *Job) {
 
 // seat gives the next drawn node a place, if there is one.
 func (w *work) seat(j *Job, verifier bool) bool {
+	if j.Spec.Plan.Method == crowd.PlanAudit {
+		return w.seatAudited(j)
+	}
 	for int(j.Next) < len(j.Drawn) {
-		d := j.Drawn[j.Next]
+		d := &j.Drawn[j.Next]
 		j.Next++
-		p, ok := w.provider(d.Node)
-		if !ok || p.Tombstoned || p.Leaving != 0 {
-			continue
+		if w.place(j, d, verifier) {
+			return true
 		}
-		p.Active++
-		w.putProvider(p)
-		j.Places = append(j.Places, Place{
-			Node: d.Node, Verifier: verifier, Price: d.Price, State: Working,
-			Due: w.in(j.Spec.Task.Limits.Wall.Milliseconds() + w.params.DispatchGrace),
-		})
-		return true
 	}
 	return false
+}
+
+// place gives d a place unless it has left, or was caught, since it claimed.
+func (w *work) place(j *Job, d *Drawn, verifier bool) bool {
+	p, ok := w.provider(d.Node)
+	if !ok || p.Tombstoned || p.Leaving != 0 {
+		return false
+	}
+	p.Active++
+	if j.Spec.Plan.Method == crowd.PlanAudit && (j.Audit == nil || j.Audit.At == 0) {
+		j.Audit = w.bindStake(&j.Spec, &p)
+	}
+	w.putProvider(p)
+	j.Places = append(j.Places, Place{
+		Node: d.Node, Verifier: verifier, Price: d.Price, State: Working,
+		Due: w.in(j.Spec.Task.Limits.Wall.Milliseconds() + w.params.DispatchGrace),
+	})
+	return true
 }

@@ -4,22 +4,41 @@ import (
 	"fmt"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 )
 
 // pairSize is how many executors the plan "pair" runs side by side.
 const pairSize = 2
 
-// Seats are the places that a plan gives: executors, then verifiers.
+// Seats are the places that a plan gives when the job is dispatched: executors, then verifiers.
 func Seats(p *crowd.Plan) (executors, verifiers int) {
-	if p.Method == crowd.PlanSample {
+	switch p.Method {
+	case crowd.PlanSample:
 		return 1, int(p.Verifiers)
+	case crowd.PlanAudit:
+		return 1, 0
+	case crowd.PlanCommittee:
+		return int(p.Executors), 0
 	}
 	return pairSize, 0
 }
 
-func seats(p *crowd.Plan) int {
+// Needs is how many nodes must be there for a plan: those with a place, and those among whom an audit's lot chooses.
+func Needs(p *crowd.Plan) int {
+	if p.Method == crowd.PlanAudit {
+		return auditPool
+	}
 	e, v := Seats(p)
 	return e + v
+}
+
+// runs is how often a plan may have the whole task executed, for pay out of the escrow.
+func runs(p *crowd.Plan) int {
+	if p.Method == crowd.PlanAudit {
+		return pairSize
+	}
+	e, _ := Seats(p)
+	return e
 }
 
 // maxWhy bounds a reason given by a node, in bytes.
@@ -92,6 +111,7 @@ type Place struct {
 	Commitment crowd.Hash
 	Sealed     [][]byte // to each authority; gone once opened
 	Opening    *Opening
+	Conflict   *Dispute      // of a verifier: shown when it opened, and the court has not looked at it
 	Slashed    crowd.Credits // stake lost to Fraud
 }
 
@@ -117,7 +137,7 @@ type Payment struct {
 type Verdict struct {
 	_       struct{} `cbor:",toarray"`
 	Outcome crowd.Outcome
-	By      string // ByAgreement, ByCourt, or BySample
+	By      string // ByAgreement, ByCourt, BySample or ByAudit
 }
 
 // How a verdict came about.
@@ -125,6 +145,7 @@ const (
 	ByAgreement = "agreement"
 	ByCourt     = "court"
 	BySample    = "sample"
+	ByAudit     = "audit" // one executor's word: the lot did not choose it to be checked
 )
 
 // Job is all that the chain knows of a job.
@@ -139,6 +160,7 @@ type Job struct {
 	Escrow     crowd.Credits // still locked
 	Slashed    crowd.Credits // stakes of cheaters, handed out when the job ends
 	DrawAt     crowd.Height  // block whose beacon decides
+	Score      uint32        // Consumer.Score of the owner at the post, ppm
 	Eligible   uint32        // providers at the post
 	Tickets    uint64        // of them together
 	Open       uint32        // ppm of all tickets, at the post, that the job's own demands leave in the draw
@@ -148,8 +170,10 @@ type Job struct {
 	Drawn      []Drawn       // by priority; the first get places, the rest are alternates
 	Next       uint32        // index in Drawn of the next alternate
 	Places     []Place
+	Audit      *Audit // of PlanAudit: of the newest executor
 	Ballots    []Ballot
-	Dispute    *Dispute // the newest conflict about an item of a batch
+	Dispute    *Dispute  // the newest conflict about an item of a batch
+	Cleared    []Cleared // items of a tolerant batch that the court has looked at
 	Verdict    *Verdict
 	Payments   []Payment
 	History    []Step
@@ -185,10 +209,17 @@ func (j *Job) split(s PlaceState) (executors, verifiers int) {
 	return executors, verifiers
 }
 
-// earliest deadline among those who still work.
+// Awaits reports whether p's commitment is wanted now. A verifier's comes after the executor's: what it seals to the
+// authorities one of them could open, and tell an executor that is not bound yet which items nobody looks at.
+func (j *Job) Awaits(p *Place) bool {
+	bound, _ := j.split(Committed)
+	return p.State == Working && (!p.Verifier || bound > 0)
+}
+
+// earliest deadline among the places that are awaited.
 func (j *Job) earliest() (t crowd.Time) {
 	for i := range j.Places {
-		if p := &j.Places[i]; p.State == Working && (t == 0 || p.Due < t) {
+		if p := &j.Places[i]; j.Awaits(p) && (t == 0 || p.Due < t) {
 			t = p.Due
 		}
 	}
@@ -206,9 +237,9 @@ func (j *Job) Spent() crowd.Credits {
 	return cost
 }
 
-// EscrowFor is what posting spec locks: the most that executors and verifiers can earn.
+// EscrowFor is what posting spec locks: the most that executors and verifiers can earn, and a court that finds nobody at fault.
 func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
-	executors, verifiers := Seats(&spec.Plan)
+	_, verifiers := Seats(&spec.Plan)
 	limit := spec.Limits().Gas
 	sum, ok := crowd.Credits(0), true
 	add := func(times int, gas crowd.Gas) {
@@ -218,8 +249,9 @@ func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
 			}
 		}
 	}
-	add(executors, limit)
+	add(runs(&spec.Plan), limit)
 	add(verifiers, CheckGas(spec, limit))
+	add(1, CourtGas(spec))
 	if !ok {
 		return ^crowd.Credits(0)
 	}
@@ -278,15 +310,21 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	if err := spec.Validate(); err != nil {
 		return refuse(BadSpec, "%v", err)
 	}
+	if n := len(w.authorities()); spec.Plan.Checks > MaxChecks(n) {
+		return refuse(BadSpec, "plan %q: %d checks by each verifier; what it seals to %d authorities fits a transaction with at most %d", spec.Plan.Method, spec.Plan.Checks, n, MaxChecks(n))
+	}
 	need := EscrowFor(&spec)
 	if need > spec.Budget {
-		executors, verifiers := Seats(&spec.Plan)
+		_, verifiers := Seats(&spec.Plan)
 		return refuse(OverBudget, "up to %s for %d executors and %d verifiers at %d micro-credits per mega-gas and %d gas; the budget is %s",
-			need, executors, verifiers, spec.Filters.MaxPrice, spec.Limits().Gas, spec.Budget)
+			need, runs(&spec.Plan), verifiers, spec.Filters.MaxPrice, spec.Limits().Gas, spec.Budget)
 	}
-	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, DrawAt: w.height() + drawDelay}
-	e := w.eachEligible(from, &spec, j.DrawAt, func(Provider) {})
-	if int(e.Count) < seats(&spec.Plan) {
+	if n := Needs(&spec.Plan); n > int(w.params.MaxClaims) {
+		return refuse(BadSpec, "the plan needs %d nodes; this network keeps the best %d claims", n, w.params.MaxClaims)
+	}
+	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, Score: w.score(from), DrawAt: w.height() + drawDelay}
+	e := w.eachEligible(&j, func(Provider) {})
+	if int(e.Count) < Needs(&spec.Plan) {
 		return refuse(NoProvider, "%s", e.Why())
 	}
 	if r := w.debit(from.Address(), need, "the escrow"); r != nil {
@@ -322,7 +360,15 @@ func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
 			return refuse(BadTx, "a sealed opening of %d bytes, at most %d", len(s), most)
 		}
 	}
+	if !j.Awaits(p) {
+		return refuse(TooEarly, "no executor of job %s is bound yet", j.ID.Short())
+	}
 	p.State, p.Commitment, p.Sealed = Committed, m.Commitment, m.Sealed
+	for i := range j.Places {
+		if v := &j.Places[i]; !p.Verifier && v.Verifier && v.State == Working {
+			v.Due = max(v.Due, w.in(w.params.DispatchGrace))
+		}
+	}
 	w.progress(&j)
 	return nil
 }
@@ -330,22 +376,32 @@ func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
 // maxSealed bounds a sealed opening, in bytes.
 const maxSealed = 1024
 
+// MaxChecks is the most checks of a verifier whose commitment, sealed to so many authorities, fits a transaction.
+func MaxChecks(authorities int) uint32 {
+	const around, opening, answer = 1024, 512, 34 // bytes: of the transaction; of a sealed opening; of an answer in it
+	return uint32(min(crowd.MaxChecks, max((MaxTx-around)/max(authorities, 1)-opening, 0)/answer))
+}
+
 // progress goes on when nobody works any more, else waits for who does.
 func (w *work) progress(j *Job) {
-	if j.count(Working) > 0 {
-		w.wait(j, j.earliest())
+	executors, verifiers := j.split(Committed)
+	if working, _ := j.split(Working); working+executors == 0 {
+		w.end(j, Failed, "no drawn node did the work")
 		return
 	}
-	executors, verifiers := j.split(Committed)
-	if executors == 0 {
-		w.end(j, Failed, "no drawn node did the work")
+	if j.count(Working) > 0 {
+		w.wait(j, j.earliest())
 		return
 	}
 	if _, want := Seats(&j.Spec.Plan); verifiers < want {
 		w.end(j, Failed, "%d of %d verifiers did their work", verifiers, want)
 		return
 	}
-	w.move(j, Revealing, w.in(w.params.RevealWindow), "%d committed", j.count(Committed))
+	if a := j.Audit; a != nil && a.At == 0 {
+		w.awaitLot(j)
+		return
+	}
+	w.move(j, Revealing, w.in(w.params.RevealTime(&j.Spec)), "%d committed", j.count(Committed))
 }
 
 func (w *work) reveal(from crowd.NodeID, m *Reveal) *Refusal {
@@ -353,7 +409,7 @@ func (w *work) reveal(from crowd.NodeID, m *Reveal) *Refusal {
 	if r != nil {
 		return r
 	}
-	return w.openPlace(&j, from, m.Opening)
+	return w.openPlace(&j, from, m.Opening, m.Conflict)
 }
 
 // unseal is reveal by an authority, in place of a silent executor.
@@ -365,14 +421,14 @@ func (w *work) unseal(from crowd.NodeID, m *Unseal) *Refusal {
 	if r != nil {
 		return r
 	}
-	r = w.openPlace(&j, m.Executor, m.Opening)
+	r = w.openPlace(&j, m.Executor, m.Opening, m.Conflict)
 	if p := j.Place(m.Executor); r == nil && p.Verifier { // the authority had the leaves that it could have waited for
 		w.there(p.Node, false, 1e6)
 	}
 	return r
 }
 
-func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
+func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening, conflict *batch.Proof) *Refusal {
 	p := j.Place(node)
 	switch {
 	case p == nil:
@@ -388,6 +444,16 @@ func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
 		return w.convict(j, p, why)
 	}
 	p.State, p.Opening, p.Sealed = Revealed, &o, nil
+	if conflict != nil {
+		d, r := j.conflict(node, conflict)
+		if r == nil {
+			r = w.mayReport(j, node, d.Item)
+		}
+		if r != nil {
+			return r
+		}
+		d.Reporter, p.Conflict = node, d
+	}
 	return w.compare(j)
 }
 
@@ -417,15 +483,18 @@ func (w *work) compare(j *Job) *Refusal {
 			agree = agree && first.Outcome == p.Opening.Outcome
 		}
 	}
-	switch n := j.count(Revealed); {
+	n, want := j.count(Revealed), j.wanted()
+	switch {
 	case n == 0:
 		w.end(j, Failed, "no opening is left")
-	case n >= pairSize && agree:
-		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAgreement}, "%d executors agree", n)
-	case n >= pairSize:
+	case !agree:
 		w.move(j, Court, w.in(w.params.CourtWindow), "the executors' outcomes differ")
+	case n < want:
+		w.move(j, Court, w.in(w.params.CourtWindow), "%d executors of the %d that the plan wants prove nothing", n, want)
+	case want == 1:
+		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAudit}, "nobody has run it again: %s", j.why())
 	default:
-		w.move(j, Court, w.in(w.params.CourtWindow), "one executor's outcome alone proves nothing")
+		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAgreement}, "%d executors agree", n)
 	}
 	return nil
 }
@@ -458,7 +527,7 @@ func (w *work) drop(j *Job, p *Place, why string) {
 	seat := p.State == Working
 	p.State, p.Why, p.Sealed = Dropped, why, nil
 	w.fault(p.Node)
-	w.release(p.Node)
+	w.release(j, p.Node)
 	if seat {
 		w.seat(j, p.Verifier)
 	}
@@ -530,7 +599,7 @@ func (w *work) expire(id crowd.JobID) {
 		w.dispatch(&j)
 	case Running:
 		for i := range len(j.Places) { // drop appends
-			if p := &j.Places[i]; p.State == Working && p.Due <= due {
+			if p := &j.Places[i]; j.Awaits(p) && p.Due <= due {
 				w.drop(&j, p, "did not commit in time")
 			}
 		}
@@ -550,6 +619,10 @@ func (w *work) expire(id crowd.JobID) {
 		}
 		w.compare(&j)
 	case Court:
+		if !j.Spec.Compare.Strict() {
+			w.weigh(&j, true)
+			return
+		}
 		w.end(&j, Failed, "the court came to no verdict") // of a batch too: what is disputed is not accepted
 	case Delivering:
 		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Silent++ })

@@ -15,13 +15,17 @@ type Provider struct {
 	VRF        identity.VRFPublic
 	Offer      Offer
 	Stake      crowd.Credits
-	Since      crowd.Height // of the newest registration; 0: genesis, which no beacon preceded
-	Leaving    crowd.Time   // when the stake may be withdrawn; 0: stays
-	Active     uint32       // jobs in which it holds a place
-	Tombstoned bool         // proven fraud: never drawn again
-	Weight     uint32       // of the stake's tickets, ppm: Reputation.Weight when this record was last written
-	Newcomer   bool         // at that time
+	Since      crowd.Height  // of the newest registration; 0: genesis, which no beacon preceded
+	Leaving    crowd.Time    // when the stake may be withdrawn; 0: stays
+	Active     uint32        // jobs in which it holds a place
+	Tombstoned bool          // proven fraud: never drawn again
+	Weight     uint32        // of the stake's tickets, ppm: Reputation.Weight when this record was last written
+	Newcomer   bool          // at that time
+	Bound      crowd.Credits // of the stake, what answers for work that may go unchecked: each credit for one job at a time
 }
+
+// Free is the stake that answers for no unchecked work yet.
+func (p *Provider) Free() crowd.Credits { return p.Stake - min(p.Bound, p.Stake) }
 
 func (w *work) provider(id crowd.NodeID) (Provider, bool) {
 	return load[Provider](w.get, string(ProviderKey(id.Address())))
@@ -40,6 +44,9 @@ const maxTags = 32
 func (o *Offer) validate() error {
 	if len(o.Tags) > maxTags {
 		return fmt.Errorf("offer: %d tags, at most %d", len(o.Tags), maxTags)
+	}
+	if o.Owners > 1e6 {
+		return fmt.Errorf("offer: owners with a score of %d ppm, at most 1000000", o.Owners)
 	}
 	if c := o.Country; c != "" && (len(c) != 2 || c[0] < 'A' || c[0] > 'Z' || c[1] < 'A' || c[1] > 'Z') {
 		return fmt.Errorf("offer: country %.10q, want two capital letters or none", c)
@@ -147,7 +154,9 @@ type condition struct {
 // general is how many of the conditions are the same for every job.
 const general = 6
 
-func (w *work) conditions(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.Height) []condition {
+// conditions on the providers of j, of which owner, score, spec and draw are read.
+func (w *work) conditions(j *Job) []condition {
+	owner, spec, draw := j.Owner, &j.Spec, j.DrawAt
 	most := spec.Filters.MaxPrice.Cost(spec.Limits().Gas)
 	cs := []condition{
 		{"is registered", func(*Provider) bool { return true }},
@@ -167,6 +176,7 @@ func (w *work) conditions(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.He
 		{fmt.Sprintf("price at most %d micro-credits per mega-gas", spec.Filters.MaxPrice), func(p *Provider) bool {
 			return p.Offer.Price <= spec.Filters.MaxPrice
 		}},
+		{fmt.Sprintf("takes work of owners with a score of %s", percent(j.Score)), func(p *Provider) bool { return p.Offer.Owners <= j.Score }},
 	}
 	for _, tag := range spec.Filters.Tags {
 		cs = append(cs, condition{"tag " + tag, func(p *Provider) bool { return slices.Contains(p.Offer.Tags, tag) }})
@@ -182,9 +192,9 @@ func (w *work) conditions(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.He
 
 // eachEligible calls f for every provider that may be drawn and counts who fell out where.
 // Providers of this very block are not seen: no look-back lets them in.
-func (w *work) eachEligible(owner crowd.NodeID, spec *crowd.JobSpec, draw crowd.Height, f func(Provider)) Eligibility {
-	cs := w.conditions(owner, spec, draw)
-	e := Eligibility{Need: uint32(seats(&spec.Plan))}
+func (w *work) eachEligible(j *Job, f func(Provider)) Eligibility {
+	cs := w.conditions(j)
+	e := Eligibility{Need: uint32(Needs(&j.Spec.Plan))}
 	for _, c := range cs {
 		e.Steps = append(e.Steps, Requirement{Name: c.name})
 	}
@@ -219,5 +229,5 @@ func (s State) Eligible(owner crowd.NodeID, spec *crowd.JobSpec, h crowd.Height)
 // EachEligible is Eligible, and calls f for each of those that could be drawn.
 func (s State) EachEligible(owner crowd.NodeID, spec *crowd.JobSpec, h crowd.Height, f func(Provider)) Eligibility {
 	w := begin(s, Block{Height: h + 1})
-	return w.eachEligible(owner, spec, h+1+drawDelay, f)
+	return w.eachEligible(&Job{Owner: owner, Score: w.score(owner), Spec: *spec, DrawAt: h + 1 + drawDelay}, f)
 }

@@ -62,8 +62,8 @@ func (p *ReputationParams) validate() error {
 // was checked, availability about being there.
 type Reputation struct {
 	_        struct{}  `cbor:",toarray"`
-	Done     uint64    // jobs executed and found right
-	Work     crowd.Gas // in those
+	Done     uint64    // jobs executed, checked and found right
+	Work     crowd.Gas // in those, and in jobs that an audit's lot left unchecked
 	Received crowd.Gas // as a consumer
 	Caught   uint64    // proven frauds
 	Faults   uint64    // places given up, deadlines missed
@@ -79,8 +79,9 @@ type Reputation struct {
 	Consumer Consumer
 }
 
-// Consumer counts what a node did as the owner of jobs. Nothing is decided by it
-// but what executors think of it.
+// Consumer counts what a node did as the owner of jobs. A provider's offer says
+// from which score on it works for an owner; a new account has a half, so that more than
+// that shuts out newcomers, and less only who has done worse than nothing.
 type Consumer struct {
 	_         struct{} `cbor:",toarray"`
 	Paid      uint64   // jobs settled
@@ -92,6 +93,12 @@ type Consumer struct {
 // Score is the share of good ends, in ppm, beginning at a half.
 func (c *Consumer) Score() uint32 {
 	return share(c.Paid+1, c.Cancelled+c.Unfounded+c.Silent+1)
+}
+
+// score of an owner, as its next job is posted with.
+func (w *work) score(owner crowd.NodeID) uint32 {
+	r, _ := load[Reputation](w.get, string(ReputationKey(owner.Address())))
+	return r.Consumer.Score()
 }
 
 // Evidence is one finding about a node's honesty, by the protocol's own check of a drawn job.

@@ -47,15 +47,27 @@ func (w *work) settle(j *Job, why string, a ...any) {
 		}
 		gas := p.gas(&j.Spec, j.Verdict.Outcome.Gas)
 		cost := p.Price.Cost(gas)
-		burn := cost.PPM(w.params.BurnPPM)
-		w.pay(j, p.Node.Address(), cost-burn, WhyWork)
-		w.pay(j, crowd.Address{}, burn, WhyBurned)
-		w.reputation(p.Node.Address(), func(r *Reputation) { r.Done++; r.Work += gas })
+		w.payWork(j, p, cost)
+		checked := j.Verdict.By != ByAudit // else nobody knows: paid work, and no evidence of honesty
+		w.reputation(p.Node.Address(), func(r *Reputation) {
+			if r.Work += gas; checked {
+				r.Done++
+			}
+		})
 		w.there(p.Node, true, 1e6)
-		w.evidence(p.Node, j.ID, true, w.difficulty(j, cost))
+		if checked {
+			w.evidence(p.Node, j.ID, true, w.difficulty(j, cost))
+		}
 	}
 	w.reputation(j.Owner.Address(), func(r *Reputation) { r.Received += j.Verdict.Outcome.Gas; r.Consumer.Paid++ })
 	w.end(j, Settled, why, a...)
+}
+
+// payWork pays a place, less what is burned of it.
+func (w *work) payWork(j *Job, p *Place, cost crowd.Credits) {
+	burn := cost.PPM(w.params.BurnPPM)
+	w.pay(j, p.Node.Address(), cost-burn, WhyWork)
+	w.pay(j, crowd.Address{}, burn, WhyBurned)
 }
 
 // end returns what is left of the escrow, makes the owner whole and frees the places.
@@ -66,19 +78,22 @@ func (w *work) end(j *Job, to JobState, why string, a ...any) {
 	for i := range j.Places {
 		p := &j.Places[i]
 		if p.Sealed = nil; p.State != Dropped && p.State != Fraud {
-			w.release(p.Node)
+			w.release(j, p.Node)
 		}
 	}
 	w.move(j, to, w.in(w.params.Retention), why, a...)
 }
 
-// release ends one place's hold on its provider.
-func (w *work) release(id crowd.NodeID) {
+// release ends one place's hold on its provider, and on the stake that answers for it.
+func (w *work) release(j *Job, id crowd.NodeID) {
 	p, ok := w.provider(id)
 	if !ok {
 		panic("bug: a provider withdrew while it held a place")
 	}
 	p.Active--
+	if a := j.Audit; a != nil && a.Executor == id {
+		p.Bound -= a.Stake
+	}
 	w.putProvider(p)
 }
 
@@ -87,7 +102,7 @@ func (w *work) release(id crowd.NodeID) {
 func (w *work) fraud(j *Job, place *Place, why string, a ...any) {
 	place.State, place.Why, place.Sealed = Fraud, fmt.Sprintf(why, a...), nil
 	w.evidence(place.Node, j.ID, false, w.difficulty(j, place.Price.Cost(place.gas(&j.Spec, j.Spec.Limits().Gas))))
-	w.release(place.Node)
+	w.release(j, place.Node)
 	p, _ := w.provider(place.Node)
 	amount := p.Stake.PPM(w.params.SlashPPM)
 	p.Stake -= amount
@@ -122,11 +137,24 @@ func (w *work) makeWhole(j *Job, spent crowd.Credits) {
 			}
 		}
 	}
+	caught := j.convicted()
+	if caught != nil {
+		gas := j.Spec.Task.Limits.Gas
+		if j.Dispute == nil {
+			gas = caught.Opening.Outcome.Gas
+			if j.Verdict != nil {
+				gas = j.Verdict.Outcome.Gas
+			}
+		}
+		court(gas, func(b *Ballot) bool {
+			return b.Question == SameAnswer && b.Executor == caught.Node && b.Finding == Other
+		})
+	}
 	if d := j.Dispute; d != nil {
 		court(j.Spec.Task.Limits.Gas, func(b *Ballot) bool {
 			return b.Question == WhatItem && b.Item == d.Item && b.Leaf == d.Right
 		})
-		if d.Right != (crowd.Hash{}) {
+		if d.Right != (crowd.Hash{}) || caught != nil {
 			give(d.Reporter.Address(), bounty, "bounty: its report exposed a cheater")
 			w.reputation(d.Reporter.Address(), func(r *Reputation) { r.Reported++ })
 		}

@@ -27,6 +27,7 @@ type Offer struct {
 	Price   crowd.Price
 	Tags    []string
 	Country string // ISO 3166-1 alpha-2, as the provider says; "" unsaid
+	Owners  uint32 // least Consumer.Score of owners whose jobs it takes, ppm; 0: anybody's
 }
 
 // Register makes the sender a provider, or changes its offer and adds to its
@@ -78,13 +79,16 @@ type Opening struct {
 	Salt    crowd.Hash
 	Sample  []byte       // of a verifier: the VRF proof for SampleInput; its output picks the items
 	Answers []crowd.Hash // of a verifier: the batch.Leaf hash of each item of its sample
+	Outputs crowd.CID    // of a verifier in a tolerant job: a folder like a batch's result, with what its items wrote
 }
 
-// Reveal opens the sender's own commitment.
+// Reveal opens the sender's own commitment. A verifier has seen the executor's leaves by then: it says in
+// the same breath where they differ from its answers, before the owner can accept.
 type Reveal struct {
-	_       struct{} `cbor:",toarray"`
-	Job     crowd.JobID
-	Opening Opening
+	_        struct{} `cbor:",toarray"`
+	Job      crowd.JobID
+	Opening  Opening
+	Conflict *batch.Proof // of a verifier: an item of its sample under the executor's root; nil: they agree
 }
 
 // GiveUp frees the sender's place for an alternate: it cannot do the job.
@@ -100,6 +104,7 @@ type Unseal struct {
 	Job      crowd.JobID
 	Executor crowd.NodeID
 	Opening  Opening
+	Conflict *batch.Proof // as in Reveal
 }
 
 // Vote is an authority's answer to the question before the court.
@@ -107,11 +112,12 @@ type Vote struct {
 	_        struct{} `cbor:",toarray"`
 	Job      crowd.JobID
 	Question Question
-	Executor crowd.NodeID  // of BadSeal
-	Outcome  crowd.Outcome // of WhatOutcome
-	Item     uint32        // of WhatItem: which one. A vote that comes late is not taken for one about another item
-	Leaf     crowd.Hash    // of WhatItem: batch.Leaf.Hash
+	Executor crowd.NodeID  // of BadSeal and SameAnswer
+	Outcome  crowd.Outcome // of WhatOutcome and OwnAnswer; of an item OwnAnswer's Result alone, a folder like a batch's with that item
+	Item     uint32        // of WhatItem, SameAnswer and OwnAnswer: which one. A vote that comes late is not taken for one about another item
+	Leaf     crowd.Hash    // of WhatItem and OwnAnswer: batch.Leaf.Hash
 	Yes      bool          // of the others
+	Finding  Finding       // of SameAnswer
 }
 
 // Report proves that an executor and a verifier bound themselves to different
@@ -120,8 +126,7 @@ type Report struct {
 	_        struct{} `cbor:",toarray"`
 	Job      crowd.JobID
 	Verifier crowd.NodeID
-	Answer   uint32      // which of its answers
-	Proof    batch.Proof // of the item under the executor's root
+	Proof    batch.Proof // of an item of its sample, under the executor's root
 }
 
 // Accept says that the owner has the result.

@@ -110,7 +110,7 @@ func everyMessage(t testing.TB) []Message {
 		&Complain{Job: job},
 		&Cancel{Job: job},
 		&Tick{},
-		&Report{Job: job, Verifier: node, Answer: 3, Proof: batch.Proof{
+		&Report{Job: job, Verifier: node, Proof: batch.Proof{
 			Index: 7, Leaf: batch.Leaf{Status: crowd.Exited, Gas: 12, Output: batch.Digest([]byte("out"), nil)}, Path: []batch.Node{{Hash: crowd.Hash{9}, Gas: 5}},
 		}},
 	}
@@ -229,6 +229,56 @@ func TestVectors_Draw(t *testing.T) {
 			proof, out, c.tickets, c.total, c.units, won, priority})
 	}
 	golden(t, "draw.json", v)
+}
+
+func TestVectors_Audit(t *testing.T) {
+	type lot struct {
+		Job      crowd.JobID  `json:"job"`
+		Executor crowd.NodeID `json:"executor"`
+		Beacon   crowd.Hash   `json:"beacon"`
+		Lot      uint32       `json:"lot"`
+		Drawn    crowd.NodeID `json:"drawn"`
+		Won      uint32       `json:"won"`
+		Turn     crowd.Hash   `json:"turn"`
+	}
+	type rate struct {
+		Pay   crowd.Credits `json:"pay"`
+		Stake crowd.Credits `json:"stake"`
+		Rate  uint32        `json:"rate"`
+	}
+	type least struct {
+		Pay   crowd.Credits `json:"pay"`
+		Rate  uint32        `json:"rate"`
+		Stake crowd.Credits `json:"stake"`
+	}
+	type record struct {
+		Honesty uint32 `json:"honesty"`
+		Done    uint64 `json:"done"`
+		Caught  uint64 `json:"caught"`
+		Rate    uint32 `json:"rate"`
+	}
+	v := struct {
+		Lots    []lot    `json:"lots"`
+		Rates   []rate   `json:"rates"`
+		Stakes  []least  `json:"stakes"`
+		Records []record `json:"records"`
+	}{}
+	for i := range byte(4) {
+		job, r := crowd.JobID{1, i}, crowd.Keccak256([]byte{i})
+		e, d := scalar(t, 1).ID(), Drawn{Node: scalar(t, 2).ID(), Won: 1 + 3*uint32(i)}
+		v.Lots = append(v.Lots, lot{job, e, r, AuditLot(job, e, r), d.Node, d.Won, d.Turn(job, r)})
+	}
+	for _, stake := range []crowd.Credits{0, 1, 1_000_000, 1_000_001, 5_000_000, 39_000_000, 39_000_001, 1_000_000_000} {
+		v.Rates = append(v.Rates, rate{crowd.Credit, stake, AuditRate(crowd.Credit, stake)})
+	}
+	for _, r := range []uint32{50_000, 50_001, 333_333, 1_000_000} {
+		v.Stakes = append(v.Stakes, least{crowd.Credit, r, AuditStake(crowd.Credit, r)})
+	}
+	p := MainParams().Reputation
+	for _, r := range []Reputation{{}, {Done: 3}, {Done: 3, Passed: 97e12}, {Done: 97, Passed: 97e12}, {Done: 97, Passed: 97e12, Caught: 1}} {
+		v.Records = append(v.Records, record{r.Honesty(&p, 0), r.Done, r.Caught, r.RecordRate(&p, 0)})
+	}
+	golden(t, "audit.json", v)
 }
 
 func TestVectors_State(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/store"
@@ -68,7 +69,7 @@ func storeError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, store.ErrNoSpace):
-		return rpc.Errorf(rpc.Unavailable, "%w", err).WithHint("free space on the node's disk, or raise its store's limit")
+		return rpc.Errorf(rpc.Unavailable, "%w", err).WithHint("free space on the disk of the node: it leaves the last GiB, or twentieth, to others")
 	case errors.Is(err, store.ErrTooBig):
 		return rpc.Errorf(rpc.TooLarge, "%w", err)
 	}
@@ -90,9 +91,18 @@ func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
 		if err := completeBatch(&spec, confidence); err != nil {
 			return spec, plan, err
 		}
-		plan = verify.Plan{Method: spec.Plan.Method, Colluding: verify.DefaultColluding, Undetected: verify.Chance(spec.Plan.Undetected).Float(), Executors: 1, Verifiers: int(spec.Plan.Verifiers)}
-	} else if plan, err = verify.For(confidence, verify.DefaultColluding); err != nil {
-		return spec, plan, rpc.Errorf(rpc.BadRequest, "%w", err).WithHint("ask for at most %.4g", 1-verify.PairUndetected(verify.DefaultColluding))
+		plan = verify.Stated(&spec.Plan)
+	} else if r.Check != nil {
+		if plan = verify.Stated(&spec.Plan); r.Confidence > 0 && plan.Undetected > 1-r.Confidence+rounding {
+			return spec, plan, rpc.Errorf(rpc.BadRequest, "confidence %v: the plan %q lets a wrong result pass with a probability of %.3g", r.Confidence, plan.Method, plan.Undetected).
+				WithHint("leave the plan to the node, or the confidence")
+		}
+	} else {
+		if plan, err = verify.For(confidence, verify.DefaultColluding); err != nil {
+			most, _ := verify.Most(crowd.MaxCommittee)
+			return spec, plan, rpc.Errorf(rpc.BadRequest, "%w", err).WithHint("ask for at most %.12g", 1-most.Undetected)
+		}
+		spec.Plan = plan.Spec()
 	}
 	if spec.Filters.MaxPrice == 0 {
 		spec.Filters.MaxPrice = crowd.ReferencePrice
@@ -103,19 +113,55 @@ func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
 	return spec, plan, nil
 }
 
+// rounding of a confidence that came as decimal digits.
+const rounding = 1e-12
+
 func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error) {
 	spec, plan, err := complete(r)
 	if err != nil {
 		return rpc.Quote{}, err
 	}
-	e, err := b.eligible(ctx, b.id, &spec)
+	e, err := b.fit(ctx, &r, &spec, &plan)
 	if err != nil {
 		return rpc.Quote{}, err
 	}
-	return rpc.Quote{
+	q := rpc.Quote{
 		Bound: ledger.EscrowFor(&spec), Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
-		Eligible: int(e.Count), Needed: plan.Executors + plan.Verifiers, Requirements: requirements(e),
-	}, nil
+		Executors: plan.Executors, RatePPM: plan.RatePPM, Stake: max(b.params.MinStake, spec.Filters.MaxPrice.Cost(spec.Limits().Gas)),
+		Eligible: int(e.Count), Needed: ledger.Needs(&spec.Plan), Requirements: requirements(e),
+	}
+	if plan.Method == crowd.PlanAudit {
+		q.Unaudited, q.Stake = q.Bound/2, max(q.Stake, b.params.StakeToAudit(&spec))
+	}
+	if !spec.Compare.Strict() {
+		q.Compare = spec.Compare.String()
+	}
+	return q, nil
+}
+
+// fit looks who could be drawn. A plan that the node chose for a confidence gives way to a dearer one
+// that does with fewer nodes; where there is none, the error says what is within reach.
+func (b backend) fit(ctx context.Context, r *rpc.PostRequest, spec *crowd.JobSpec, plan *verify.Plan) (ledger.Eligibility, error) {
+	e, err := b.eligible(ctx, b.id, spec)
+	if err != nil || spec.Items > 0 || int(e.Count) >= ledger.Needs(&spec.Plan) {
+		return e, err
+	}
+	most, any := verify.Most(int(e.Count))
+	switch {
+	case !any: // the ledger names the requirement that fails
+		return e, nil
+	case r.Check == nil && most.Undetected <= plan.Undetected:
+		*plan, spec.Plan = most, most.Spec()
+		return b.eligible(ctx, b.id, spec)
+	case spec.Plan.Method == crowd.PlanPair:
+		return e, nil
+	}
+	why := ""
+	if e.Count < e.Steps[0].Left { // else there are no more
+		why = ": " + e.Why()
+	}
+	have := rpc.Errorf(rpc.NoProvider, "%d providers could be drawn, the plan %q needs %d%s", e.Count, plan.Method, ledger.Needs(&spec.Plan), why)
+	return e, have.WithHint("a %s of %d is within reach: --confidence %.12g", most.Method, most.Executors, 1-most.Undetected)
 }
 
 func (b backend) eligible(ctx context.Context, owner crowd.NodeID, spec *crowd.JobSpec) (ledger.Eligibility, error) {
@@ -140,14 +186,19 @@ func requirements(e ledger.Eligibility) []rpc.Requirement {
 }
 
 func (b backend) Post(ctx context.Context, r rpc.PostRequest) (crowd.JobID, error) {
-	spec, _, err := complete(r)
+	spec, plan, err := complete(r)
 	if err != nil {
 		return crowd.JobID{}, err
+	}
+	if spec.Plan.Method == crowd.PlanAudit || spec.Plan.Method == crowd.PlanCommittee {
+		if _, err := b.fit(ctx, &r, &spec, &plan); err != nil {
+			return crowd.JobID{}, err
+		}
 	}
 	for _, c := range []struct {
 		what string
 		cid  crowd.CID
-	}{{"program", spec.Task.Program}, {"inputs", spec.Task.Inputs}, {"stdin", spec.Task.Stdin}} {
+	}{{"program", spec.Task.Program}, {"inputs", spec.Task.Inputs}, {"stdin", spec.Task.Stdin}, {"comparator", spec.Compare.Program}} {
 		if c.cid == "" {
 			continue
 		}
@@ -158,6 +209,15 @@ func (b backend) Post(ctx context.Context, r rpc.PostRequest) (crowd.JobID, erro
 		if !here {
 			return crowd.JobID{}, rpc.Errorf(rpc.BadRequest, "%s %s is not in this node's store, so that no executor could fetch it", c.what, c.cid).
 				WithHint("upload it first")
+		}
+	}
+	if spec.Shuffle.Gather {
+		raw, err := jobBlocks(b).Read(ctx, spec.Task.Stdin, batch.MaxManifest)
+		if err == nil {
+			_, err = batch.DecodeManifest(raw, spec.Items)
+		}
+		if err != nil {
+			return crowd.JobID{}, rpc.Errorf(rpc.BadRequest, "stdin: %w", err).WithHint("crowd_gather makes the manifest")
 		}
 	}
 	id, err := b.post(ctx, spec)
@@ -225,8 +285,8 @@ func (b backend) Job(_ context.Context, id crowd.JobID) (rpc.JobView, error) {
 	}
 	j := &p.job
 	v := rpc.JobView{
-		JobSummary: summary(j), Owner: j.Owner.Address(), Request: request(&j.Spec), Plan: j.Spec.Plan.Method, Batch: b.viewBatch(&p), Escrow: j.Escrow,
-		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j),
+		JobSummary: summary(j), Owner: j.Owner.Address(), Request: request(&j.Spec), Plan: j.Spec.Plan.Method, Audit: audit(j), Batch: b.viewBatch(&p), Escrow: j.Escrow,
+		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j), Advice: p.advice,
 	}
 	for i := range j.History {
 		ev := event(j, i, b.params.CommitteeUnits)
@@ -246,7 +306,7 @@ func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, 
 	if err != nil {
 		return rpc.Explanation{}, err
 	}
-	x := rpc.Explanation{Job: id, Stage: stage(j.State), Why: lastStep(j).Why, Requirements: requirements(e)}
+	x := rpc.Explanation{Job: id, Stage: stage(j, j.State), Why: lastStep(j).Why, Requirements: requirements(e)}
 	switch j.State {
 	case ledger.Posted:
 		x.Fix = "wait: the lot is drawn two blocks after the post"
@@ -254,8 +314,19 @@ func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, 
 		x.Fix = "wait: the drawn providers claim their places"
 	case ledger.Running:
 		x.Why = news(j)
+		if a := j.Audit; a != nil && a.At > 0 {
+			x.Why += "; " + lastStep(j).Why
+		}
+	case ledger.Settled:
+		x.Fix = p.advice
+		if v := j.Verdict; v.By == ledger.ByAudit {
+			x.Why += "; " + verdict(j).Why
+			x.Fix = "nothing; if more depends on it than its price, run it again with --plan pair"
+		}
 	case ledger.Failed:
-		if x.Fix = e.Why(); x.Fix == "" {
+		if f := failure(j); f.Kind == rpc.UserError {
+			x.Fix = f.Hint
+		} else if x.Fix = e.Why(); x.Fix == "" {
 			x.Fix = "run it again: the requirements are met"
 		}
 	}
@@ -397,8 +468,9 @@ func (b backend) ListResult(_ context.Context, id crowd.JobID, after string, lim
 	return out[:min(limit, len(out))], err
 }
 
-func (b backend) ReadResult(_ context.Context, id crowd.JobID, path string, offset int64, limit int) (rpc.Chunk, error) {
-	if _, err := b.delivered(id); err != nil {
+func (b backend) ReadResult(ctx context.Context, id crowd.JobID, path string, offset int64, limit int) (rpc.Chunk, error) {
+	p, err := b.delivered(id)
+	if err != nil {
 		return rpc.Chunk{}, err
 	}
 	root, err := os.OpenRoot(b.resultDir(id))
@@ -407,6 +479,12 @@ func (b backend) ReadResult(_ context.Context, id crowd.JobID, path string, offs
 	}
 	defer root.Close()
 	f, err := root.Open(filepath.FromSlash(path))
+	if p.job.Spec.Shuffle.Parts > 0 && errors.Is(err, fs.ErrNotExist) {
+		if err := b.fetchFile(ctx, &p.job, path); err != nil {
+			return rpc.Chunk{}, err
+		}
+		f, err = root.Open(filepath.FromSlash(path))
+	}
 	if err != nil {
 		return rpc.Chunk{}, rpc.Errorf(rpc.NotFound, "the result of job %s has no file %q", id.Short(), path)
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
-	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/verify"
@@ -23,9 +22,6 @@ import (
 
 // completeBatch states the plan's probability and refuses one that does not reach the confidence asked for.
 func completeBatch(spec *crowd.JobSpec, confidence float64) error {
-	if out := spec.Task.Limits.Output; out > executor.MaxItemOutput {
-		return rpc.Errorf(rpc.BadRequest, "an output of %d bytes for each item, at most %d", out, executor.MaxItemOutput)
-	}
 	p := &spec.Plan
 	undetected := verify.SampleUndetected(spec.Items, p.Verifiers, p.Checks)
 	allowed, err := verify.Allowed(confidence)
@@ -43,11 +39,14 @@ func completeBatch(spec *crowd.JobSpec, confidence float64) error {
 // batchPlanner looks for the shards of one batch.
 type batchPlanner struct {
 	r         rpc.BatchRequest
+	compare   crowd.Compare
+	court     crowd.Credits // of a shard's escrow
 	price     crowd.Price
 	providers []ledger.Provider // that may execute one item, largest stake first
 	records   map[crowd.NodeID]verify.Record
 	burn      uint32
 	most      uint64 // items of one shard
+	checks    uint64 // most of one verifier
 	wall      time.Duration
 	shards    uint64 // that the budget and a promise about the whole are divided by
 }
@@ -66,7 +65,7 @@ func (b backend) PlanBatch(ctx context.Context, r rpc.BatchRequest) (rpc.BatchQu
 	if r.Gas > r.Limits.Gas {
 		return rpc.BatchQuote{}, rpc.Errorf(rpc.BadRequest, "%d gas are expected of an item, its limit is %d", r.Gas, r.Limits.Gas)
 	}
-	one := rpc.PostRequest{Program: "to come", Stdin: "to come", Items: 1, Plan: &rpc.SamplePlan{Verifiers: 1, Checks: 1}, Limits: r.Limits, Filters: r.Filters}
+	one := rpc.PostRequest{Program: "to come", Stdin: "to come", Items: 1, Plan: &rpc.SamplePlan{Verifiers: 1, Checks: 1}, Limits: r.Limits, Filters: r.Filters, Compare: r.Compare}
 	if r.Limits.WallMillis == 0 {
 		one.Limits.WallMillis = max(1, crowd.LeastWall(r.Limits.Gas).Milliseconds())
 	}
@@ -84,7 +83,7 @@ func (b backend) PlanBatch(ctx context.Context, r rpc.BatchRequest) (rpc.BatchQu
 	if err != nil {
 		return rpc.BatchQuote{}, rpc.Errorf(rpc.Unavailable, "read the providers off the chain: %w", err)
 	}
-	pl := batchPlanner{r: r, price: spec.Filters.MaxPrice, burn: b.params.BurnPPM, records: map[crowd.NodeID]verify.Record{}}
+	pl := batchPlanner{r: r, compare: spec.Compare, court: spec.Filters.MaxPrice.Cost(ledger.CourtGas(&spec)), price: spec.Filters.MaxPrice, burn: b.params.BurnPPM, records: map[crowd.NodeID]verify.Record{}}
 	rules, now := b.params.Reputation, b.chain.Head().Time
 	e := s.EachEligible(b.id, &spec, h, func(p ledger.Provider) {
 		pl.providers = append(pl.providers, p)
@@ -96,6 +95,9 @@ func (b backend) PlanBatch(ctx context.Context, r rpc.BatchRequest) (rpc.BatchQu
 	pl.most, pl.wall = min(r.Items, crowd.MaxItems), crowd.MaxWall
 	if r.Limits.WallMillis > 0 {
 		pl.wall = spec.Task.Limits.Wall
+	}
+	if pl.checks = uint64(ledger.MaxChecks(len(b.cfg.Genesis.Authorities))); pl.checks < crowd.MaxChecks {
+		pl.checks = max(pl.checks, 2) - 1 // a last, smaller shard may need one more
 	}
 	if r.Shard > 0 {
 		pl.most = min(pl.most, r.Shard)
@@ -188,7 +190,14 @@ func (pl *batchPlanner) fit(n uint64) (verify.BatchPlan, error) {
 	for {
 		r := verify.Request{
 			Tasks: n, Shards: 1, Gas: pl.r.Gas, MaxGas: pl.r.Limits.Gas, Price: pl.price, MaxVerifiers: crowd.MaxVerifiers,
-			Confidence: pl.r.Confidence, Promise: verify.Detection, Budget: pl.r.Budget / crowd.Credits(pl.shards), BurnPPM: pl.burn,
+			Confidence: pl.r.Confidence, Promise: verify.Detection, BurnPPM: pl.burn,
+		}
+		if !pl.compare.Strict() {
+			r.Class, r.Comparator = verify.Tolerant, verify.Kind(pl.compare.Kind)
+		}
+		if pl.r.Budget > 0 { // one micro-credit buys nothing, and zero would be no bound
+			each := pl.r.Budget / crowd.Credits(pl.shards)
+			r.Budget = max(1, each-min(each, pl.court))
 		}
 		if pl.r.Whole {
 			r.Promise, r.Confidence = verify.Acceptance, 1-(1-r.Confidence)/float64(pl.shards)
@@ -199,10 +208,10 @@ func (pl *batchPlanner) fit(n uint64) (verify.BatchPlan, error) {
 			}
 		}
 		p, err := verify.ForBatch(r)
-		if err != nil || p.Checks <= crowd.MaxChecks {
+		if err != nil || p.Checks <= pl.checks {
 			return p, err
 		}
-		n = max(1, min(n-1, n*crowd.MaxChecks/p.Checks))
+		n = max(1, min(n-1, n*pl.checks/p.Checks))
 	}
 }
 
@@ -231,7 +240,7 @@ func (b backend) viewPlan(pl *batchPlanner, p *verify.BatchPlan) *rpc.BatchPlan 
 		SamplePlan: rpc.SamplePlan{Verifiers: p.Verifiers, Checks: uint32(p.Checks)}, Shards: n, Items: p.Items, Nodes: p.Nodes,
 		Undetected: p.Undetected.Float(), Accepted: p.Accepted.Float(), Any: p.Accepted.Times(n).Float(),
 		Overhead:  float64(p.OverheadPPM) / verify.Million,
-		Executors: all(p.Cost.Executors), Verification: all(p.Cost.Verification), Bound: all(p.Cost.Escrow), MinStake: p.MinStake,
+		Executors: all(p.Cost.Executors), Verification: all(p.Cost.Verification), Bound: all(p.Cost.Escrow + pl.court), MinStake: p.MinStake, Compare: pl.compare.String(),
 		WaitMillis: (time.Duration((n+side-1)/side) * one).Milliseconds(),
 		Assumptions: append(p.Assumptions(),
 			fmt.Sprintf("a run uses %d gas, and executors do %g gas in a second", pl.r.Gas, gasRate)),
@@ -244,7 +253,7 @@ func (b backend) viewBatch(p *page) *rpc.BatchView {
 	if j.Spec.Items == 0 {
 		return nil
 	}
-	v := &rpc.BatchView{Items: j.Spec.Items, Undetected: verify.Chance(j.Spec.Plan.Undetected).Float()}
+	v := &rpc.BatchView{Items: j.Spec.Items, Parts: j.Spec.Shuffle.Parts, Gather: j.Spec.Shuffle.Gather, Holders: holders(j), NoParts: lackedParts(j), Undetected: verify.Chance(j.Spec.Plan.Undetected).Float()}
 	if j.Spec.Plan.Method == crowd.PlanSample {
 		v.Plan = &rpc.SamplePlan{Verifiers: j.Spec.Plan.Verifiers, Checks: j.Spec.Plan.Checks}
 	}
@@ -254,8 +263,13 @@ func (b backend) viewBatch(p *page) *rpc.BatchView {
 	}
 	if d := j.Dispute; d != nil {
 		v.Dispute = &rpc.Dispute{Item: d.Item, Verifier: d.Verifier, Executor: d.Executor, Answer: d.Answer, Reporter: d.Reporter}
-		if d.Right != (crowd.Hash{}) {
-			right := d.Right
+		right := d.Right
+		if j.IsCleared(d.Item) { // of a tolerant job: who stands was right
+			if right = d.Executor; j.Executor() == nil {
+				right = d.Answer
+			}
+		}
+		if right != (crowd.Hash{}) {
 			v.Dispute.Right = &right
 		}
 	}

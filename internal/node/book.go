@@ -34,7 +34,8 @@ type book struct {
 type page struct {
 	job       ledger.Job
 	receipt   []byte
-	delivered bool // the result is in the own store
+	delivered bool   // the result is in the own store
+	advice    string // how near a wrong output came, and how to declare that it is right
 	progress  rpc.Progress
 	note      string        // of an executor on how its run ended
 	logs      [2]logTail    // stdout, stderr
@@ -79,6 +80,9 @@ func openBook(dir string, units uint64) (*book, error) {
 		}
 		if p.receipt, err = os.ReadFile(filepath.Join(dir, n.Name(), "receipt.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("open job book: %w", err)
+		}
+		if advice, err := os.ReadFile(filepath.Join(dir, n.Name(), "advice")); err == nil {
+			p.advice = string(advice)
 		}
 		if _, err := os.Stat(filepath.Join(dir, n.Name(), "result")); err == nil {
 			p.delivered = true
@@ -141,6 +145,16 @@ func (b *book) setReceipt(id crowd.JobID, receipt []byte) error {
 		return fmt.Errorf("keep receipt of job %s: %w", id.Short(), err)
 	}
 	b.update(id, func(p *page) { p.receipt = receipt })
+	return nil
+}
+
+func (b *book) setDivergence(id crowd.JobID, advice string) error {
+	b.disk.Lock()
+	defer b.disk.Unlock()
+	b.update(id, func(p *page) { p.advice = advice })
+	if err := b.write(id, "advice", []byte(advice)); err != nil {
+		return fmt.Errorf("keep advice on job %s: %w", id.Short(), err)
+	}
 	return nil
 }
 
@@ -266,14 +280,17 @@ func (b *book) watch(ctx context.Context, id crowd.JobID) <-chan rpc.JobEvent {
 					break // the result comes first, see below
 				}
 				ev := event(j, steps, b.units)
-				if s.State == ledger.Running {
+				if s.State == ledger.Running && steps > 0 && j.History[steps-1].State != ledger.Running { // else an audit's lot goes on
 					drawn := ev
 					drawn.Stage = rpc.Drawn
 					if !send(drawn) {
 						return
 					}
 					places = fingerprint(j)
-					ev.Why = fmt.Sprintf("%d executors work", len(j.Places))
+					executors, _ := ledger.Seats(&j.Spec.Plan)
+					if ev.Why = fmt.Sprintf("%d executors work", executors); j.Audit != nil {
+						ev.Why = fmt.Sprintf("an executor works; once it is bound to an outcome a lot decides whether another runs it again: %s", percent(j.Audit.Rate))
+					}
 					if v := j.Spec.Plan.Verifiers; j.Spec.Items > 0 && v > 0 {
 						ev.Why = fmt.Sprintf("an executor works on %d items, %d verifiers on %d each that nobody else knows", j.Spec.Items, v, min(j.Spec.Plan.Checks, j.Spec.Items))
 					}
@@ -297,7 +314,7 @@ func (b *book) watch(ctx context.Context, id crowd.JobID) <-chan rpc.JobEvent {
 			}
 			if p.note != note && !j.State.Ended() {
 				note = p.note
-				if !send(rpc.JobEvent{Time: time.Now().UTC(), Stage: stage(j.State), Why: note}) {
+				if !send(rpc.JobEvent{Time: time.Now().UTC(), Stage: stage(j, j.State), Why: note}) {
 					return
 				}
 			}

@@ -244,7 +244,7 @@ func newFleet(t testing.TB) *fleet {
 func build(t testing.TB, source string) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "guest.wasm")
-	if said, err := exec.Command("clang-14", "--target=wasm32-wasi", "--sysroot=/usr", "-O2", "-o", out, source).CombinedOutput(); err != nil {
+	if said, err := exec.Command("clang-14", "--target=wasm32-wasi", "--sysroot=/usr", "-O2", "-Wl,-s", "-o", out, source).CombinedOutput(); err != nil {
 		t.Skipf("the guests cannot be built here: %v: %s", err, said)
 	}
 	raw, err := os.ReadFile(out)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/chain"
+	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/runner"
@@ -141,12 +143,20 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 	}), h, nil
 }
 
+// accept says why this machine would only fail at a job: whoever posts it could have all small machines blamed.
+func accept(s *crowd.JobSpec) error {
+	if have := wasm.MachineMemory(); s.Task.Limits.Memory > have {
+		return fmt.Errorf("memory of %d bytes: this machine has %d", s.Task.Limits.Memory, have)
+	}
+	return nil
+}
+
 // jobBlocks is the store and the peers as the runner wants them.
 type jobBlocks struct{ *Node }
 
 // Fetch asks all sources at once, so that a dead one delays nobody.
 func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
-	return b.host.Fetch(ctx, c, max, from, progress)
+	return b.spaced(b.host.Fetch(ctx, c, max, from, progress))
 }
 
 // unusable are the errors for which the content itself is to blame, on every machine alike.
@@ -154,12 +164,46 @@ func unusable(err error) bool {
 	return errors.Is(err, store.ErrInvalid) || errors.Is(err, store.ErrTooBig)
 }
 
+// FetchAll implements runner.Blocks.
+func (b jobBlocks) FetchAll(ctx context.Context, cs []crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+	return b.host.FetchAll(ctx, cs, max, from, progress)
+}
+
+// FetchFolder implements runner.Blocks.
+func (b jobBlocks) FetchFolder(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+	return b.host.FetchFolder(ctx, c, max, from, progress)
+}
+
+// List implements runner.Blocks.
+func (b jobBlocks) List(ctx context.Context, c crowd.CID) ([]runner.Entry, error) {
+	list, err := b.store.List(ctx, c)
+	out := make([]runner.Entry, len(list))
+	for i, e := range list {
+		out[i] = runner.Entry(e)
+	}
+	return out, err
+}
+
+// Read implements runner.Blocks.
+func (b jobBlocks) Read(ctx context.Context, c crowd.CID, max uint64) ([]byte, error) {
+	r, size, err := b.store.Reader(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if size > max {
+		return nil, fmt.Errorf("%s: %d bytes, at most %d: %w", c, size, max, store.ErrTooBig)
+	}
+	return io.ReadAll(r)
+}
+
 func (b jobBlocks) Export(ctx context.Context, c crowd.CID, path string, max uint64) error {
-	return b.store.Export(ctx, c, path, max)
+	return b.spaced(b.store.Export(ctx, c, path, max))
 }
 
 func (b jobBlocks) AddDir(ctx context.Context, dir string) (crowd.CID, error) {
-	return b.store.AddDir(ctx, dir)
+	c, err := b.store.AddDir(ctx, dir)
+	return c, b.spaced(err)
 }
 
 // AddFile implements runner.Blocks.
@@ -169,7 +213,8 @@ func (b jobBlocks) AddFile(ctx context.Context, path string) (crowd.CID, error) 
 		return "", err
 	}
 	defer f.Close()
-	return b.store.AddFile(ctx, f)
+	c, err := b.store.AddFile(ctx, f)
+	return c, b.spaced(err)
 }
 
 func (b jobBlocks) Pin(c crowd.CID, by string) error   { return b.store.Pin(c, by) }
@@ -243,7 +288,10 @@ func (n *Node) tryReceipt(ctx context.Context, id crowd.JobID) error {
 func (n *Node) reported(id crowd.JobID, role job.Role, r job.Report) {
 	n.log.Info(r.Stage, "job", id.Short(), "as", role.String(), "why", r.Why, "detail", r.Detail)
 	if role == job.AsConsumer && r.Stage == job.StageDelivered {
-		n.chore(func(ctx context.Context) { n.unpack(ctx, id, crowd.CID(r.Detail)) })
+		n.chore(func(ctx context.Context) {
+			n.unpack(ctx, id, crowd.CID(r.Detail))
+			n.divergence(ctx, id)
+		})
 	}
 }
 
@@ -270,8 +318,9 @@ func (n *Node) doChores(ctx context.Context) error {
 		if j.Verdict == nil {
 			continue
 		}
-		if here, err := n.store.Has(ctx, j.Verdict.Outcome.Result); err == nil && here {
-			wg.Go(func() { n.unpack(ctx, j.ID, j.Verdict.Outcome.Result) })
+		c := job.Delivered(&j.Spec, &j.Verdict.Outcome)
+		if here, err := n.store.Has(ctx, c); err == nil && here {
+			wg.Go(func() { n.unpack(ctx, j.ID, c) })
 		}
 	}
 	for {
@@ -288,13 +337,18 @@ func (n *Node) resultDir(id crowd.JobID) string {
 	return filepath.Join(n.book.dir, id.String(), "result")
 }
 
-// unpack lays a delivered result out as files and says that it is there.
+// unpack lays a delivered result out as files and says that it is there. Where outputs go on to others it is the leaves alone.
 func (n *Node) unpack(ctx context.Context, id crowd.JobID, c crowd.CID) {
 	dir := n.resultDir(id)
+	p, _ := n.book.look(id)
 	err := os.MkdirAll(filepath.Dir(dir), 0o700)
 	if err == nil {
 		if _, err = os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-			err = n.store.Export(ctx, c, dir, crowd.MaxOutput+1<<30)
+			if err = nil; p.job.Spec.Shuffle.Parts > 0 {
+				err = n.unpackLeaves(ctx, c, dir)
+			} else {
+				err = n.store.Export(ctx, c, dir, crowd.MaxOutput+1<<30)
+			}
 		}
 	}
 	if err != nil {

@@ -337,7 +337,13 @@ func TestLocal_RefusalsNameTheCause(t *testing.T) {
 		{"too cheap", func(r *rpc.PostRequest) { r.Filters.MaxPrice = 1 }, rpc.NoProvider, "price"},
 		{"unknown program", func(r *rpc.PostRequest) { r.Program = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy" }, rpc.BadRequest, "store"},
 		{"no CID", func(r *rpc.PostRequest) { r.Program = "../../etc" }, rpc.BadRequest, "program"},
-		{"too sure", func(r *rpc.PostRequest) { r.Confidence = 0.9999 }, rpc.BadRequest, "confidence"},
+		{"too sure for anybody", func(r *rpc.PostRequest) { r.Confidence = 0.99999999999 }, rpc.BadRequest, "confidence"},
+		{"too sure for so few", func(r *rpc.PostRequest) { r.Confidence = 0.9999 }, rpc.NoProvider, "2 providers could be drawn, the plan \"committee\" needs 4"},
+		{"a committee of more than there are", func(r *rpc.PostRequest) { r.Check = &rpc.TaskPlan{Method: "committee", Executors: 3} }, rpc.NoProvider, "needs 3"},
+		{"an audit without anybody to hide behind", func(r *rpc.PostRequest) { r.Check = &rpc.TaskPlan{Method: "audit"} }, rpc.NoProvider, "needs 3"},
+		{"a rate below the floor", func(r *rpc.PostRequest) { r.Check = &rpc.TaskPlan{Method: "audit", RatePPM: 49_999} }, rpc.BadRequest, "floor"},
+		{"no check", func(r *rpc.PostRequest) { r.Check = &rpc.TaskPlan{Method: "none"} }, rpc.BadRequest, "unknown"},
+		{"a plan that does not reach the confidence", func(r *rpc.PostRequest) { r.Check, r.Confidence = &rpc.TaskPlan{Method: "pair"}, 0.999 }, rpc.BadRequest, "0.01"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := good

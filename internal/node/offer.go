@@ -91,7 +91,7 @@ func (n *Node) register(ctx context.Context, p *ledger.Provider) (string, error)
 		return "leaving: the stake is still bound", nil
 	case left:
 		return "left", nil
-	case p.Stake >= stake && p.VRF == m.VRF && p.Offer.Price == want.Price && p.Offer.Country == want.Country && slices.Equal(p.Offer.Tags, want.Tags):
+	case p.Stake >= stake && p.VRF == m.VRF && p.Offer.Price == want.Price && p.Offer.Country == want.Country && p.Offer.Owners == want.Owners && slices.Equal(p.Offer.Tags, want.Tags):
 		return registered, nil
 	case p.Stake < stake:
 		m.Stake = stake - p.Stake

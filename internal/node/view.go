@@ -14,8 +14,8 @@ import (
 // This file turns the ledger's records into what people see. All of it is a
 // function of the record, so that a node that was away tells the same story.
 
-// stage is the newest stage of a job in that state.
-func stage(s ledger.JobState) rpc.Stage {
+// stage is the newest stage of j in that state.
+func stage(j *ledger.Job, s ledger.JobState) rpc.Stage {
 	switch s {
 	case ledger.Posted, ledger.Claiming:
 		return rpc.Posted
@@ -26,6 +26,9 @@ func stage(s ledger.JobState) rpc.Stage {
 	case ledger.Court:
 		return rpc.Court
 	case ledger.Delivering, ledger.Inspecting:
+		if v := j.Verdict; v != nil && v.By == ledger.ByAudit {
+			return rpc.Unchecked
+		}
 		return rpc.Checked
 	case ledger.Settled:
 		return rpc.Settled
@@ -36,6 +39,22 @@ func stage(s ledger.JobState) rpc.Stage {
 }
 
 func wallTime(t crowd.Time) time.Time { return time.UnixMilli(int64(t)).UTC() }
+
+// audits reports whether p was given by an audit's lot: after the executor's, which was bound by then.
+func audits(j *ledger.Job, p *ledger.Place) bool {
+	if j.Audit == nil {
+		return false
+	}
+	for i := range j.Places {
+		if &j.Places[i] == p {
+			return false
+		}
+		if j.Places[i].Node == j.Audit.Executor {
+			return true
+		}
+	}
+	return false
+}
 
 // committee lists who was drawn. Each proof is checked anew, here.
 func committee(j *ledger.Job, units uint64) []rpc.Member {
@@ -53,6 +72,9 @@ func committee(j *ledger.Job, units uint64) []rpc.Member {
 				m.Revealed, m.Gas = true, p.Opening.Outcome.Gas
 			}
 			m.Match = match(j, p)
+			if audits(j, p) {
+				m.Role = "auditor"
+			}
 			if p.Verifier {
 				m.Role, m.Checks, m.Sample = "verifier", min(j.Spec.Plan.Checks, j.Spec.Items), sample(j, p)
 			}
@@ -77,6 +99,8 @@ func match(j *ledger.Job, p *ledger.Place) *bool {
 		is = true
 	case j.Verdict == nil:
 		return nil
+	case !j.Spec.Compare.Strict(): // it stands, so the court has found it within the tolerance, or they agreed
+		is = p.State == ledger.Revealed
 	default:
 		is = p.Opening.Outcome == j.Verdict.Outcome
 	}
@@ -89,12 +113,17 @@ func verdict(j *ledger.Job) *rpc.Verdict {
 	}
 	v := &rpc.Verdict{Accepted: j.Verdict != nil && j.State != ledger.Failed}
 	if j.Verdict != nil {
-		v.Method = "pair"
+		v.Checked, v.Method = true, j.Spec.Plan.Method
 		v.Why = "the drawn executors agree"
-		if j.Verdict.By == ledger.ByCourt {
+		switch j.Verdict.By {
+		case ledger.ByAudit:
+			v.Checked, v.Why = false, fmt.Sprintf("not checked: the lot did not choose it at a rate of %s, with %s credits of its executor's stake against a lie", percent(j.Audit.Rate), j.Audit.Stake)
+		case ledger.ByCourt:
 			v.Method, v.Why = "court", "the authorities re-executed the task"
-		}
-		if j.Verdict.By == ledger.BySample {
+			if !j.Spec.Compare.Strict() {
+				v.Why += fmt.Sprintf(": numeric divergence, within %s; nobody is to blame for that", j.Spec.Compare)
+			}
+		case ledger.BySample:
 			v.Method, v.Why = "sample", "the executor's outcomes are open, and so are the verifiers' answers to secret samples of them"
 			if j.Dispute != nil {
 				v.Why += fmt.Sprintf("; the court re-executed item %d, about which they differed", j.Dispute.Item)
@@ -105,6 +134,9 @@ func verdict(j *ledger.Job) *rpc.Verdict {
 		}
 	} else {
 		v.Why = lastStep(j).Why
+		if v.Why == ledger.WhyUnjudged {
+			v.Blame = append(v.Blame, rpc.Blame{Fault: "user error", Why: "the comparator"})
+		}
 	}
 	for i := range j.Places {
 		p := &j.Places[i]
@@ -117,6 +149,23 @@ func verdict(j *ledger.Job) *rpc.Verdict {
 	}
 	return v
 }
+
+// audit is the lot of a job, nil where its plan has none or nobody has a place yet.
+func audit(j *ledger.Job) *rpc.Audit {
+	a := j.Audit
+	if a == nil {
+		return nil
+	}
+	v := &rpc.Audit{Executor: a.Executor, RatePPM: a.Rate, Stake: a.Stake, Height: a.At}
+	if a.Beacon != (crowd.Hash{}) {
+		chosen := a.Chosen(j.ID)
+		v.Chosen = &chosen
+	}
+	return v
+}
+
+// percent is parts per million for people.
+func percent(ppm uint32) string { return fmt.Sprintf("%.4g %%", float64(ppm)/1e4) }
 
 func exitText(o crowd.Outcome) string {
 	if o.Status == crowd.Exited {
@@ -169,6 +218,10 @@ func failure(j *ledger.Job) *rpc.Failure {
 	if j.State != ledger.Failed {
 		return nil
 	}
+	if why := lastStep(j).Why; why == ledger.WhyUnjudged {
+		e := rpc.Errorf(rpc.UserError, "%s", why)
+		return &rpc.Failure{Kind: e.Kind, Message: e.Error(), Hint: "a comparator exits with 0 if /in/a and /in/b are the same answer, else with 1, within its gas; a file is the same as itself"}
+	}
 	e := rpc.Errorf(rpc.NodeFault, "%s", lastStep(j).Why)
 	return &rpc.Failure{Kind: e.Kind, Message: e.Error(), Hint: "the escrow went back to the owner; run the job again: other nodes are drawn"}
 }
@@ -177,7 +230,7 @@ func failure(j *ledger.Job) *rpc.Failure {
 // record says only of its newest state is told with the newest step.
 func event(j *ledger.Job, i int, units uint64) rpc.JobEvent {
 	s := j.History[i]
-	ev := rpc.JobEvent{Time: wallTime(s.Time), Height: s.Height, Stage: stage(s.State), Why: s.Why}
+	ev := rpc.JobEvent{Time: wallTime(s.Time), Height: s.Height, Stage: stage(j, s.State), Why: s.Why}
 	switch s.State {
 	case ledger.Running, ledger.Revealing, ledger.Unsealing, ledger.Court:
 		ev.Committee = committee(j, units)
@@ -192,7 +245,7 @@ func event(j *ledger.Job, i int, units uint64) rpc.JobEvent {
 }
 
 func summary(j *ledger.Job) rpc.JobSummary {
-	s := rpc.JobSummary{ID: j.ID, Stage: stage(j.State), Why: lastStep(j).Why, Program: j.Spec.Task.Program, Outcome: outcome(j), Updated: wallTime(lastStep(j).Time),
+	s := rpc.JobSummary{ID: j.ID, Stage: stage(j, j.State), Why: lastStep(j).Why, Program: j.Spec.Task.Program, Outcome: outcome(j), Updated: wallTime(lastStep(j).Time),
 		Items: j.Spec.Items, Stdin: j.Spec.Task.Stdin}
 	if len(j.History) > 0 {
 		s.Posted = wallTime(j.History[0].Time)
@@ -210,17 +263,23 @@ func request(spec *crowd.JobSpec) rpc.PostRequest {
 		Program: t.Program, Inputs: t.Inputs, Stdin: t.Stdin, Args: t.Args, Env: t.Env, Seed: &seed,
 		Limits:  rpc.Limits{Gas: t.Limits.Gas, Memory: t.Limits.Memory, Output: t.Limits.Output, WallMillis: t.Limits.Wall.Milliseconds()},
 		Filters: rpc.Filters{MaxPrice: f.MaxPrice, Tags: f.Tags, Countries: f.Countries, Providers: f.Providers},
-		Budget:  spec.Budget, Items: spec.Items,
+		Budget:  spec.Budget, Items: spec.Items, Parts: spec.Shuffle.Parts, Gather: spec.Shuffle.Gather,
 	}
-	if spec.Plan.Method == crowd.PlanSample {
-		r.Plan = &rpc.SamplePlan{Verifiers: spec.Plan.Verifiers, Checks: spec.Plan.Checks}
+	if !spec.Compare.Strict() {
+		r.Compare = spec.Compare.String()
+	}
+	switch p := &spec.Plan; {
+	case p.Method == crowd.PlanSample:
+		r.Plan = &rpc.SamplePlan{Verifiers: p.Verifiers, Checks: p.Checks}
+	case spec.Items == 0:
+		r.Check = &rpc.TaskPlan{Method: p.Method, Executors: p.Executors, RatePPM: p.Rate}
 	}
 	return r
 }
 
 func provider(p *ledger.Provider, r *ledger.Reputation, maxMissed uint32) rpc.Provider {
 	v := rpc.Provider{
-		Node: p.ID, Address: p.ID.Address(), Price: p.Offer.Price, Country: p.Offer.Country, Tags: p.Offer.Tags,
+		Node: p.ID, Address: p.ID.Address(), Price: p.Offer.Price, Country: p.Offer.Country, Owners: float64(p.Offer.Owners) / 1e6, Tags: p.Offer.Tags,
 		Stake: p.Stake, Done: r.Done, Caught: r.Caught, Online: r.Missed < maxMissed,
 	}
 	switch {

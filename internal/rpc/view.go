@@ -19,6 +19,7 @@ const (
 	Running   Stage = "running"   // executors work
 	Committed Stage = "committed" // executors are bound to results that they have not shown
 	Checked   Stage = "checked"   // results are open and were compared
+	Unchecked Stage = "unchecked" // in place of checked: the one result is open, and the lot of an audit had nobody check it
 	Court     Stage = "court"     // results differ: the authorities re-execute
 	Delivered Stage = "delivered" // the consumer's node holds the result
 	Settled   Stage = "settled"   // everybody is paid; the end
@@ -73,6 +74,17 @@ type PostRequest struct {
 	Confidence float64       `json:"confidence,omitempty"` // that a wrong result is found; 0: the default, 0.99
 	Items      uint32        `json:"items,omitempty"`      // of a batch: strings in stdin, a frame file; limits are for each, but for wallMillis
 	Plan       *SamplePlan   `json:"plan,omitempty"`       // of a batch
+	Check      *TaskPlan     `json:"check,omitempty"`      // of a single task; absent: the cheapest that reaches the confidence
+	Parts      uint32        `json:"parts,omitempty"`      // of a batch: its outputs stay where it ran, laid out in so many parts by the keys of their lines
+	Gather     bool          `json:"gather,omitempty"`     // of a batch: stdin is a manifest, as crowd_gather makes it
+	Compare    string        `json:"compare,omitempty"`    // when two outputs are the same answer: exact, lines, numeric:rel=1e-6, wasm:CID, …; see spec
+}
+
+// TaskPlan is how a single task is checked.
+type TaskPlan struct {
+	Method    string `json:"method"`              // audit, pair, committee
+	Executors uint32 `json:"executors,omitempty"` // of a committee: 3 to 9
+	RatePPM   uint32 `json:"ratePPM,omitempty"`   // of an audit: least probability that the task is run again, parts per million; absent: the floor, 50000
 }
 
 // Spec is the job that r asks for, validated. A Budget of zero is left for the
@@ -86,11 +98,24 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 		Plan: crowd.Plan{Method: crowd.PlanPair},
 		Filters: crowd.Filters{MaxPrice: r.Filters.MaxPrice, Tags: r.Filters.Tags,
 			Countries: r.Filters.Countries, Providers: r.Filters.Providers},
-		Items:  r.Items,
-		Budget: r.Budget,
+		Items:   r.Items,
+		Shuffle: crowd.Shuffle{Parts: r.Parts, Gather: r.Gather},
+		Budget:  r.Budget,
 	}
 	if r.Plan != nil {
 		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: r.Plan.Verifiers, Checks: r.Plan.Checks}
+	}
+	if c := r.Check; c != nil {
+		if r.Items > 0 {
+			return crowd.JobSpec{}, Errorf(BadRequest, "a check for a single task, and %d items", r.Items).WithHint("crowd_planBatch says which plan a batch should have")
+		}
+		if s.Plan = (crowd.Plan{Method: c.Method, Executors: c.Executors, Rate: c.RatePPM}); c.Method == crowd.PlanAudit && c.RatePPM == 0 {
+			s.Plan.Rate = crowd.AuditFloor
+		}
+	}
+	var err error
+	if s.Compare, err = crowd.ParseCompare(r.Compare); err != nil {
+		return crowd.JobSpec{}, Errorf(BadRequest, "%w", err)
 	}
 	if r.Seed != nil {
 		s.Task.Seed = *r.Seed
@@ -113,12 +138,17 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 
 // Quote is what a job would cost at most and how sure its result would be.
 type Quote struct {
-	Bound        crowd.Credits `json:"bound"`      // most that is locked and can be spent
-	Price        crowd.Price   `json:"price"`      // the price that the bound assumes
-	Plan         string        `json:"plan"`       // "pair", "sample"
-	Undetected   float64       `json:"undetected"` // probability that a wrong result is accepted
-	Eligible     int           `json:"eligible"`   // providers that could be drawn
-	Needed       int           `json:"needed"`     // providers that the plan wants
+	Bound        crowd.Credits `json:"bound"`               // most that is locked and can be spent
+	Price        crowd.Price   `json:"price"`               // the price that the bound assumes
+	Plan         string        `json:"plan"`                // "audit", "pair", "committee", "sample"
+	Compare      string        `json:"compare,omitempty"`   // how outputs are; absent: exact
+	Undetected   float64       `json:"undetected"`          // probability that a wrong result is accepted
+	Executors    int           `json:"executors"`           // that run all of it
+	RatePPM      uint32        `json:"ratePPM,omitempty"`   // of an audit: least probability that one more does, parts per million
+	Unaudited    crowd.Credits `json:"unaudited,omitempty"` // of an audit: the bound where that does not happen
+	Stake        crowd.Credits `json:"stake"`               // that an executor needs; of an audit: so that it is not audited more often
+	Eligible     int           `json:"eligible"`            // providers that could be drawn
+	Needed       int           `json:"needed"`              // providers that the plan wants
 	Requirements []Requirement `json:"requirements"`
 }
 
@@ -153,7 +183,7 @@ func (o *Outcome) String() string {
 // Member is one node in a job's committee.
 type Member struct {
 	Node      crowd.NodeID `json:"node"`
-	Role      string       `json:"role"`             // executor, verifier, alternate
+	Role      string       `json:"role"`             // executor, auditor, verifier, alternate
 	Priority  uint64       `json:"priority"`         // the lot: highest 64 bits of the VRF output; lower comes first
 	ProofOK   bool         `json:"proofOK"`          // this node checked the VRF proof
 	State     string       `json:"state"`            // claimed, running, committed, revealed, silent, failed
@@ -176,8 +206,9 @@ type Progress struct {
 
 // Verdict is how the check of a result ended.
 type Verdict struct {
-	Accepted bool    `json:"accepted"` // there is a result to rely on
-	Method   string  `json:"method"`   // pair, court, sample
+	Accepted bool    `json:"accepted"` // there is a result
+	Checked  bool    `json:"checked"`  // others than its executor ran it, or a secret sample of it; false where the lot of an audit passed it over
+	Method   string  `json:"method"`   // audit, pair, committee, court, sample
 	Why      string  `json:"why"`
 	Blame    []Blame `json:"blame"`
 }
@@ -243,6 +274,7 @@ type JobView struct {
 	Owner     crowd.Address `json:"owner"`
 	Request   PostRequest   `json:"request"`
 	Plan      string        `json:"plan"`
+	Audit     *Audit        `json:"audit,omitempty"`
 	Batch     *BatchView    `json:"batch,omitempty"`
 	Escrow    crowd.Credits `json:"escrow"`  // still locked
 	History   []JobEvent    `json:"history"` // without mere progress
@@ -250,6 +282,16 @@ type JobView struct {
 	Verdict   *Verdict      `json:"verdict,omitempty"`
 	Payments  []Payment     `json:"payments"`
 	Failure   *Failure      `json:"failure,omitempty"`
+	Advice    string        `json:"advice,omitempty"` // where a node was convicted whose output is near the right one: how a job would allow that
+}
+
+// Audit is the lot by which one executor's work is run again, or is not.
+type Audit struct {
+	Executor crowd.NodeID  `json:"executor"`
+	RatePPM  uint32        `json:"ratePPM"`          // probability that it is chosen, parts per million: of its record and free stake
+	Stake    crowd.Credits `json:"stake"`            // of it, what answers for this job alone
+	Height   crowd.Height  `json:"height,omitempty"` // block whose beacon decides; 0: it is not bound yet
+	Chosen   *bool         `json:"chosen,omitempty"` // absent while that is not known
 }
 
 // Explanation says why a job is where it is, and the smallest change that would
@@ -312,6 +354,7 @@ type Provider struct {
 	Price     crowd.Price   `json:"price"`
 	Country   string        `json:"country,omitempty"`
 	Tags      []string      `json:"tags,omitempty"`
+	Owners    float64       `json:"owners,omitempty"` // least score, 0 to 1, of owners that it works for; absent: anybody
 	Stake     crowd.Credits `json:"stake"`
 	Done      uint64        `json:"done"`                // jobs done
 	Caught    uint64        `json:"caught"`              // times proven wrong
@@ -350,6 +393,13 @@ type Status struct {
 	Provide      string    `json:"provide,omitempty"` // how far its registration as a provider is
 	ChainTime    time.Time `json:"chainTime"`         // of the newest block
 	Overlay      Overlay   `json:"overlay"`
+	Traffic      Traffic   `json:"traffic"`
+}
+
+// Traffic is the content that a node has moved since it started, in bytes of blocks.
+type Traffic struct {
+	Fetched uint64 `json:"fetched"`
+	Served  uint64 `json:"served"`
 }
 
 // Overlay is a node's part in finding others. Packets are counted since the node started.

@@ -2,13 +2,16 @@ package runner
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -21,6 +24,7 @@ const (
 	leavesFile = "leaves" // the leaves, one after another
 	stdoutFile = "stdout" // frames: the items' standard output
 	stderrFile = "stderr" // frames: the beginning of the items' standard error
+	partsDir   = "parts"  // of outputs that go on to others: the lines of all items that did not fail, by their keys
 )
 
 // items runs a batch, or some of its items, whose program and inputs s names. It calls each in the
@@ -37,9 +41,12 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		}
 		return indexes[k]
 	}
+	noInput := func() error {
+		return each(batch.Leaf{Status: crowd.NoInput, Output: batch.Digest(nil, nil)}, executor.ItemResult{Status: crowd.NoInput})
+	}
 	none := func() error {
 		for range count {
-			if err := each(batch.Leaf{Status: crowd.NoInput, Output: batch.Digest(nil, nil)}, executor.ItemResult{Status: crowd.NoInput}); err != nil {
+			if err := noInput(); err != nil {
 				return err
 			}
 		}
@@ -48,46 +55,67 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 	if !usable {
 		return none()
 	}
+	var in inputs
+	var err error
+	if e.Shuffle.Gather {
+		in, err = r.gather(ctx, e, filepath.Dir(s.Stdin))
+	} else {
+		in, err = openItems(s.Stdin, e, at)
+	}
+	if err != nil {
+		return err
+	}
+	if in == nil {
+		return none()
+	}
+	defer in.close()
 	b, ok := r.cfg.Executor.(executor.Batcher)
 	if !ok {
 		return executor.Faultf(executor.Unsupported, "this node runs no batches")
 	}
-	f, err := os.Open(s.Stdin)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	frames, err := batch.OpenFrames(f, fi.Size(), e.Items)
-	if err != nil {
-		return none() // the file says so to everybody
-	}
-	for k := range count {
-		if frames.Size(at(k)) > executor.MaxItemStdin {
-			return none()
+	// An item is judged by itself: what it comes to must be the same in a sample without the others.
+	done := uint32(0)
+	skip := func(to uint32) error { // items whose input is none: no other ends for them
+		for ; done < to; done++ {
+			if in.usable(done) {
+				return executor.Faultf(executor.Crashed, "item %d did not come back", at(done))
+			}
+			if err := noInput(); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
 	var readErr error // of the source's goroutine; read after RunBatch has returned
 	source := iter.Seq[executor.Item](func(yield func(executor.Item) bool) {
 		for k := range count {
-			in, err := frames.Read(at(k))
+			if !in.usable(k) {
+				continue
+			}
+			raw, err := in.read(k)
 			if err != nil {
 				readErr = err
 				return
 			}
-			if ctx.Err() != nil || !yield(executor.Item{Index: uint64(at(k)), Stdin: in}) {
+			if ctx.Err() != nil || !yield(executor.Item{Index: uint64(at(k)), Stdin: raw}) {
 				return
 			}
 		}
 	})
 	s.Stdin, s.Output = "", "" // of the items
-	done := uint32(0)
 	_, err = b.RunBatch(ctx, s, source, func(ir executor.ItemResult) error {
 		if ir.Fault != nil {
 			return ir.Fault
+		}
+		k := done
+		for k < count && uint64(at(k)) != ir.Index {
+			k++
+		}
+		if k == count {
+			return executor.Faultf(executor.Crashed, "item %d came back, which nobody asked for", ir.Index)
+		}
+		if err := skip(k); err != nil {
+			return err
 		}
 		done++
 		return each(batch.Leaf{Status: ir.Status, ExitCode: ir.ExitCode, Gas: ir.Gas, Output: batch.Digest(ir.Stdout, ir.Stderr)}, ir)
@@ -95,15 +123,59 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 	if err = errors.Join(err, readErr); err != nil {
 		return err
 	}
-	if done != count {
-		return executor.Faultf(executor.Crashed, "%d of %d items came back", done, count)
+	return skip(count)
+}
+
+// inputs are what the items of a run read, by their place in it.
+type inputs interface {
+	usable(k uint32) bool // false: the item's outcome is crowd.NoInput
+	read(k uint32) ([]byte, error)
+	close()
+}
+
+// framed are the strings of the frame file that a batch was posted with.
+type framed struct {
+	frameFile
+	at func(k uint32) uint32
+}
+
+func (f framed) usable(k uint32) bool          { return f.Size(f.at(k)) <= executor.MaxItemStdin }
+func (f framed) read(k uint32) ([]byte, error) { return f.Read(f.at(k)) }
+
+// openItems is nil where the file says to everybody that it holds no items.
+func openItems(path string, e job.Run, at func(k uint32) uint32) (inputs, error) {
+	f, err := openFrames(path, e.Items)
+	if errors.Is(err, errFrames) && !local(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
 	}
-	return nil
+	return framed{f, at}, nil
+}
+
+// some runs some items of a batch and keeps what they write, in a folder like a batch's result.
+func (r *Runner) some(ctx context.Context, s executor.Spec, e job.Run, usable bool) (leaves []batch.Leaf, outputs crowd.CID, err error) {
+	out, err := newPacked(s.Output, uint32(len(e.Only)), 0)
+	if err != nil {
+		return nil, "", err
+	}
+	defer out.close()
+	dir := s.Output
+	if err := r.items(ctx, s, e, usable, out.add); err != nil {
+		return nil, "", err
+	}
+	if err := out.finish(); err != nil {
+		return nil, "", err
+	}
+	if outputs, err = r.cfg.Blocks.AddDir(ctx, dir); err != nil {
+		return nil, "", fmt.Errorf("store the outputs: %w", err)
+	}
+	return out.leaves, outputs, nil
 }
 
 // batch runs all items and lays their outcomes out in s.Output.
 func (r *Runner) batch(ctx context.Context, s executor.Spec, e job.Run, usable bool, progress func(done uint32, gas crowd.Gas)) (crowd.Outcome, error) {
-	out, err := newPacked(s.Output, e.Items)
+	out, err := newPacked(s.Output, e.Items, e.Shuffle.Parts)
 	if err != nil {
 		return crowd.Outcome{}, err
 	}
@@ -136,6 +208,7 @@ type packed struct {
 	dir            string
 	leaves         []batch.Leaf
 	stdout, stderr *spool
+	parts          *parts // nil: none
 }
 
 // spool gathers strings whose number is known and whose lengths are not.
@@ -145,21 +218,44 @@ type spool struct {
 	sizes []uint64
 }
 
-func newPacked(dir string, n uint32) (_ *packed, err error) {
+func newPacked(dir string, n, parts uint32) (_ *packed, err error) {
 	p := &packed{dir: dir, leaves: make([]batch.Leaf, 0, n)}
+	if parts > 0 {
+		if p.parts, err = newParts(filepath.Join(dir, partsDir), parts); err != nil {
+			return nil, err
+		}
+	}
 	for _, s := range []**spool{&p.stdout, &p.stderr} {
-		f, err := os.CreateTemp(filepath.Dir(dir), "spool-")
-		if err != nil {
+		if *s, err = newSpool(filepath.Dir(dir)); err != nil {
 			p.close()
 			return nil, err
 		}
-		*s = &spool{file: f, w: bufio.NewWriterSize(f, 1<<16)}
 	}
 	return p, nil
 }
 
+func newSpool(dir string) (*spool, error) {
+	f, err := os.CreateTemp(dir, "spool-")
+	if err != nil {
+		return nil, err
+	}
+	return &spool{file: f, w: bufio.NewWriterSize(f, 1<<16)}, nil
+}
+
+func (s *spool) close() {
+	if s != nil {
+		s.file.Close()
+		os.Remove(s.file.Name())
+	}
+}
+
 func (p *packed) add(l batch.Leaf, ir executor.ItemResult) error {
 	p.leaves = append(p.leaves, l)
+	if p.parts != nil && !l.UserError() {
+		if err := p.parts.add(ir.Stdout); err != nil {
+			return err
+		}
+	}
 	return errors.Join(p.stdout.add(ir.Stdout), p.stderr.add(ir.Stderr[:min(len(ir.Stderr), batch.MaxError)]))
 }
 
@@ -174,7 +270,11 @@ func (p *packed) finish() error {
 	for _, l := range p.leaves {
 		raw = l.Append(raw)
 	}
-	return errors.Join(
+	var err error
+	if p.parts != nil {
+		err = p.parts.flush()
+	}
+	return errors.Join(err,
 		os.WriteFile(filepath.Join(p.dir, leavesFile), raw, 0o644),
 		p.stdout.finish(filepath.Join(p.dir, stdoutFile)),
 		p.stderr.finish(filepath.Join(p.dir, stderrFile)),
@@ -200,15 +300,12 @@ func (s *spool) finish(path string) (err error) {
 }
 
 func (p *packed) close() {
-	for _, s := range []*spool{p.stdout, p.stderr} {
-		if s != nil {
-			s.file.Close()
-			os.Remove(s.file.Name())
-		}
-	}
+	p.stdout.close()
+	p.stderr.close()
 }
 
-// readLeaves reads a batch's leaves, and holds the outputs of its result against them.
+// readLeaves reads a batch's leaves, and holds the outputs of its result against them. Of outputs that
+// go on to others it makes the whole result anew: it is right if it is the same.
 func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []batch.Leaf, err error) {
 	dir, err := os.MkdirTemp(r.scratchDir(), "leaves-")
 	if err != nil {
@@ -216,14 +313,25 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 	}
 	defer os.RemoveAll(dir)
 	bad := func(format string, a ...any) error {
-		return fmt.Errorf("%w: %w", job.ErrUnusable, fmt.Errorf(format, a...))
+		err := fmt.Errorf(format, a...)
+		if local(err) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", job.ErrUnusable, err)
 	}
+	result := filepath.Join(dir, "result")
 	path := filepath.Join(dir, leavesFile)
+	if e.Parts > 0 && e.Result != "" {
+		if err := os.Mkdir(result, 0o700); err != nil {
+			return nil, err
+		}
+		path = filepath.Join(result, leavesFile)
+	}
 	size := uint64(e.Items) * batch.LeafSize
-	if ok, err := r.export(ctx, e.Leaves, path, false); err != nil {
+	if ok, err := r.export(ctx, e.Leaves, path, false, size); err != nil {
 		return nil, err
 	} else if !ok {
-		return nil, bad("leaves: no file")
+		return nil, bad("leaves: no file of %d bytes", size)
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -241,11 +349,32 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 	if e.Result == "" {
 		return leaves, nil
 	}
-	result := filepath.Join(dir, "result")
-	if ok, err := r.export(ctx, e.Result, result, true); err != nil {
+	var made *parts // nil: none
+	if e.Parts > 0 {
+		if err := r.exportOutputs(ctx, e.Result, result, e.Max); err != nil {
+			return nil, err
+		}
+		if made, err = newParts(filepath.Join(result, partsDir), e.Parts); err != nil {
+			return nil, err
+		}
+	} else if ok, err := r.export(ctx, e.Result, result, true, e.Max); err != nil {
 		return nil, err
 	} else if !ok {
-		return nil, bad("result: no folder")
+		return nil, bad("result: no folder of at most %d bytes", e.Max)
+	}
+	list, err := os.ReadDir(result)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range list { // only what is checked below
+		if made == nil && !slices.Contains([]string{leavesFile, stdoutFile, stderrFile}, f.Name()) {
+			return nil, bad("result: %.40q is no part of a batch's", f.Name())
+		}
+	}
+	if same, err := holds(filepath.Join(result, leavesFile), raw); err != nil {
+		return nil, bad("leaves of the result: %w", err)
+	} else if !same {
+		return nil, bad("the leaves in the result are others")
 	}
 	stdout, err := openFrames(filepath.Join(result, stdoutFile), e.Items)
 	if err != nil {
@@ -272,11 +401,45 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 		if batch.Digest(out, errs) != leaves[i].Output {
 			return nil, bad("item %d: the output is not the one in its leaf", i)
 		}
+		if made != nil && !leaves[i].UserError() {
+			if err := made.add(out); err != nil {
+				return nil, err
+			}
+		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 	}
+	if made == nil {
+		return leaves, nil
+	}
+	if err := made.flush(); err != nil {
+		return nil, err
+	}
+	c, err := r.cfg.Blocks.AddDir(ctx, result)
+	if err != nil {
+		return nil, fmt.Errorf("store the result: %w", err)
+	}
+	if c != e.Result {
+		return nil, bad("the result is not what its leaves and outputs make: %s", c)
+	}
 	return leaves, nil
+}
+
+// holds reports whether a file has just these bytes.
+func holds(path string, want []byte) (bool, error) {
+	fi, err := os.Lstat(path)
+	if err != nil || !fi.Mode().IsRegular() || fi.Size() != int64(len(want)) {
+		return false, err
+	}
+	got, err := os.ReadFile(path)
+	return bytes.Equal(got, want), err
+}
+
+// local reports whether err is about this machine, which cannot read a file, and not about what should be in it.
+func local(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p) && !errors.Is(err, fs.ErrNotExist)
 }
 
 // frameFile is a frame file on disk.
@@ -286,6 +449,9 @@ type frameFile struct {
 }
 
 func (f frameFile) close() { f.file.Close() }
+
+// errFrames marks a file that is no frame file.
+var errFrames = errors.New("no frames")
 
 func openFrames(path string, n uint32) (frameFile, error) {
 	f, err := os.Open(path)
@@ -298,7 +464,9 @@ func openFrames(path string, n uint32) (frameFile, error) {
 	}
 	var frames *batch.Frames
 	if err == nil {
-		frames, err = batch.OpenFrames(f, fi.Size(), n)
+		if frames, err = batch.OpenFrames(f, fi.Size(), n); err != nil {
+			err = fmt.Errorf("%w: %w", errFrames, err)
+		}
 	}
 	if err != nil {
 		f.Close()

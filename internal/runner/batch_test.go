@@ -1,16 +1,22 @@
 package runner
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
@@ -100,9 +106,10 @@ func TestRunner_Batch(t *testing.T) {
 }
 
 func TestRunner_ALiarLosesItsStakeInEitherPlace(t *testing.T) {
-	for _, liar := range []int{providerA, providerB} { // one of them is the executor
+	for i := range 4 {
+		liar := []int{providerA, providerB}[i/2] // one of them is the executor
 		bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
-			w.nodes[liar].lies = true
+			w.nodes[liar].lies, w.bribed = true, i%2 == 1
 			id := w.post(ctx, "echo", w.batched(itemFile(t)))
 			until(t, "the end of the batch", w.ends(id))
 			j := w.job(id)
@@ -140,6 +147,38 @@ func TestRunner_BatchWhoseItemFileIsNone(t *testing.T) {
 	})
 }
 
+// A sample that does not hold the item must come to the same as the run of all of them.
+func TestRunner_BatchWithAnItemThatIsTooLong(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		const long = 3
+		size := func(i uint32) int {
+			if i == long {
+				return executor.MaxItemStdin + 1
+			}
+			return 1
+		}
+		var file bytes.Buffer
+		err := batch.WriteFrames(&file, batchItems, func(i uint32) uint64 { return uint64(size(i)) },
+			func(i uint32, w io.Writer) error { _, err := w.Write(bytes.Repeat([]byte("x"), size(i))); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := w.post(ctx, "echo", w.batched(file.Bytes()))
+		until(t, "the end of the batch", w.ends(id))
+		j := w.job(id)
+		if j.State != ledger.Settled {
+			t.Fatalf("got %s: %+v", j.State, j.History)
+		}
+		leaves, out := w.result(j)
+		out.close()
+		for i, l := range leaves {
+			if want := map[bool]crowd.Status{true: crowd.NoInput, false: crowd.Exited}[i == long]; l.Status != want {
+				t.Errorf("item %d: got %s want %s", i, l.Status, want)
+			}
+		}
+	})
+}
+
 func TestRunner_BatchThatNobodyServesIsNotPaid(t *testing.T) {
 	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
 		for _, i := range []int{providerA, providerB} {
@@ -151,4 +190,73 @@ func TestRunner_BatchThatNobodyServesIsNotPaid(t *testing.T) {
 			t.Fatalf("got %s: %+v", j.State, j.History)
 		}
 	})
+}
+
+// Users take the folder for the result: which items failed, the leaves in it say.
+func TestRunner_BatchWithAnotherResultThanItsOutputsIsNotPaid(t *testing.T) {
+	for name, doctor := range map[string]func(dir string) error{
+		"other leaves": func(dir string) error {
+			raw, err := os.ReadFile(filepath.Join(dir, leavesFile))
+			if err != nil {
+				return err
+			}
+			raw[4]++ // the exit code of the first item
+			return os.WriteFile(filepath.Join(dir, leavesFile), raw, 0o600)
+		},
+		"no leaves": func(dir string) error { return os.Remove(filepath.Join(dir, leavesFile)) },
+		"more files": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "report.html"), []byte("all is well"), 0o600)
+		},
+		"more stderr": func(dir string) error { return os.WriteFile(filepath.Join(dir, stderrFile), []byte("none"), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+				for _, i := range []int{providerA, providerB} {
+					w.nodes[i].doctor = doctor
+				}
+				id := w.post(ctx, "echo", w.batched(itemFile(t)))
+				until(t, "the end of the batch", w.ends(id))
+				if j := w.job(id); j.State != ledger.Failed {
+					t.Fatalf("got %s: %+v", j.State, j.History)
+				}
+			})
+		})
+	}
+}
+
+func TestRunner_ReadsAsMuchOfABatchAsItMay(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		id := w.post(ctx, "echo", w.batched(itemFile(t)))
+		until(t, "the end of the batch", w.ends(id))
+		o := w.job(id).Verdict.Outcome
+		for _, tt := range []struct {
+			name string
+			most uint64
+			ok   bool
+		}{{"all", 1 << 20, true}, {"more than is allowed", batchItems * batch.LeafSize, false}} {
+			leaves, err := rs[consumer].readLeaves(ctx, job.ReadLeaves{Leaves: o.Leaves, Items: batchItems, Result: o.Result, Max: tt.most})
+			if tt.ok && (err != nil || len(leaves) != batchItems) || !tt.ok && !errors.Is(err, job.ErrUnusable) {
+				t.Errorf("%s: got %d leaves, %v", tt.name, len(leaves), err)
+			}
+		}
+	})
+}
+
+// A node that runs out of descriptors must not blame whose files it cannot open.
+func TestLocal(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"none", nil, false},
+		{"no descriptors", fmt.Errorf("stdout: %w", &fs.PathError{Op: "open", Path: "stdout", Err: syscall.EMFILE}), true},
+		{"a bad disk", fmt.Errorf("frame file: %w", &fs.PathError{Op: "read", Path: "stdin", Err: syscall.EIO}), true},
+		{"no such file in the content", &fs.PathError{Op: "open", Path: "stdout", Err: syscall.ENOENT}, false},
+		{"no frames", errors.New("frame file: ends at 3 of 4"), false},
+	} {
+		if got := local(tt.err); got != tt.want {
+			t.Errorf("%s: got %v want %v", tt.name, got, tt.want)
+		}
+	}
 }

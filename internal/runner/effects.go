@@ -31,13 +31,18 @@ func (r *Runner) do(ctx context.Context, s slot, a *active, e job.Effect) error 
 	case job.Run:
 		owner := a.last.Owner
 		r.work(ctx, s, a, func(ctx context.Context) job.Event {
-			o, leaves, err := r.execute(ctx, s, owner, e)
-			return job.Ran{Try: e.Try, Outcome: o, Leaves: leaves, Err: err}
+			o, leaves, outputs, err := r.execute(ctx, s, owner, e)
+			return job.Ran{Try: e.Try, Outcome: o, Leaves: leaves, Outputs: outputs, Err: err}
 		})
 	case job.ReadLeaves:
 		r.work(ctx, s, a, func(ctx context.Context) job.Event {
 			leaves, err := r.readLeaves(ctx, e)
 			return job.LeavesRead{Try: e.Try, Leaves: leaves, Err: err}
+		})
+	case job.Compare:
+		r.work(ctx, s, a, func(ctx context.Context) job.Event {
+			found, err := r.compare(ctx, e)
+			return job.Compared{Try: e.Try, Found: found, Err: err}
 		})
 	case job.Stop:
 		if a.stop != nil {

@@ -29,44 +29,53 @@ func (r *Runner) fetch(ctx context.Context, e job.Fetch) error {
 	defer cancel(nil)
 	idle := time.AfterFunc(fetchIdle, func() { cancel(errIdle) })
 	defer idle.Stop()
-	for _, c := range e.CIDs {
-		err := r.cfg.Blocks.Fetch(ctx, c, e.Max, e.From, func(uint64, uint64) { idle.Reset(fetchIdle) })
-		switch {
-		case err == nil:
-		case r.cfg.Unusable(err):
-			return fmt.Errorf("%w: %w", job.ErrUnusable, err)
-		case context.Cause(ctx) == errIdle:
-			return fmt.Errorf("fetch %s: %w", c, errIdle)
-		default:
-			return err
+	progress := func(uint64, uint64) { idle.Reset(fetchIdle) }
+	err := func() error {
+		for _, c := range e.CIDs {
+			if err := r.cfg.Blocks.Fetch(ctx, c, e.Max, e.From, progress); err != nil {
+				return err
+			}
 		}
+		if e.Result != "" {
+			if err := r.fetchOutputs(ctx, e, progress); err != nil {
+				return err
+			}
+		}
+		if e.Gather != nil {
+			return r.fetchParts(ctx, e.Gather, progress)
+		}
+		return nil
+	}()
+	switch {
+	case err == nil || errors.Is(err, job.ErrParts) || errors.Is(err, job.ErrUnusable):
+		return err
+	case r.cfg.Unusable(err):
+		return fmt.Errorf("%w: %w", job.ErrUnusable, err)
+	case context.Cause(ctx) == errIdle:
+		return fmt.Errorf("fetch: %w", errIdle)
 	}
-	return nil
+	return err
 }
 
 // execute runs a task whose inputs lie in the own store. An error is a fault of
 // this node; what is wrong with the task is an outcome.
-func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.Run) (o crowd.Outcome, leaves []batch.Leaf, err error) {
+func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.Run) (o crowd.Outcome, leaves []batch.Leaf, outputs crowd.CID, err error) {
 	if r.cfg.Executor == nil {
-		return o, nil, errors.New("this node executes nothing")
+		return o, nil, "", errors.New("this node executes nothing")
 	}
-	need := int64(min(e.Task.Limits.Memory, r.cfg.Memory))
-	if err := r.runs.Acquire(ctx, 1); err != nil {
-		return o, nil, err
+	release, err := r.room(ctx, e.Task.Limits.Memory)
+	if err != nil {
+		return o, nil, "", err
 	}
-	defer r.runs.Release(1)
-	if err := r.memory.Acquire(ctx, need); err != nil {
-		return o, nil, err
-	}
-	defer r.memory.Release(need)
+	defer release()
 
 	dir, err := os.MkdirTemp(r.scratchDir(), "run-")
 	if err != nil {
-		return o, nil, err
+		return o, nil, "", err
 	}
 	defer func() { // no trace stays; one that cannot be removed is a fault of this node
 		if e := os.RemoveAll(dir); e != nil && err == nil {
-			o, leaves, err = crowd.Outcome{}, nil, e
+			o, leaves, outputs, err = crowd.Outcome{}, nil, "", e
 		}
 	}()
 	spec := executor.Spec{
@@ -74,7 +83,7 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 		Output: filepath.Join(dir, "output"),
 	}
 	if err := os.Mkdir(spec.Output, 0o700); err != nil {
-		return o, nil, err
+		return o, nil, "", err
 	}
 	usable := !e.Unusable
 	for _, in := range []struct {
@@ -91,27 +100,30 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 			continue
 		}
 		*in.path = filepath.Join(dir, in.name)
-		if usable, err = r.export(ctx, in.cid, *in.path, in.folder); err != nil {
-			return o, nil, fmt.Errorf("%s: %w", in.name, err)
+		if usable, err = r.export(ctx, in.cid, *in.path, in.folder, job.MaxInput); err != nil {
+			return o, nil, "", fmt.Errorf("%s: %w", in.name, err)
 		}
 	}
 	switch {
+	case e.Outputs:
+		leaves, outputs, err = r.some(ctx, spec, e, usable)
+		return o, leaves, outputs, err
 	case e.Only != nil:
 		err = r.items(ctx, spec, e, usable, func(l batch.Leaf, _ executor.ItemResult) error {
 			leaves = append(leaves, l)
 			return nil
 		})
-		return o, leaves, err
+		return o, leaves, "", err
 	case e.Items > 0:
 		if o, err = r.batch(ctx, spec, e, usable, r.progress(s, owner)); err != nil {
-			return crowd.Outcome{}, nil, err
+			return crowd.Outcome{}, nil, "", err
 		}
 	case !usable:
 		o = crowd.Outcome{Status: crowd.NoInput}
 	default:
 		res, err := r.cfg.Executor.Run(ctx, spec, r.streams(s, owner))
 		if err != nil {
-			return crowd.Outcome{}, nil, err
+			return crowd.Outcome{}, nil, "", err
 		}
 		o = crowd.Outcome{Status: res.Status, ExitCode: res.ExitCode, Gas: res.Gas}
 		if res.Reason != "" {
@@ -119,14 +131,30 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 		}
 	}
 	if o.Result, err = r.cfg.Blocks.AddDir(ctx, spec.Output); err != nil {
-		return crowd.Outcome{}, nil, fmt.Errorf("store the result: %w", err)
+		return crowd.Outcome{}, nil, "", fmt.Errorf("store the result: %w", err)
 	}
-	return o, nil, nil
+	return o, nil, "", nil
 }
 
-// export writes content to path; false when it is nothing usable, on any machine.
-func (r *Runner) export(ctx context.Context, c crowd.CID, path string, folder bool) (bool, error) {
-	if err := r.cfg.Blocks.Export(ctx, c, path, job.MaxInput); err != nil {
+// room waits until one more run with that much memory has its place.
+func (r *Runner) room(ctx context.Context, memory uint64) (release func(), err error) {
+	need := int64(min(memory, r.cfg.Memory))
+	if err := r.runs.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	if err := r.memory.Acquire(ctx, need); err != nil {
+		r.runs.Release(1)
+		return nil, err
+	}
+	return func() {
+		r.memory.Release(need)
+		r.runs.Release(1)
+	}, nil
+}
+
+// export writes content of at most max bytes to path; false when it is nothing usable, on any machine.
+func (r *Runner) export(ctx context.Context, c crowd.CID, path string, folder bool, max uint64) (bool, error) {
+	if err := r.cfg.Blocks.Export(ctx, c, path, max); err != nil {
 		if r.cfg.Unusable(err) {
 			return false, nil
 		}

@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,6 +36,7 @@ type world struct {
 	height  crowd.Height
 	time    crowd.Time
 	pool    []pooled
+	bribed  bool // the owner accepts whatever it is told of, before anybody else can say a word
 	subs    map[chan Update]context.Context
 	commits map[crowd.NodeID]map[string]bool // every commit ever sent
 	poke    chan struct{}
@@ -127,6 +129,13 @@ func (w *world) block() {
 	proof, _ := w.auth.VRF().Prove(r[:])
 	b := ledger.Block{Height: w.height, Time: w.time, Proposer: w.auth.ID(), Beacon: &proof}
 	var done []chan error
+	w.state.EachJob(func(j ledger.Job) bool {
+		if k := w.nodes[consumer].key; w.bribed && j.State == ledger.Delivering {
+			accept := ledger.Sign(k, w.chainID, w.state.Account(k.ID().Address()).Nonce, &ledger.Accept{Job: j.ID})
+			w.pool = slices.Insert(w.pool, 0, pooled{accept, make(chan error, 1)})
+		}
+		return true
+	})
 	for _, p := range w.pool {
 		tx, err := ledger.Open(w.chainID, p.raw)
 		if err != nil {
@@ -205,9 +214,12 @@ type node struct {
 	killAt int // call at which it is killed; 0: never
 	calls  int
 	runs   int
-	items  int  // of batches
-	lies   bool // about every fourth item
-	hides  bool // serves nobody
+	items  int                    // of batches
+	lies   bool                   // about every fourth item
+	shy    bool                   // wants no part in any job
+	hides  bool                   // serves nobody
+	doctor func(dir string) error // changes a result before it is stored; nil: not
+	bends  bool                   // the parts of its results, before they are stored
 	heard  []Chunk
 	tales  []job.Report // of the consumer's machines
 }
@@ -331,6 +343,77 @@ func (n *node) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.
 	return n.alive(true)
 }
 
+func (n *node) FetchAll(ctx context.Context, cs []crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+	for _, c := range cs {
+		if err := n.Fetch(ctx, c, max, from, progress); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listing is where a folder's list lies whose files are not here.
+func (n *node) listing(c crowd.CID) string { return n.path(c) + ".list" }
+
+func (n *node) FetchFolder(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+	if _, err := n.List(ctx, c); err == nil || errors.Is(err, errTooBig) {
+		return err
+	}
+	for _, p := range n.w.nodes {
+		if list, err := p.List(ctx, c); err == nil && slices.Contains(from, p.key.ID()) && !p.hides {
+			raw, err := json.Marshal(list)
+			if err != nil {
+				return err
+			}
+			progress(1, 1)
+			if err := os.MkdirAll(filepath.Dir(n.listing(c)), 0o700); err != nil {
+				return err
+			}
+			return os.WriteFile(n.listing(c), raw, 0o600)
+		}
+	}
+	return fmt.Errorf("nobody lists %s", c)
+}
+
+// List says of what is no folder that it is too big, which is as unusable.
+func (n *node) List(_ context.Context, c crowd.CID) (list []Entry, err error) {
+	if raw, err := os.ReadFile(n.listing(c)); err == nil {
+		return list, json.Unmarshal(raw, &list)
+	}
+	fi, err := os.Lstat(n.path(c))
+	if err != nil {
+		return nil, err
+	}
+	if !fi.IsDir() {
+		return nil, errTooBig
+	}
+	entries, err := os.ReadDir(n.path(c))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		at := filepath.Join(n.path(c), e.Name())
+		child, err := n.add(at)
+		if err != nil {
+			return nil, err
+		}
+		fi, err := os.Stat(at)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, Entry{Name: e.Name(), CID: child, Raw: !e.IsDir(), Size: uint64(fi.Size())})
+	}
+	return list, nil
+}
+
+func (n *node) Read(_ context.Context, c crowd.CID, max uint64) ([]byte, error) {
+	raw, err := os.ReadFile(n.path(c))
+	if err == nil && uint64(len(raw)) > max {
+		err = errTooBig
+	}
+	return raw, err
+}
+
 func (n *node) Export(_ context.Context, c crowd.CID, path string, max uint64) error {
 	if err := n.alive(false); err != nil {
 		return err
@@ -341,6 +424,18 @@ func (n *node) Export(_ context.Context, c crowd.CID, path string, max uint64) e
 func (n *node) AddDir(_ context.Context, dir string) (crowd.CID, error) {
 	if err := n.alive(false); err != nil {
 		return "", err
+	}
+	if n.doctor != nil {
+		if err := n.doctor(dir); err != nil {
+			return "", err
+		}
+	}
+	if part := filepath.Join(dir, "parts", "00000"); n.bends {
+		if _, err := os.Stat(part); err == nil {
+			if err := os.WriteFile(part, []byte("a lie\n"), 0o600); err != nil {
+				return "", err
+			}
+		}
 	}
 	c, err := n.add(dir)
 	if err != nil {
@@ -404,8 +499,21 @@ func copyTree(from, to string, max uint64) error {
 	if err != nil {
 		return err
 	}
-	if uint64(fi.Size()) > max {
-		return errTooBig
+	size := uint64(0)
+	err = filepath.WalkDir(from, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			var fi fs.FileInfo
+			if fi, err = d.Info(); err == nil {
+				size += uint64(fi.Size())
+			}
+		}
+		return err
+	})
+	if err == nil && size > max {
+		err = errTooBig
+	}
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
@@ -536,6 +644,14 @@ func (n *node) start(ctx context.Context) (r *Runner, ended chan struct{}) {
 		roles = append(roles, job.AsExecutor)
 	}
 	r, err := New(Config{
+		Accept: func(*crowd.JobSpec) error {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.shy {
+				return errors.New("too large")
+			}
+			return nil
+		},
 		Dir: filepath.Join(n.dir, "runner"), Key: n.key, Rand: rand.NewChaCha8([32]byte{9, byte(n.calls)}), Params: params, Authorities: n.w.auths,
 		Chain: n, Blocks: n, Executor: n, Logs: n, Report: n.report, Roles: roles, Unusable: func(err error) bool { return errors.Is(err, errTooBig) },
 	})

@@ -12,7 +12,7 @@ import (
 
 // FloorPPM is the least probability with which any piece of work is re-executed,
 // whoever did it: DESIGN section 8 (5 %).
-const FloorPPM = 50_000
+const FloorPPM = crowd.AuditFloor
 
 // Stakes is what a cheater has to win and to lose by one piece of work, in micro-credits.
 type Stakes struct {

@@ -44,6 +44,11 @@ func TestReceipt_ForgedTicketsCostNoWork(t *testing.T) {
 func proven(t *testing.T, cheat bool, change func(j *ledger.Job, h *Header)) (receipt []byte, chain string) {
 	t.Helper()
 	receipt, chain = played(t, cheat)
+	return provenOf(t, receipt, chain, change), chain
+}
+
+func provenOf(t *testing.T, receipt []byte, chain string, change func(j *ledger.Job, h *Header)) []byte {
+	t.Helper()
 	r, err := Decode(receipt)
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +68,7 @@ func proven(t *testing.T, cheat bool, change func(j *ledger.Job, h *Header)) (re
 	r.Evidence.Header = crowd.Encode(signedHeader{Header: h, Sig: authority.Sign(crowd.Digest("test header", h))})
 	r.Evidence.Record, r.Evidence.Proof = s.Prove(ledger.JobKey(j.ID))
 	r.Summary = summarize(chain, &j)
-	return r.Encode(), chain
+	return r.Encode()
 }
 
 func TestReceipt_EachCheckStandsAlone(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/ledger"
@@ -74,7 +75,18 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	if !note("job", "the ID is the hash of owner, nonce and specification", checkID(&j)) {
 		return findings, false // what follows believes the bounds of the specification
 	}
-	note("draw", fmt.Sprintf("%d VRF proofs under the beacon of block %d; places went by priority", len(j.Drawn), j.DrawAt), checkDraw(&g.Params, &j))
+	order := "places went by priority"
+	if j.Spec.Plan.Method == crowd.PlanAudit {
+		order = "nobody has a place who is not among them"
+	}
+	drawOK := note("draw", fmt.Sprintf("%d VRF proofs under the beacon of block %d; %s%s", len(j.Drawn), j.DrawAt, order, caveat(&j)), checkDraw(&g.Params, &j))
+	if j.Spec.Plan.Method == crowd.PlanAudit || j.Audit != nil {
+		lot, err := "", errors.New("not checked: the draw is not to be trusted")
+		if drawOK {
+			lot, err = checkAudit(&g.Params, &j)
+		}
+		note("audit", lot, err)
+	}
 	n, err := checkCommitments(&j)
 	note("commitments", fmt.Sprintf("%d openings fit what was committed", n), err)
 	by, err := checkVerdict(&g, &j)
@@ -98,6 +110,15 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	}
 	note("summary", "says what the evidence says", err)
 	return findings, good
+}
+
+// caveat warns whom an owner could deceive: a plan's probability assumes a share of all weight, and who may name the
+// providers may name its own.
+func caveat(j *ledger.Job) string {
+	if j.Open >= Million {
+		return ""
+	}
+	return fmt.Sprintf("; the owner's demands left %.3g %% of the weight in the draw: the plan's probability is about an owner who wants to be told the truth", float64(j.Open)/(Million/100))
 }
 
 // normal is s by its own encoding, in which nil and empty lists are one.
@@ -128,14 +149,24 @@ func checkDraw(p *ledger.Params, j *ledger.Job) error {
 	}
 	next := 0
 	for i := range j.Places {
+		if j.Places[i].Price > j.Spec.Filters.MaxPrice {
+			return fmt.Errorf("%s asks more than the job allows", j.Places[i].Node.Short())
+		}
+	}
+	if j.Spec.Plan.Method == crowd.PlanAudit { // by priority among those with stake free, which the record does not show
+		for i := range j.Places {
+			if !slices.ContainsFunc(j.Drawn, func(d ledger.Drawn) bool { return d.Node == j.Places[i].Node }) || j.Place(j.Places[i].Node) != &j.Places[i] {
+				return fmt.Errorf("%s was not drawn, or holds two places", j.Places[i].Node.Short())
+			}
+		}
+		return nil
+	}
+	for i := range j.Places {
 		for next < len(j.Drawn) && j.Drawn[next].Node != j.Places[i].Node {
 			next++ // passed over: left or was caught between draw and seat
 		}
 		if next == len(j.Drawn) {
 			return fmt.Errorf("%s holds a place out of turn", j.Places[i].Node.Short())
-		}
-		if j.Places[i].Price > j.Spec.Filters.MaxPrice {
-			return fmt.Errorf("%s asks more than the job allows", j.Places[i].Node.Short())
 		}
 		next++
 	}
@@ -168,6 +199,9 @@ func checkVerdict(g *ledger.Genesis, j *ledger.Job) (how string, err error) {
 		}
 		return fmt.Sprintf("none: the job %s", j.State), nil
 	}
+	if v.By == ledger.ByCourt && !j.Spec.Compare.Strict() {
+		return checkWithin(g, j)
+	}
 	same, other := 0, 0
 	for i := range j.Places {
 		p := &j.Places[i]
@@ -189,9 +223,15 @@ func checkVerdict(g *ledger.Genesis, j *ledger.Job) (how string, err error) {
 			return "", fmt.Errorf("%d executors revealed the outcome and %d another, one is wanted", same, other)
 		}
 		return checkSample(g, j)
+	case ledger.ByAudit:
+		if a := j.Audit; a == nil || a.Chosen(j.ID) || same != 1 || other > 0 || j.Place(a.Executor) == nil || j.Place(a.Executor).State != ledger.Revealed {
+			return "", fmt.Errorf("%d executors revealed the outcome and %d another: that is not one whom an audit's lot passed over", same, other)
+		}
+		return "by audit: one executor's outcome, which nobody has checked, as the lot did not choose it", nil
 	case ledger.ByAgreement:
-		if same < 2 || other > 0 {
-			return "", fmt.Errorf("%d executors agree and %d do not: that is no agreement of a pair", same, other)
+		want, _ := ledger.Seats(&j.Spec.Plan)
+		if same < max(want, 2) || other > 0 {
+			return "", fmt.Errorf("%d executors agree and %d do not: the plan wants %d", same, other, max(want, 2))
 		}
 		return fmt.Sprintf("%d drawn executors revealed the same outcome", same), nil
 	case ledger.ByCourt:

@@ -7,19 +7,21 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/crowdcompute/crowd"
 )
 
 // Kind names a way to compare two outputs of one task.
 type Kind string
 
 const (
-	Exact   Kind = "exact"   // byte for byte; the default
-	Text    Kind = "text"    // tokens apart by white space; numbers within a tolerance, all else equal
-	Float64 Kind = "float64" // little-endian IEEE 754 arrays within a tolerance
-	Float32 Kind = "float32"
-	Lines   Kind = "lines" // the same lines as often, in any order
-	JSON    Kind = "json"  // the same value, whatever order of keys, white space and way of writing a number
-	Wasm    Kind = "wasm"  // the app's own program, handed in
+	Exact   Kind = "exact"              // byte for byte; the default
+	Text    Kind = crowd.CompareNumeric // tokens apart by white space; numbers within a tolerance, all else equal
+	Float64 Kind = crowd.CompareFloat64 // little-endian IEEE 754 arrays within a tolerance
+	Float32 Kind = crowd.CompareFloat32
+	Lines   Kind = crowd.CompareLines // the same lines as often, in any order
+	JSON    Kind = crowd.CompareJSON  // the same value, whatever order of keys, white space and way of writing a number
+	Wasm    Kind = crowd.CompareWasm  // the app's own program, handed in
 )
 
 func (k Kind) known() bool {
@@ -151,25 +153,19 @@ func firstByte(a, b []byte) string {
 // run asks the app's comparator, and whether it may be believed: each output must
 // equal itself, and the order of the two must not matter.
 func (c Comparator) run(a, b []byte) (v Verdict, err error) {
-	ask := func(a, b []byte) (bool, error) {
-		// Copies: what runs must not change what is judged.
-		equal, gas, err := c.Run(bytes.Clone(a), bytes.Clone(b))
-		if v.Gas += gas; v.Gas < gas {
-			v.Gas = math.MaxUint64
+	var used uint64
+	counted := c
+	counted.Run = func(a, b []byte) (bool, uint64, error) {
+		equal, gas, err := c.Run(a, b)
+		if used += gas; used < gas {
+			used = math.MaxUint64
 		}
-		switch {
-		case gas > c.Gas:
-			return false, &ComparatorFault{Why: fmt.Sprintf("used %d gas of %d", gas, c.Gas)}
-		case errors.Is(err, ErrComparator):
-			return false, &ComparatorFault{Why: "failed", Err: err}
-		case err != nil:
-			return false, fmt.Errorf("run the app's comparator: %w", err)
-		}
-		return equal, nil
+		return equal, gas, err
 	}
+	defer func() { v.Gas = used }()
 	var answers [4]bool
 	for i, pair := range [4][2][]byte{{a, a}, {b, b}, {a, b}, {b, a}} {
-		if answers[i], err = ask(pair[0], pair[1]); err != nil {
+		if answers[i], err = counted.ask(pair[0], pair[1]); err != nil {
 			return Verdict{}, err
 		}
 	}
@@ -187,6 +183,21 @@ func (c Comparator) run(a, b []byte) (v Verdict, err error) {
 		v.Where = "the app's comparator says so"
 	}
 	return v, nil
+}
+
+// ask runs the app's comparator once.
+func (c Comparator) ask(a, b []byte) (bool, error) {
+	// Copies: what runs must not change what is judged.
+	equal, gas, err := c.Run(bytes.Clone(a), bytes.Clone(b))
+	switch {
+	case gas > c.Gas:
+		return false, &ComparatorFault{Why: fmt.Sprintf("used %d gas of %d", gas, c.Gas)}
+	case errors.Is(err, ErrComparator):
+		return false, &ComparatorFault{Why: "failed", Err: err}
+	case err != nil:
+		return false, fmt.Errorf("run the app's comparator: %w", err)
+	}
+	return equal, nil
 }
 
 // spread is the largest differences between finite numbers that were seen.

@@ -7,6 +7,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"github.com/crowdcompute/crowd"
 )
 
 func floats64(v ...float64) []byte {
@@ -178,6 +180,28 @@ func TestDetect(t *testing.T) {
 		}
 		if wantClass := map[bool]Class{true: Strict, false: Tolerant}[d.How == NoDifference]; d.Class != wantClass {
 			t.Errorf("%s: got class %d want %d", c.name, d.Class, wantClass)
+		}
+	}
+	for want, runs := range map[string][2]string{
+		"agree to 8 digits; if that will do, declare --compare numeric:rel=1e-8": {"pi 3.14159265358979", "pi 3.14159265673140"},
+		"agree to 5 digits; if that will do, declare --compare numeric:rel=1e-4": {"1.00001", "1.00002"},
+		"apart; if that will do, declare --compare numeric:abs=1e-12":            {"x 1e-17", "x -1e-17"},
+		"declare --compare lines": {"a\nb\n", "b\na\n"},
+		"declare --compare json":  {`{"a":1,"b":2}`, `{"b":2,"a":1}`},
+		"":                        {"a", "b"},
+	} {
+		d, err := Detect([]byte(runs[0]), []byte(runs[1]))
+		if got := d.Advice(); err != nil || !strings.HasSuffix(got, want) || (got == "") != (want == "") {
+			t.Errorf("%q: got %q, %v want %q", runs, got, err, want)
+		}
+		if _, text, ok := strings.Cut(d.Advice(), "--compare "); ok {
+			c, err := crowd.ParseCompare(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v, err := ComparatorOf(c, nil).Judge([]byte(runs[0]), []byte(runs[1])); err != nil || !v.Equal {
+				t.Errorf("%q: what is advised, %s, says %+v, %v", runs, text, v, err)
+			}
 		}
 	}
 	if _, err := Detect([]byte("a")); err == nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"github.com/crowdcompute/crowd"
 )
 
 // Drift is how far repeated runs of one task were apart.
@@ -95,4 +97,29 @@ func apart(k Kind, a, b []byte, seen *spread) string {
 		return all.array(a, b, 4, seen)
 	}
 	return all.text(a, b, seen)
+}
+
+// Advice says to a person how near the runs are, and how a job would declare that this is enough; "" where it could not.
+func (d Drift) Advice() string {
+	c := d.Suggest
+	declare := func(text string) string { return fmt.Sprintf("if that will do, declare --compare %s", text) }
+	switch {
+	case d.How == InOrder && c.Kind == Lines:
+		return "the outputs hold the same lines in another order; " + declare(crowd.CompareLines)
+	case d.How == InOrder:
+		return "the outputs are the same JSON value, written in another way; " + declare(crowd.CompareJSON)
+	case d.How != InNumbers:
+		return ""
+	}
+	for exp := -12; exp < 0; exp++ { // what a job can declare, rounded up to a power of ten
+		round := math.Pow(10, float64(exp))
+		if c.Rel > 0 && c.Rel <= round {
+			digits := int(-math.Log10(c.Rel / 2))
+			return fmt.Sprintf("numeric divergence: the outputs agree to %d digits; %s", digits, declare(fmt.Sprintf("%s:rel=1e%d", c.Kind, exp)))
+		}
+		if c.Rel == 0 && c.Abs <= round {
+			return fmt.Sprintf("numeric divergence: the outputs are less than 1e%d apart; %s", exp, declare(fmt.Sprintf("%s:abs=1e%d", c.Kind, exp)))
+		}
+	}
+	return ""
 }

@@ -409,3 +409,20 @@ func TestChance_RoundsUpAndReads(t *testing.T) {
 		}
 	}
 }
+
+// Known answers mixed into a batch find a liar with no fewer runs than a secret sample of it, against whoever gets the
+// same share of what it is given wrong: what RATIONALE says of challenges recycled from other batches.
+func TestMissedMixed_IsNeverCheaperThanASecretSample(t *testing.T) {
+	for _, items := range []uint64{10, 20, 50, 100, 300, 1000, 10_000} {
+		for _, one := range []uint64{2, 5, 10} { // of so many that it is given it gets one wrong, rounded down
+			for _, allowed := range []Chance{Certain / 10, Certain / 100, Certain / 1000} {
+				secret := LeastChecks(items, items/one, allowed)
+				for mixed := uint64(0); mixed < secret; mixed++ {
+					if bad := (items + mixed) / one; MissedMixed(items, bad, mixed) <= allowed {
+						t.Errorf("%d items, 1 of %d wrong, %v: %d secret checks, %d are enough mixed in", items, one, allowed, secret, mixed)
+					}
+				}
+			}
+		}
+	}
+}

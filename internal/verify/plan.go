@@ -9,6 +9,7 @@ import (
 	"math"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
 // DefaultColluding is the share of drawn weight that is assumed to be bad and to
@@ -21,41 +22,98 @@ type Plan struct {
 	Method     string  `json:"method"`
 	Colluding  float64 `json:"colluding"`  // assumed bad share of weight, acting as one, 0 to 1
 	Undetected float64 `json:"undetected"` // probability that a wrong result is accepted
-	Executors  int     `json:"executors"`  // runs of the task
+	Executors  int     `json:"executors"`  // runs of the task; of an audit that is not chosen, all there are
 	Verifiers  int     `json:"verifiers,omitempty"`
+	RatePPM    uint32  `json:"rate_ppm,omitempty"` // of an audit: least probability that it is chosen
+	Compare    string  `json:"compare,omitempty"`  // crowd.Compare's text: when two outputs are the same answer
 }
 
-// PairUndetected is the probability that a wrong result passes the plan "pair":
-// both drawn executors must be of the colluding ring, since one that is not
-// answers otherwise, and then the court re-executes. colluding is a share of all
-// tickets; drawing without replacement makes the truth a little smaller.
-func PairUndetected(colluding float64) float64 { return colluding * colluding }
+// Spec is p as a job states it. Only for plans of a single task.
+func (p *Plan) Spec() crowd.Plan {
+	s := crowd.Plan{Method: p.Method, Rate: p.RatePPM}
+	if p.Method == crowd.PlanCommittee {
+		s.Executors = uint32(p.Executors)
+	}
+	return s
+}
 
 // SampleUndetected is the probability that an executor escapes that gets 10 % of a batch's items wrong
 // when 10 % of the weight stands by it: what crowd.Plan states of the plan "sample".
 func SampleUndetected(items, verifiers, checks uint32) Chance {
-	const share = Million * DefaultColluding
-	s := Scheme{Items: uint64(items), Checks: uint64(checks), Verifiers: verifiers, CheckPPM: Million, ColludingPPM: share}
+	s := Scheme{Items: uint64(items), Checks: uint64(checks), Verifiers: verifiers, CheckPPM: Million, ColludingPPM: defaultColluding}
 	return s.Undetected(BadItems(uint64(items), defaultCheatPPM))
 }
 
-// For is the cheapest plan that reaches confidence (0 to 1) when at most a share
-// colluding of the weight is bad.
+// defaultColluding is DefaultColluding in parts per million.
+const defaultColluding = Million * DefaultColluding
+
+// Accepted is the probability, rounded up, that a wrong result of a single task is accepted under
+// p when a share of colludingPPM of all tickets is bad, lies whenever it is drawn and acts as one:
+// every executor must be of it, and an audit not chosen or done by another of it. Drawing without
+// replacement makes the truth a little smaller. Of an audit it is the smaller half of the matter:
+// who lies so loses its stake, as ledger.AuditRate sees to.
+func Accepted(p *crowd.Plan, colludingPPM uint32) Chance {
+	if p.Method == crowd.PlanAudit {
+		return FromPPM(colludingPPM).And(Scheme{Items: 1, AuditPPM: p.Rate, ColludingPPM: colludingPPM}.Undetected(1))
+	}
+	n, _ := ledger.Seats(p)
+	return Colluding(colludingPPM, uint32(n))
+}
+
+// Stated is what a job's plan amounts to under the default assumption.
+func Stated(p *crowd.Plan) Plan {
+	executors, verifiers := ledger.Seats(p)
+	c := Accepted(p, defaultColluding)
+	if p.Method == crowd.PlanSample {
+		c = Chance(p.Undetected)
+	}
+	return Plan{Method: p.Method, Colluding: DefaultColluding, Undetected: c.Float(), Executors: executors, Verifiers: verifiers, RatePPM: p.Rate}
+}
+
+// mostAudited is the rate from which on a pair is preferred: it costs little more than an audit so frequent, and no wait for the lot.
+const mostAudited = Million / 2
+
+// For is the cheapest plan for a single task that reaches confidence (0 to 1) when at most a share
+// colluding of the weight is bad: an audit as frequent as it must be, a pair, or a committee.
 func For(confidence, colluding float64) (Plan, error) {
-	if !(confidence >= 0 && confidence < 1) {
-		return Plan{}, fmt.Errorf("confidence %v: want 0 up to, and not including, 1", confidence)
+	allowed, err := Allowed(confidence)
+	if err != nil {
+		return Plan{}, err
 	}
 	if !(colluding >= 0 && colluding <= 1) {
 		return Plan{}, fmt.Errorf("colluding share %v: want 0 to 1", colluding)
 	}
-	p := Plan{Method: crowd.PlanPair, Colluding: colluding, Undetected: PairUndetected(colluding), Executors: 2}
-	const rounding = 1e-12
-	if p.Undetected > 1-confidence+rounding {
-		return Plan{}, fmt.Errorf("confidence %v: a pair leaves a wrong result undetected with probability %.3g when %.3g %% of the weight colludes, so it reaches %.6g; larger committees are not built yet",
-			confidence, p.Undetected, 100*colluding, 1-p.Undetected)
+	share := uint32(math.Round(colluding * Million))
+	p := crowd.Plan{Method: crowd.PlanAudit}
+	rate := least(mostAudited+1, func(ppm uint64) bool {
+		p.Rate = uint32(ppm)
+		return ppm >= crowd.AuditFloor && Accepted(&p, share) <= allowed
+	})
+	if p.Rate = uint32(rate); rate > mostAudited {
+		p = crowd.Plan{Method: crowd.PlanPair}
 	}
-	return p, nil
+	if Accepted(&p, share) > allowed {
+		n, ok := LeastCommittee(share, allowed, crowd.MaxCommittee)
+		if !ok {
+			best := Colluding(share, crowd.MaxCommittee)
+			return Plan{}, fmt.Errorf("confidence %v: a committee of %d leaves a wrong result undetected with a chance of %s when %.3g %% of the weight colludes, and there is none larger",
+				confidence, crowd.MaxCommittee, best, 100*colluding)
+		}
+		p = crowd.Plan{Method: crowd.PlanCommittee, Executors: n}
+	}
+	out := Stated(&p)
+	out.Colluding, out.Undetected = colluding, Accepted(&p, share).Float()
+	return out, nil
 }
 
-// PairColluding is the largest colluding share at which a pair still reaches confidence.
-func PairColluding(confidence float64) float64 { return math.Sqrt(1 - confidence) }
+// Most is the plan for a single task of highest confidence that so many nodes let be had.
+// False: they are too few for any.
+func Most(nodes int) (Plan, bool) {
+	switch {
+	case nodes < 2:
+		return Plan{}, false
+	case nodes == 2:
+		return Stated(&crowd.Plan{Method: crowd.PlanPair}), true
+	}
+	return Stated(&crowd.Plan{Method: crowd.PlanCommittee, Executors: uint32(min(nodes, crowd.MaxCommittee))}), true
+}

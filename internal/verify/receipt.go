@@ -37,6 +37,7 @@ type Summary struct {
 	Outcome  *Outcome      `json:"outcome,omitempty"`
 	Plan     Plan          `json:"plan"`
 	Draw     Draw          `json:"draw"`
+	Audit    *Audit        `json:"audit,omitempty"`
 	Batch    *Batch        `json:"batch,omitempty"`
 	Places   []Place       `json:"places"`
 	Votes    []Vote        `json:"votes,omitempty"`
@@ -60,7 +61,7 @@ type Outcome struct {
 	ExitCode uint32    `json:"exit_code"`
 	Gas      crowd.Gas `json:"gas"`
 	Result   crowd.CID `json:"result"`
-	By       string    `json:"by"` // "agreement" of the executors, "court", or "sample"
+	By       string    `json:"by"` // "agreement" of the executors, "court", "sample", or "audit": not checked, as the lot did not choose it
 }
 
 // Draw is the lottery that chose the executors.
@@ -69,6 +70,7 @@ type Draw struct {
 	Beacon   crowd.Hash   `json:"beacon"`
 	Eligible uint32       `json:"eligible"` // providers
 	Tickets  uint64       `json:"tickets"`  // of them together
+	OpenPPM  uint32       `json:"open_ppm"` // of all tickets: what the owner's demands left in the draw
 	Claimed  int          `json:"claimed"`  // proofs shown
 }
 
@@ -153,13 +155,11 @@ func summarize(chain string, j *ledger.Job) Summary {
 	s := Summary{
 		Chain: chain, Job: j.ID, Owner: j.Owner.Address(), State: j.State.String(), Why: last.Why, Height: last.Height, Time: last.Time,
 		Task: Task{Program: t.Program, Inputs: t.Inputs, Stdin: t.Stdin, Args: t.Args, Env: t.Env, Limits: t.Limits},
-		Plan: Plan{Method: j.Spec.Plan.Method, Colluding: DefaultColluding, Undetected: PairUndetected(DefaultColluding), Executors: 2},
-		Draw: Draw{Height: j.DrawAt, Beacon: j.Beacon, Eligible: j.Eligible, Tickets: j.Tickets, Claimed: len(j.Drawn)},
+		Plan: Stated(&j.Spec.Plan),
+		Draw: Draw{Height: j.DrawAt, Beacon: j.Beacon, Eligible: j.Eligible, Tickets: j.Tickets, OpenPPM: j.Open, Claimed: len(j.Drawn)},
 	}
-	if p := j.Spec.Plan; p.Method == crowd.PlanSample {
-		s.Plan.Undetected, s.Plan.Executors = Chance(p.Undetected).Float(), 1
-		s.Plan.Verifiers = int(p.Verifiers)
-	}
+	s.Plan.Compare = j.Spec.Compare.String()
+	s.Audit = summarizeAudit(j)
 	s.Batch = summarizeBatch(j)
 	if v := j.Verdict; v != nil {
 		s.Outcome = &Outcome{Status: v.Outcome.Status.String(), ExitCode: v.Outcome.ExitCode, Gas: v.Outcome.Gas, Result: v.Outcome.Result, By: v.By}
@@ -185,6 +185,16 @@ func summarize(chain string, j *ledger.Job) Summary {
 			v.Answer = b.Outcome.String()
 		case ledger.WhatItem:
 			v.Answer = fmt.Sprintf("item %d: %s", b.Item, b.Leaf)
+		case ledger.OwnAnswer:
+			v.Answer = b.Outcome.String()
+			if j.Spec.Items > 0 {
+				v.Answer = fmt.Sprintf("item %d: %s", b.Item, b.Leaf)
+			}
+		case ledger.SameAnswer:
+			v.Answer = fmt.Sprintf("%s: %s", b.Executor.Short(), b.Finding)
+			if j.Spec.Items > 0 {
+				v.Answer = fmt.Sprintf("item %d of %s: %s", b.Item, b.Executor.Short(), b.Finding)
+			}
 		}
 		s.Votes = append(s.Votes, v)
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ type stage struct {
 	nodes            map[crowd.NodeID]*identity.Key
 }
 
-func newStage(t testing.TB, providers int) *stage {
+func newStage(t testing.TB, providers int, change ...func(*ledger.Params)) *stage {
 	t.Helper()
 	key := func(seed byte) *identity.Key {
 		k, err := identity.Generate(rand.NewChaCha8([32]byte{seed}))
@@ -60,6 +61,9 @@ func newStage(t testing.TB, providers int) *stage {
 	st.g = &ledger.Genesis{Name: "test", Time: 1000, Params: ledger.DevParams(),
 		Authorities: []ledger.Authority{{ID: st.authority.ID(), VRF: st.authority.VRF().Public()}},
 		Grants:      []ledger.Grant{{ID: st.owner.ID(), Balance: 100 * crowd.Credit}}}
+	for _, f := range change {
+		f(&st.g.Params)
+	}
 	for i := range providers {
 		k := key(byte(10 + i))
 		st.nodes[k.ID()] = k
@@ -102,12 +106,16 @@ func (st *stage) block(k *identity.Key, m ledger.Message) {
 // run posts spec and brings it to where the drawn nodes work.
 func (st *stage) run(spec crowd.JobSpec) crowd.JobID {
 	st.t.Helper()
-	id := spec.ID(st.owner.ID(), 0)
+	id := spec.ID(st.owner.ID(), st.s.Account(st.owner.ID().Address()).Nonce)
 	st.block(st.owner, &ledger.Post{Spec: spec})
 	st.block(nil, nil)
 	st.block(nil, nil)
 	for _, gr := range st.g.Grants[1:] {
 		k := st.nodes[gr.ID]
+		p, _ := st.s.Provider(k.ID().Address())
+		if named := spec.Filters.Providers; p.Tombstoned || len(named) > 0 && !slices.Contains(named, gr.ID) {
+			continue
+		}
 		proof, _ := k.VRF().Prove(ledger.DrawInput(id, k.ID(), st.job(id).Beacon))
 		st.block(k, &ledger.Claim{Job: id, Proof: proof})
 	}
@@ -287,40 +295,68 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// PairUndetected against simulation: draw two of many tickets, count pairs of the ring.
-func TestPairUndetected_MatchesSimulation(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 4))
-	const n, rounds = 1000, 200_000
-	for _, beta := range []float64{0.05, 0.1, 0.3} {
-		bad := 0
-		for range rounds {
-			a := rng.IntN(n)
-			b := rng.IntN(n - 1)
-			if b >= a {
-				b++
-			}
-			if float64(a) < beta*n && float64(b) < beta*n {
-				bad++
-			}
+// Accepted against simulation: the lot seats nodes, those of a ring lie alike, and an audit is done by one more.
+func TestAccepted_MatchesSimulation(t *testing.T) {
+	const ring = 200_000
+	for _, p := range []crowd.Plan{
+		{Method: crowd.PlanPair}, {Method: crowd.PlanCommittee, Executors: 3}, {Method: crowd.PlanCommittee, Executors: 4},
+		{Method: crowd.PlanAudit, Rate: crowd.AuditFloor}, {Method: crowd.PlanAudit, Rate: 400_000},
+	} {
+		n, _ := ledger.Seats(&p)
+		one := p
+		one.Rate += 300_000
+		mutants := map[string]float64{"a rate that is not its own": Accepted(&one, ring).Float()}
+		if p.Method != crowd.PlanAudit {
+			mutants = map[string]float64{"one executor fewer": Colluding(ring, uint32(n-1)).Float(), "one more": Colluding(ring, uint32(n+1)).Float()}
 		}
-		got, want := float64(bad)/rounds, PairUndetected(beta)
-		if sigma := math.Sqrt(want / rounds); math.Abs(got-want) > 5*sigma+beta/n {
-			t.Errorf("beta %v: simulated %v, formula %v", beta, got, want)
-		}
+		simulate(t, 400_000, Accepted(&p, ring).Float(), mutants, func(r *rand.Rand) bool {
+			liar := func() bool { return r.IntN(Million) < ring }
+			seats := n
+			if r.IntN(Million) < int(p.Rate) {
+				seats++
+			}
+			for range seats {
+				if !liar() {
+					return false
+				}
+			}
+			return true
+		})
 	}
 }
 
-func TestFor_RefusesWhatAPairCannotReach(t *testing.T) {
-	p, err := For(0.99, DefaultColluding)
-	if err != nil || p.Method != crowd.PlanPair || math.Abs(p.Undetected-0.01) > 1e-12 {
-		t.Errorf("got %+v %v want a pair at 0.01", p, err)
+func TestFor_TheCheapestThatReachesIt(t *testing.T) {
+	for _, c := range []struct {
+		confidence float64
+		want       crowd.Plan
+	}{
+		{0.5, crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor}}, // never below the floor
+		{0.9, crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor}},
+		{0.91, crowd.Plan{Method: crowd.PlanAudit, Rate: 111_112}},
+		{0.945, crowd.Plan{Method: crowd.PlanAudit, Rate: 500_000}},
+		{0.946, crowd.Plan{Method: crowd.PlanPair}},
+		{0.99, crowd.Plan{Method: crowd.PlanPair}},
+		{0.991, crowd.Plan{Method: crowd.PlanCommittee, Executors: 3}},
+		{0.999, crowd.Plan{Method: crowd.PlanCommittee, Executors: 3}},
+		{0.9999, crowd.Plan{Method: crowd.PlanCommittee, Executors: 4}},
+		{0.999999999, crowd.Plan{Method: crowd.PlanCommittee, Executors: 9}},
+	} {
+		p, err := For(c.confidence, DefaultColluding)
+		if err != nil || p.Spec() != c.want || p.Undetected > 1-c.confidence+1e-12 {
+			t.Errorf("confidence %v: got %+v %v want %+v", c.confidence, p, err, c.want)
+		}
+		if q := p.Spec(); Stated(&q) != p {
+			t.Errorf("confidence %v: planned %+v, stated %+v", c.confidence, p, Stated(&q))
+		}
 	}
-	for _, c := range [][2]float64{{0.999, 0.1}, {1, 0.1}, {-1, 0.1}, {math.NaN(), 0.1}, {0.5, 2}} {
+	for _, c := range [][2]float64{{0.9999999999, 0.1}, {1, 0.1}, {-1, 0.1}, {math.NaN(), 0.1}, {0.5, 2}, {0.99, 0.7}} {
 		if _, err := For(c[0], c[1]); err == nil {
 			t.Errorf("confidence %v at %v was promised", c[0], c[1])
 		}
 	}
-	if b := PairColluding(0.99); math.Abs(PairUndetected(b)-0.01) > 1e-12 {
-		t.Errorf("PairColluding is not the inverse: %v", b)
+	for nodes, want := range map[int]float64{1: 0, 2: 0.01, 3: 0.001, 9: 1e-9, 100: 1e-9} {
+		if p, ok := Most(nodes); ok != (nodes > 1) || p.Undetected != want {
+			t.Errorf("%d nodes: got %+v want %v", nodes, p, want)
+		}
 	}
 }

@@ -62,6 +62,7 @@ type Backend struct {
 	change  map[crowd.Address]int64 // of balances since the beginning
 	stake   map[crowd.Address]int64
 	watched int // streams of job events ever opened
+	more    int // providers besides the two
 }
 
 type job struct {
@@ -153,8 +154,20 @@ func (b *Backend) Quote(_ context.Context, r rpc.PostRequest) (rpc.Quote, error)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_, _, err := b.program(r)
-	return rpc.Quote{Bound: 2 * crowd.ReferencePrice.Cost(r.Limits.Gas), Price: crowd.ReferencePrice, Plan: crowd.PlanPair,
-		Undetected: 0.0025, Eligible: 7, Needed: 2, Requirements: []rpc.Requirement{{Name: "online", Met: 7, Of: 8}}}, err
+	one := crowd.ReferencePrice.Cost(r.Limits.Gas)
+	q := rpc.Quote{Bound: 2 * one, Price: crowd.ReferencePrice, Plan: crowd.PlanPair,
+		Undetected: 0.0025, Executors: 2, Stake: 100 * crowd.Credit, Eligible: 7, Needed: 2, Requirements: []rpc.Requirement{{Name: "online", Met: 7, Of: 8}}}
+	switch c := r.Check; {
+	case c == nil:
+	case c.Method == crowd.PlanAudit:
+		q.Plan, q.Executors, q.Needed, q.RatePPM, q.Unaudited, q.Stake, q.Undetected = c.Method, 1, 3, crowd.AuditFloor, one, 39*one, 0.0955
+	case c.Method == crowd.PlanCommittee:
+		q.Plan, q.Executors, q.Needed, q.Bound, q.Undetected = c.Method, int(c.Executors), int(c.Executors), one*crowd.Credits(c.Executors), 0.001
+	}
+	if c, e := crowd.ParseCompare(r.Compare); e == nil && !c.Strict() {
+		q.Compare = c.String()
+	}
+	return q, err
 }
 
 func (b *Backend) Post(_ context.Context, r rpc.PostRequest) (crowd.JobID, error) {
@@ -245,7 +258,7 @@ func (b *Backend) finish(j *job, word string, out *rpc.Outcome, files map[string
 	for i := range pair[:2] {
 		pair[i].State, pair[i].Committed, pair[i].Revealed, pair[i].Match, pair[i].Gas = "revealed", true, true, &yes, out.Gas
 	}
-	verdict := &rpc.Verdict{Accepted: true, Method: "pair", Why: "both results are equal"}
+	verdict := &rpc.Verdict{Accepted: true, Checked: true, Method: "pair", Why: "both results are equal"}
 	pay := []rpc.Payment{
 		{Account: Node(1).Address(), Node: &pair[0].Node, Change: 1_568_000, From: "escrow", Why: "executed"},
 		{Account: Node(2).Address(), Node: &pair[1].Node, Change: 1_568_000, From: "escrow", Why: "executed"},
@@ -255,7 +268,7 @@ func (b *Backend) finish(j *job, word string, out *rpc.Outcome, files map[string
 	if word == "cheat" {
 		pair[1].Match = &no
 		b.add(j, rpc.JobEvent{Stage: rpc.Court, Why: "the results differ: the authorities re-execute", Committee: pair})
-		verdict = &rpc.Verdict{Accepted: true, Method: "court", Why: "1 of 1 authorities confirm the other result",
+		verdict = &rpc.Verdict{Accepted: true, Checked: true, Method: "court", Why: "1 of 1 authorities confirm the other result",
 			Blame: []rpc.Blame{{Node: &pair[1].Node, Fault: "malice", Why: "revealed a wrong result"}}}
 		pay[1] = rpc.Payment{Account: Node(2).Address(), Node: &pair[1].Node, Change: -50_000_000, From: "stake", Why: "slashed: wrong result", Slashed: true}
 	}
@@ -554,11 +567,24 @@ func (b *Backend) Account(_ context.Context, a crowd.Address) (rpc.Account, erro
 		Stake: crowd.Credits(100_000_000 + b.stake[a]), Nonce: uint64(len(b.jobs))}, nil
 }
 
+// Crowd adds n providers, from Node(10) on. They are never drawn.
+func (b *Backend) Crowd(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.more += n
+}
+
 func (b *Backend) Providers(context.Context) ([]rpc.Provider, error) {
-	return []rpc.Provider{
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := []rpc.Provider{
 		{Node: Node(1), Address: Node(1).Address(), Price: 900, Country: "CH", Tags: []string{"gpu"}, Stake: 100 * crowd.Credit, Done: 12, Online: true},
 		{Node: Node(2), Address: Node(2).Address(), Price: 1000, Stake: 50 * crowd.Credit, Done: 3, Caught: 1, Suspended: "stake below the minimum"},
-	}, nil
+	}
+	for i := range b.more {
+		list = append(list, rpc.Provider{Node: Node(10 + i), Address: Node(10 + i).Address(), Price: 1000, Stake: 50 * crowd.Credit, Online: true})
+	}
+	return list, nil
 }
 
 func (b *Backend) Peers(context.Context) ([]rpc.Peer, error) {

@@ -11,6 +11,14 @@ import (
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
+// Split is Batch with outputs that go on to others in parts.
+func Split(items, verifiers, checks uint32) func(*World, *crowd.JobSpec) {
+	return func(w *World, s *crowd.JobSpec) {
+		Batch(items, verifiers, checks)(w, s)
+		s.Shuffle.Parts = 8
+	}
+}
+
 // Batch lets Config.Spec post batches of n items instead of single tasks, each
 // checked by so many verifiers with so many checks.
 func Batch(items, verifiers, checks uint32) func(*World, *crowd.JobSpec) {
@@ -27,6 +35,7 @@ type shard struct {
 	leaves  []batch.Leaf
 	root    batch.Root
 	outcome crowd.Outcome
+	garbled bool // the parts in its result are not what the outputs make
 }
 
 // LeafOf is what item i of a batch of t comes to: a pure function of both.
@@ -71,6 +80,15 @@ func (w *World) made(leaves []batch.Leaf) *shard {
 	return s
 }
 
+// garbled is a result with the same leaves and outputs, and other parts.
+func (w *World) garbled(s *shard) *shard {
+	g := *s
+	g.garbled = true
+	g.outcome.Result += "-garbled"
+	w.files[g.outcome.Result] = &g
+	return &g
+}
+
 // truth is the honest work on all items.
 func (w *World) truth(t *crowd.Task, items uint32, unusable bool) *shard {
 	key := crowd.Digest("sim/batch", struct {
@@ -107,13 +125,25 @@ func (n *Node) runBatch(s slot, e job.Run) job.Ran {
 			leaves = append(leaves, honest[i])
 		}
 	}
+	if n.w.drifts(s.id) && !e.Unusable {
+		for i := range leaves {
+			leaves[i] = n.driftLeaf(leaves[i], e.Task.Limits.Gas)
+		}
+	}
 	if n.adv != nil && s.role == job.AsExecutor {
 		leaves = n.adv.Leaves(n.w, n, s.id, e.Only, leaves)
 	}
-	if e.Only != nil {
+	if e.Only != nil && !e.Outputs {
 		return job.Ran{Try: e.Try, Leaves: leaves}
 	}
 	made := n.w.made(leaves)
+	if e.Only != nil {
+		n.hold(made.outcome.Result)
+		return job.Ran{Try: e.Try, Leaves: leaves, Outputs: made.outcome.Result}
+	}
+	if n.adv != nil && s.role == job.AsExecutor && e.Shuffle.Parts > 0 && n.adv.Garbles(n.w, n, s.id) {
+		made = n.w.garbled(made)
+	}
 	n.hold(made.outcome.Result)
 	return job.Ran{Try: e.Try, Outcome: made.outcome}
 }
@@ -126,6 +156,8 @@ func (n *Node) readLeaves(e job.ReadLeaves) job.LeavesRead {
 		return job.LeavesRead{Try: e.Try, Err: errors.New("they are not in the store")}
 	case s == nil || uint32(len(s.leaves)) != e.Items:
 		return job.LeavesRead{Try: e.Try, Err: fmt.Errorf("no %d leaves: %w", e.Items, job.ErrUnusable)}
+	case e.Result != "" && e.Parts > 0 && n.w.files[e.Result] != nil && n.w.files[e.Result].garbled:
+		return job.LeavesRead{Try: e.Try, Err: fmt.Errorf("the result is not what its outputs make: %w", job.ErrUnusable)}
 	case e.Result != "" && n.w.files[e.Result] != s:
 		return job.LeavesRead{Try: e.Try, Err: fmt.Errorf("an item's output is not that of its leaf: %w", job.ErrUnusable)}
 	}
@@ -139,6 +171,17 @@ func (w *World) leavesIn(result crowd.CID) (crowd.CID, bool) {
 		return "", false
 	}
 	return s.outcome.Leaves, true
+}
+
+// checkHeld is due halfway through the time that a settled job stays: its outputs are with all honest nodes on the verdict.
+func (w *World) checkHeld(p *Posted) {
+	j := &p.Last
+	for i := range j.Places {
+		n := w.byID[j.Places[i].Node]
+		if j.Places[i].State == ledger.Revealed && n.Honest() && n.alive && !n.Has(j.Verdict.Outcome.Result) {
+			w.broken(fmt.Errorf("batch %s: node %d on it has not its outputs", p.ID.Short(), n.index))
+		}
+	}
 }
 
 // Finding is what an all-knowing observer sees in one batch.
@@ -166,7 +209,7 @@ func (w *World) Look(p *Posted) (f Finding, ok bool) {
 		return f, false
 	}
 	for i := range truth.leaves {
-		if said.leaves[i] != truth.leaves[i] {
+		if !w.nearLeaf(p.Spec.Compare, said.leaves[i], truth.leaves[i]) {
 			f.Lies = append(f.Lies, uint32(i))
 		}
 	}
@@ -179,11 +222,15 @@ func (w *World) Look(p *Posted) (f Finding, ok bool) {
 		if err != nil {
 			continue
 		}
+		answers := w.answers(v)
 		for k, item := range ledger.Sampled(&j.Spec, lot) {
-			if _, lied := slices.BinarySearch(f.Lies, item); lied && v.Opening.Answers[k] == truth.leaves[item].Hash() {
+			is := func(l batch.Leaf) bool {
+				return v.Opening.Answers[k] == l.Hash() || answers != nil && w.nearLeaf(p.Spec.Compare, answers[k], l)
+			}
+			if _, lied := slices.BinarySearch(f.Lies, item); lied && is(truth.leaves[item]) {
 				f.Sampled = true
 			}
-			if v.State == ledger.Revealed && v.Opening.Answers[k] != said.leaves[item].Hash() {
+			if v.State == ledger.Revealed && !is(said.leaves[item]) && !j.IsCleared(item) {
 				f.Conflict = true
 			}
 		}
@@ -202,7 +249,9 @@ func (p *Posted) batchTruth(w *World) *shard {
 //     and never with a lie where an open answer is right;
 //   - a lie about an item that a verifier opened the right answer for costs the executor its stake, unless the court
 //     could not look, which refunds;
-//   - nobody's outcome stands that is not the leaves' under its root.
+//   - nobody's outcome stands that is not the leaves' under its root;
+//   - where outputs go on to others, they are right wherever a verifier is honest, all honest nodes on the verdict
+//     have them, and the owner does not.
 func (w *World) checkBatch(p *Posted, bad func(string, ...any)) {
 	j := &p.Last
 	f, ok := w.Look(p)
@@ -225,6 +274,17 @@ func (w *World) checkBatch(p *Posted, bad func(string, ...any)) {
 	}
 	if e != nil && f.Sampled && j.State == ledger.Failed && j.Dispute != nil && j.Dispute.Right != (crowd.Hash{}) && j.Dispute.Right != j.Dispute.Executor {
 		bad("batch %s: the court found a lie, and node %d is not punished", p.ID.Short(), w.byID[e.Node].index)
+	}
+	if settled && p.Spec.Shuffle.Parts > 0 {
+		result := e.Opening.Outcome.Result
+		if p.Owner.came[result] {
+			bad("batch %s: its outputs came to the owner", p.ID.Short())
+		}
+		for i := range j.Places {
+			if n := w.byID[j.Places[i].Node]; j.Places[i].State == ledger.Revealed && n.Honest() && w.files[result].garbled {
+				bad("batch %s is settled with parts that its outputs do not make, and node %d on it", p.ID.Short(), n.index)
+			}
+		}
 	}
 	if settled && w.files[e.Opening.Outcome.Leaves].root != ledger.Root(&j.Spec, &e.Opening.Outcome) {
 		bad("batch %s is settled with leaves of another root", p.ID.Short())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
@@ -16,7 +17,7 @@ func (p *Posted) Truth() crowd.Outcome {
 
 // WrongAccepted reports whether p was decided, and not by the truth.
 func (p *Posted) WrongAccepted() bool {
-	return p.Last.Verdict != nil && p.Last.Verdict.Outcome != p.Truth()
+	return p.Last.Verdict != nil && !nearOutcome(p.Spec.Compare, p.Last.Verdict.Outcome, p.Truth())
 }
 
 // Check reports every guarantee that did not hold in w's history:
@@ -81,9 +82,9 @@ func (w *World) Check() error {
 			n := w.byID[pl.Node]
 			lie, lied := n.Wrong[p.ID]
 			switch {
-			case pl.State == ledger.Revealed && pl.Opening.Outcome != p.Truth():
+			case pl.State == ledger.Revealed && !nearOutcome(p.Spec.Compare, pl.Opening.Outcome, p.Truth()):
 				bad("job %s: node %d revealed %s and is not punished", p.ID.Short(), n.index, pl.Opening.Outcome)
-			case lied && pl.State == ledger.Dropped && pl.Commitment != (crowd.Hash{}):
+			case lied && pl.State == ledger.Dropped && pl.Commitment != (crowd.Hash{}) && p.Spec.Compare.Strict(): // else unpaid: its lie could not be fetched
 				bad("job %s: node %d committed to %s and got away with silence", p.ID.Short(), n.index, lie)
 			}
 		}
@@ -101,7 +102,7 @@ func (w *World) checkDelivered(p *Posted, bad func(string, ...any)) {
 		n := w.byID[pl.Node]
 		served = served || pl.State == ledger.Revealed && !pl.Verifier && n.Honest() && n.alive
 	}
-	if j.State == ledger.Settled && served && p.Owner.Honest() && p.Owner.alive && !p.Owner.Has(j.Verdict.Outcome.Result) {
+	if j.State == ledger.Settled && served && p.Owner.Honest() && p.Owner.alive && !p.Owner.Has(job.Delivered(&j.Spec, &j.Verdict.Outcome)) {
 		bad("job %s is settled, its owner has no result", p.ID.Short())
 	}
 }

@@ -33,6 +33,7 @@ type Node struct {
 	// the disk: survives
 	journals map[slot][]byte
 	blocks   map[crowd.CID]time.Time // when it came here
+	came     map[crowd.CID]bool      // the observer's: all that was ever among them
 	pins     map[pin]bool
 	swept    time.Time // last garbage collection
 
@@ -75,7 +76,7 @@ type outgoing struct {
 func (w *World) newNode(i int) *Node {
 	n := &Node{
 		w: w, index: i, adv: nil, Done: map[string]int{}, Wrong: map[crowd.JobID]crowd.Outcome{},
-		journals: map[slot][]byte{}, blocks: map[crowd.CID]time.Time{}, pins: map[pin]bool{}, swept: sim.Epoch,
+		journals: map[slot][]byte{}, blocks: map[crowd.CID]time.Time{}, came: map[crowd.CID]bool{}, pins: map[pin]bool{}, swept: sim.Epoch,
 		commits: map[crowd.JobID]string{},
 	}
 	n.key, n.vrf = newKey(w.seeded(1, i))
@@ -207,6 +208,9 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 		n.Send(e.Message, func(_ uint64, err error) { n.tell(s, r, job.Sent{Message: e.Message, Err: err}) })
 	case job.Fetch:
 		r.work++
+		if e.Result != "" { // of the parts, which nobody fetches, the simulation knows only whether they are right
+			e.CIDs = append(slices.Clone(e.CIDs), e.Result)
+		}
 		n.fetch(s, r, r.work, e, e.CIDs, e.From)
 	case job.Run:
 		r.work++
@@ -224,6 +228,9 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 				return
 			}
 			o := Outcome(&e.Task, e.Unusable)
+			if n.w.drifts(s.id) {
+				o = n.driftOutcome(o, e.Task.Limits.Gas)
+			}
 			if n.adv != nil {
 				o = n.adv.Result(n.w, n, s.id, o)
 			}
@@ -238,9 +245,20 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 				n.tell(s, r, n.readLeaves(e))
 			}
 		})
+	case job.Compare:
+		r.work++
+		work := r.work
+		n.later(10*time.Millisecond, func() {
+			if r.work == work {
+				n.tell(s, r, n.compare(e))
+			}
+		})
 	case job.Stop:
 		r.work++
 	case job.Persist:
+		if _, _, err := job.Journaled(e.Journal); err != nil {
+			n.w.broken(fmt.Errorf("node %d writes a journal that it could not read: %w", n.index, err))
+		}
 		n.journals[s] = slices.Clone(e.Journal)
 	case job.Keep:
 		n.pin(e.CID, by)
@@ -393,7 +411,7 @@ func (n *Node) Has(c crowd.CID) bool { _, ok := n.blocks[c]; return ok }
 
 func (n *Node) hold(c crowd.CID) {
 	if _, ok := n.blocks[c]; !ok {
-		n.blocks[c] = n.w.Now()
+		n.blocks[c], n.came[c] = n.w.Now(), true
 	}
 	if leaves, ok := n.w.leavesIn(c); ok {
 		n.hold(leaves)

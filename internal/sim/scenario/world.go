@@ -27,6 +27,9 @@ type Config struct {
 	Link        sim.Link
 	Block       time.Duration                     // least time between blocks
 	Faults      float64                           // share of runs that go wrong on an honest node
+	Drift       bool                              // honest runs of tolerant jobs differ from node to node
+	Veterans    bool                              // providers begin with a record beyond doubt, so that audits are as rare as they may be
+	Undeclared  bool                              // with Drift: those of strict jobs too
 	Provider    func(w *World, i int) Adversary   // nil, or nil from it: honest
 	Consumer    func(w *World, i int) Adversary   // the same
 	Spec        func(w *World, s *crowd.JobSpec)  // changes what is posted
@@ -74,8 +77,9 @@ type World struct {
 	byID    map[crowd.NodeID]*Node
 	jobs    map[crowd.JobID]*Posted
 	posts   int
-	files   map[crowd.CID]*shard  // what batches' results and leaves hold
-	honest  map[crowd.Hash]*shard // the truth of each, computed once
+	files   map[crowd.CID]*shard      // what batches' results and leaves hold
+	honest  map[crowd.Hash]*shard     // the truth of each, computed once
+	near    map[crowd.Hash]crowd.Hash // outputs of items that drifted, and of what
 }
 
 // grantedStake is what every provider begins with.
@@ -105,7 +109,7 @@ func New(c Config) *World {
 	w := &World{
 		World: sim.New(c.Seed, c.Link), Config: c, last: sim.Epoch,
 		byID: map[crowd.NodeID]*Node{}, jobs: map[crowd.JobID]*Posted{},
-		files: map[crowd.CID]*shard{}, honest: map[crowd.Hash]*shard{},
+		files: map[crowd.CID]*shard{}, honest: map[crowd.Hash]*shard{}, near: map[crowd.Hash]crowd.Hash{},
 	}
 	w.TraceTo(c.Trace)
 	g := ledger.Genesis{Name: "sim", Time: crowd.Time(sim.Epoch.UnixMilli()), Params: c.Params}
@@ -127,6 +131,9 @@ func New(c Config) *World {
 	if err != nil {
 		panic("bug: " + err.Error())
 	}
+	if c.Veterans {
+		state = withRecords(state, g.Grants)
+	}
 	w.state, w.chainID = state, g.ChainID()
 	for i, n := range w.Nodes {
 		n.conf = job.Config{Key: n.key, Params: c.Params, Authorities: g.Authorities}
@@ -142,6 +149,19 @@ func New(c Config) *World {
 		n.start()
 	}
 	return w
+}
+
+// withRecords is s in which every provider has a thousand good results that count in full.
+func withRecords(s ledger.State, grants []ledger.Grant) ledger.State {
+	record := crowd.Encode(&ledger.Reputation{Done: 1000, Passed: 1000e12, Dues: 1000e6, At: crowd.Time(sim.Epoch.UnixMilli())})
+	return ledger.Load(func(f func(string, []byte)) {
+		s.Each("", func(key string, val []byte) bool { f(key, val); return true })
+		for _, gr := range grants {
+			if gr.Stake > 0 {
+				f(string(ledger.ReputationKey(gr.ID.Address())), record)
+			}
+		}
+	})
 }
 
 // Authority, Provider and Consumer are the nodes by part.
@@ -171,7 +191,7 @@ func (w *World) Post(owner *Node, then func(id crowd.JobID, err error)) {
 	if w.Config.Spec != nil {
 		w.Config.Spec(w, &spec)
 	}
-	for _, cid := range []crowd.CID{spec.Task.Program, spec.Task.Inputs, spec.Task.Stdin} {
+	for _, cid := range []crowd.CID{spec.Task.Program, spec.Task.Inputs, spec.Task.Stdin, spec.Compare.Program} {
 		if cid != "" {
 			owner.hold(cid)
 			owner.pin(cid, "user")
@@ -294,6 +314,9 @@ func (w *World) tell(id crowd.JobID) {
 		}
 		if p.Last = j; j.State.Ended() && p.Ended.IsZero() {
 			p.Ended = w.Now()
+			if j.State == ledger.Settled && j.Spec.Shuffle.Parts > 0 {
+				w.After(time.Duration(w.Config.Params.Retention/2)*time.Millisecond, func() { w.checkHeld(p) })
+			}
 		}
 	}
 	for _, n := range w.Nodes {
@@ -338,10 +361,14 @@ func (w *World) AllEnded() bool {
 func (w *World) Bound(s *crowd.JobSpec) time.Duration {
 	p := w.Config.Params
 	each := s.Task.Limits.Wall.Milliseconds() + p.DispatchGrace
-	ms := p.ClaimWindow + int64(p.MaxClaims)*each + p.RevealWindow + 3*p.CourtWindow + p.DeliveryWindow
+	ms := p.ClaimWindow + int64(p.MaxClaims)*each + p.RevealTime(s) + 3*p.CourtWindow + p.DeliveryWindow
 	executors, verifiers := ledger.Seats(&s.Plan)
 	if verifiers > 0 {
-		ms += int64(executors+verifiers) * (p.DeliveryWindow + 2*p.CourtWindow)
+		rounds := int64(executors + verifiers)
+		if !s.Compare.Strict() {
+			rounds += ledger.IdleDisputes * int64(1+w.Config.Authorities)
+		}
+		ms += rounds * (p.DeliveryWindow + 2*p.CourtWindow)
 	}
 	return time.Duration(ms)*time.Millisecond + 40*w.Config.Block
 }

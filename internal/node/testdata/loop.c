@@ -1,0 +1,6 @@
+// Never ends.
+volatile int x;
+
+int main(void) {
+	for (;;) x++;
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -244,7 +243,6 @@ func TestMap_FindsTheJobItDidNotHearOf(t *testing.T) {
 	}
 }
 
-<<<<<<< HEAD
 // A shard that is late gets a copy. The first result is used; when the late one comes too they are compared, and a lie
 // that its own job's check did not find is named, loudly, and not used.
 func TestMap_CopiesAreCompared(t *testing.T) {
@@ -394,17 +392,5 @@ func TestMap_KilledAtEveryStage(t *testing.T) {
 			}
 			return
 		}
-=======
-func TestWholeLines_KeepsEveryByte(t *testing.T) {
-	const text = "a\t1\r\n\nb\t2\r"
-	lines := bufio.NewScanner(strings.NewReader(text))
-	lines.Split(wholeLines)
-	var got []string
-	for lines.Scan() {
-		got = append(got, lines.Text())
-	}
-	if strings.Join(got, "\n") != text {
-		t.Errorf("got %q want the lines of %q", got, text)
->>>>>>> review
 	}
 }

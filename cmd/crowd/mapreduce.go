@@ -33,7 +33,6 @@ const (
 	gatherWait = 10 * time.Second
 )
 
-<<<<<<< HEAD
 // parts is how many parts the outputs of a stage have; 0: nobody reads them.
 func (s *mapState) parts(stage int) uint32 {
 	st := s.Stages[stage]
@@ -45,58 +44,6 @@ func (s *mapState) parts(stage int) uint32 {
 				n = max(n, s.Stages[i].Partitions)
 				if len(reader.From) > 1 {
 					n = max(n, s.common(i))
-=======
-// shuffle sorts the lines "key<tab>value" of all map outputs into partitions, the items of the reduce phase.
-// All lines of a key are in one partition, one after another.
-func (m *mapping) shuffle() error {
-	s := &m.d.state
-	failed, total := uint64(0), uint64(0)
-	for k, sh := range s.Map.Shards {
-		failed += uint64(sh.BadItems)
-		st, err := os.Stat(m.d.shardDir(s.Map, k) + "/stdout")
-		if err != nil {
-			return err
-		}
-		total += uint64(st.Size())
-	}
-	if failed > 0 && !s.Allow {
-		return &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("%d of %d items failed, so that there is not all to reduce", failed, s.Map.Index.Items),
-			Hint: "correct the program or its input and begin anew, with --allow-failed if the others will do"}
-	}
-	n := max(s.Parts, (total+partitionBytes-1)/partitionBytes, 1)
-	if n > maxPartitions {
-		return fmt.Errorf("%s of map outputs need %d partitions of at most %s; at most %d are built: let the map program add up what it can", sizeText(int64(total)), n, sizeText(maxItem), maxPartitions)
-	}
-	files := make([]*os.File, n)
-	writers := make([]*bufio.Writer, n)
-	defer func() {
-		for _, f := range files {
-			if f != nil {
-				f.Close()
-			}
-		}
-	}()
-	for i := range files {
-		var err error
-		if files[i], err = os.Create(m.d.path("reduce", fmt.Sprintf("partition-%05d", i))); err != nil {
-			return err
-		}
-		writers[i] = bufio.NewWriter(files[i])
-	}
-	for k, sh := range s.Map.Shards {
-		err := m.each(s.Map, k, func(i uint32, l batch.Leaf, stdout, _ io.Reader) error {
-			if l.UserError() {
-				return nil
-			}
-			lines := bufio.NewScanner(stdout)
-			lines.Buffer(nil, maxItem+1)
-			lines.Split(wholeLines)
-			for lines.Scan() {
-				line := lines.Bytes()
-				key, _, ok := bytes.Cut(line, []byte("\t"))
-				if !ok {
-					return fmt.Errorf("item %d wrote a line without a tab: %.60q; --reduce wants lines key<tab>value", sh.First+uint64(i), line)
->>>>>>> review
 				}
 			}
 		}
@@ -110,7 +57,6 @@ func (m *mapping) shuffle() error {
 	return uint32(min(n, crowd.MaxParts))
 }
 
-<<<<<<< HEAD
 // shared reports whether a stage is read together with others.
 func (s *mapState) shared(stage int) bool {
 	for _, reader := range s.Flow.Stages {
@@ -347,23 +293,5 @@ func (m *mapping) probe(stage int) task {
 			}
 		}
 		return news{ev: ev}, nil
-=======
-// wholeLines is bufio.ScanLines that takes no carriage return from a line's end: it is part of the value.
-func wholeLines(data []byte, end bool) (int, []byte, error) {
-	if line, _, ok := bytes.Cut(data, []byte("\n")); ok {
-		return len(line) + 1, line, nil
-	}
-	if end && len(data) > 0 {
-		return len(data), data, nil
-	}
-	return 0, nil, nil
-}
-
-// sortPartition sorts the lines of a file by the bytes of their keys; those of one key stay in order.
-func sortPartition(path string) (input, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return input{}, err
->>>>>>> review
 	}
 }

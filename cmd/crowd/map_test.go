@@ -14,6 +14,8 @@ import (
 
 	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/flow"
+	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/verify"
 )
 
 // cutText gives the items of one text.
@@ -391,6 +393,25 @@ func TestMap_KilledAtEveryStage(t *testing.T) {
 				t.Errorf("the state was written only %d times", k)
 			}
 			return
+		}
+	}
+}
+
+// A last shard of fewer items has checks enough for what was shown, whatever a tenth of its items is rounded to.
+func TestFewer_IsAsSure(t *testing.T) {
+	for items := uint32(2); items <= 200; items++ {
+		for checks := uint32(1); checks <= items; checks = checks*2 + 1 {
+			p := &rpc.BatchPlan{SamplePlan: rpc.SamplePlan{Verifiers: 2, Checks: checks}, Undetected: verify.SampleUndetected(items, 2, checks).Float()}
+			allowed, err := verify.Allowed(confidence(p))
+			if err != nil {
+				continue // no confidence at all
+			}
+			for n := uint32(1); n < items; n++ {
+				plan, err := fewer(p, n)
+				if u := verify.SampleUndetected(n, plan.Verifiers, plan.Checks); err != nil || plan.Checks > n || plan.Checks < n && u > allowed {
+					t.Fatalf("%d of %d items, %d checks: got %+v, undetected %s, %v", n, items, checks, plan, u, err)
+				}
+			}
 		}
 	}
 }

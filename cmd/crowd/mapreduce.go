@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -124,27 +125,28 @@ func (m *mapping) gather(k int) task {
 			return news{}, &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("%d of %d items failed, so that there is not all to reduce%s", failed, items, first),
 				Hint: "correct the program or its input and begin anew, with --allow-failed if the others will do"}
 		}
-		views := make([]rpc.PartsView, len(jobs))
+		var mu sync.Mutex
+		var sizes []uint64 // guarded by mu
+		total := uint64(0) // guarded by mu
 		tasks, inner := errgroup.WithContext(ctx)
 		tasks.SetLimit(8)
-		for i, id := range jobs {
-			tasks.Go(func() (err error) { views[i], err = m.c.Parts(inner, id); return err })
+		for _, id := range jobs {
+			tasks.Go(func() error {
+				v, err := m.c.Parts(inner, id)
+				mu.Lock()
+				defer mu.Unlock()
+				sizes = append(sizes, make([]uint64, max(0, len(v.Sizes)-len(sizes)))...)
+				for i, n := range v.Sizes {
+					sizes[i] += n
+					total += n
+				}
+				return err
+			})
 		}
 		if err := tasks.Wait(); rpc.KindOf(err) == rpc.Unavailable && ctx.Err() == nil {
 			return news{ev: flow.NotCut{Stage: k, Why: err.Error()}}, nil
 		} else if err != nil {
 			return news{}, err
-		}
-		var sizes []uint64
-		total := uint64(0)
-		for _, v := range views {
-			for len(sizes) < len(v.Sizes) {
-				sizes = append(sizes, 0)
-			}
-			for i, n := range v.Sizes {
-				sizes[i] += n
-				total += n
-			}
 		}
 		groups, err := group(sizes, max(to.Partitions, (total+partitionBytes-1)/partitionBytes, 1))
 		if err != nil {

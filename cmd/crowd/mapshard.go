@@ -16,6 +16,7 @@ import (
 	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/flow"
 	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/verify"
 )
 
 // This file is what the effects of a flow mean: how a stage is laid out, and how a shard is posted, followed and fetched.
@@ -113,9 +114,11 @@ func (m *mapping) layout(ctx context.Context, st *stage, e flow.Lay) (shards []*
 	bounds := map[uint64]crowd.Credits{} // by items: there are two sizes at most
 	for at := uint64(0); at < e.Items; at += st.Plan.Items {
 		size := min(st.Plan.Items, e.Items-at)
-		plan := st.Plan.SamplePlan
-		if size < st.Plan.Items { // of fewer items a check says a little less, as shares are rounded
-			plan.Checks = min(plan.Checks+1, crowd.MaxChecks, uint32(size))
+		plan, err := st.Plan.SamplePlan, error(nil)
+		if size < st.Plan.Items {
+			if plan, err = fewer(st.Plan, uint32(size)); err != nil {
+				return nil, nil, err
+			}
 		}
 		sh := &shard{Limits: limits, Plan: plan}
 		bound, known := bounds[size]
@@ -136,6 +139,21 @@ func (m *mapping) layout(ctx context.Context, st *stage, e flow.Lay) (shards []*
 	}
 	return shards, layout, nil
 }
+
+// fewer is the plan of a shard with fewer items than its siblings, that is as sure: the tenth that a cheater falsifies is
+// rounded, so that it may take some checks more.
+func fewer(p *rpc.BatchPlan, items uint32) (rpc.SamplePlan, error) {
+	allowed, err := verify.Allowed(confidence(p))
+	plan := p.SamplePlan
+	plan.Checks = min(plan.Checks, items)
+	for err == nil && plan.Checks < min(items, crowd.MaxChecks) && verify.SampleUndetected(items, plan.Verifiers, plan.Checks) > allowed {
+		plan.Checks++
+	}
+	return plan, err
+}
+
+// confidence is that of a plan: what was shown is what must be, but for rounding.
+func confidence(p *rpc.BatchPlan) float64 { return max(0, 1-p.Undetected-1e-9) }
 
 // unmet is the error for a batch that cannot be had, after the nearest plans were shown.
 func unmet(say func(string, ...any), n uint64, q *rpc.BatchQuote) error {
@@ -247,7 +265,7 @@ func (st *stage) post(sh *shard, items uint64) rpc.PostRequest {
 	r := st.Request
 	plan := sh.Plan
 	r.Program, r.Stdin, r.Items, r.Plan, r.Limits = st.CID, sh.Stdin, uint32(items), &plan, sh.Limits
-	r.Confidence = max(0, 1-st.Plan.Undetected-1e-9) // what was shown is what must be, but for rounding
+	r.Confidence = confidence(st.Plan)
 	return r
 }
 

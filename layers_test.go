@@ -29,6 +29,7 @@ const layers = `
 	 30  internal/ledger                   pure
 	 35  internal/overlay                  pure
 	 40  internal/job                      pure
+	 42  internal/flow                     pure
 	 45  internal/sim                      pure
 	 47  internal/sim/swarm                pure
 	 50  internal/verify                   pure
@@ -56,6 +57,7 @@ const layers = `
 	220  programs/wordcount
 	230  programs/count
 	240  programs/sum
+	250  programs/grep
 `
 
 // doors says which packages, with all below them, may import a heavy dependency.

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -105,19 +107,20 @@ func (a *app) checkReceipts(path, leavesFile string, trusted []byte) ([]Check, e
 	}
 	defer d.close()
 	var all []Check
-	for _, p := range d.state.phases() {
-		for k, sh := range p.Shards {
-			if !sh.Done {
-				all = append(all, Check{Name: fmt.Sprintf("%s shard %d", p.Name, k+1), Detail: "is not done"})
+	for i, st := range d.state.Stages {
+		for k := range st.Shards {
+			name := fmt.Sprintf("%s shard %d", st.Name, k+1)
+			if !d.state.Flow.Stages[i].Shards[k].Done {
+				all = append(all, Check{Name: name, Detail: "is not done"})
 				continue
 			}
-			dir := d.shardDir(p, k)
+			dir := d.shardDir(st, k)
 			checks, err := a.checkReceipt(filepath.Join(dir, "receipt.json"), filepath.Join(dir, "leaves"), trusted)
 			if err != nil {
 				return nil, err
 			}
 			for _, c := range checks {
-				c.Name = fmt.Sprintf("%s shard %d: %s", p.Name, k+1, c.Name)
+				c.Name = name + ": " + c.Name
 				all = append(all, c)
 			}
 		}
@@ -140,7 +143,7 @@ func (a *app) checkReceipt(file, leavesFile string, trusted []byte) ([]Check, er
 }
 
 func (a *app) receiptItemCommand() *cobra.Command {
-	var to string
+	var to, stage string
 	var item uint64
 	c := &cobra.Command{
 		Use: "item FILE|DIR --item N", Short: "Show a third party what one item of a batch came to", Args: cobra.ExactArgs(1),
@@ -153,7 +156,7 @@ Anybody can check it with: crowd receipt verify`,
 			if a.itemReceipt == nil {
 				return notBuilt("receipt item")
 			}
-			proof, err := a.proveItem(args[0], item)
+			proof, err := a.proveItem(args[0], stage, item)
 			if err != nil {
 				return err
 			}
@@ -165,6 +168,7 @@ Anybody can check it with: crowd receipt verify`,
 		}),
 	}
 	c.Flags().Uint64Var(&item, "item", 0, "which item")
+	c.Flags().StringVar(&stage, "stage", "", "of which stage (default: the first); what a stage writes for others cannot be proven, as it is not here")
 	c.Flags().StringVar(&to, "out", "", "the file to write (default: stdout)")
 	if err := c.MarkFlagRequired("item"); err != nil {
 		panic("bug: " + err.Error())
@@ -172,7 +176,7 @@ Anybody can check it with: crowd receipt verify`,
 	return c
 }
 
-func (a *app) proveItem(path string, item uint64) ([]byte, error) {
+func (a *app) proveItem(path, name string, item uint64) ([]byte, error) {
 	file := path
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
 		d, err := openMapDir(path)
@@ -180,18 +184,24 @@ func (a *app) proveItem(path string, item uint64) ([]byte, error) {
 			return nil, err
 		}
 		defer d.close()
-		p, found := d.state.Map, false
-		for k, sh := range p.Shards {
+		at, found := 0, false
+		if name != "" {
+			if at = slices.IndexFunc(d.state.Stages, func(st *stage) bool { return st.Name == name }); at < 0 {
+				return nil, fmt.Errorf("%s has no stage %s", path, name)
+			}
+		}
+		st := d.state.Stages[at]
+		for k, sh := range d.state.Flow.Stages[at].Shards {
 			if item >= sh.First && item < sh.First+sh.Items {
 				if !sh.Done {
 					return nil, fmt.Errorf("item %d is not done yet", item)
 				}
-				file, item, found = filepath.Join(d.shardDir(p, k), "receipt.json"), item-sh.First, true
+				file, item, found = filepath.Join(d.shardDir(st, k), "receipt.json"), item-sh.First, true
 				break
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("item %d of %d", item, p.Index.Items)
+			return nil, fmt.Errorf("item %d of %d", item, st.Index.Items)
 		}
 	}
 	receipt, err := readBounded(file, maxReceipt)
@@ -210,6 +220,9 @@ func (a *app) proveItem(path string, item uint64) ([]byte, error) {
 	defer r.close()
 	if item >= uint64(len(r.leaves)) {
 		return nil, fmt.Errorf("item %d of %d", item, len(r.leaves))
+	}
+	if r.stdout == nil {
+		return nil, errors.New("the outputs of this stage stayed with the nodes that made them, for the next stage")
 	}
 	stdout, err := r.stdout.Read(uint32(item))
 	if err != nil {

@@ -242,7 +242,7 @@ func TestConsumer_ReportsAVerifierThatHidesItsOutputs(t *testing.T) {
 				return
 			}
 			if f, ok := e.(Fetch); ok {
-				es = c.Step(w.now, Fetched{Try: f.Try, Err: errors.New("nobody serves them")})
+				c.Step(w.now, Fetched{Try: f.Try, Err: errors.New("nobody serves them")})
 			}
 		}
 		w.now = w.now.Add(100 * time.Millisecond)

@@ -404,8 +404,9 @@ func FuzzRecord(f *testing.F) {
 		Verdict: &Verdict{Outcome: outcome}, Payments: []Payment{{}}, History: []Step{{}}}))
 	f.Add(crowd.Encode(Reputation{Missed: 1}))
 	f.Add(crowd.Encode([]Evidence{{Passed: true}}))
+	f.Add(crowd.Encode([]Epoch{{Number: 1}}))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, v := range []any{&Params{}, &[]Authority{}, &Beacon{}, &Supply{}, &Account{}, &Provider{}, &Reputation{}, &[]Evidence{}, &Job{}} {
+		for _, v := range []any{&Params{}, &[]Authority{}, &Beacon{}, &Supply{}, &Account{}, &Provider{}, &Reputation{}, &[]Evidence{}, &[]Epoch{}, &Job{}} {
 			if crowd.Decode(raw, v) == nil && !bytes.Equal(crowd.Encode(v), raw) {
 				t.Errorf("%T: got %x, want %x", v, crowd.Encode(v), raw)
 			}

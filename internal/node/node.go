@@ -23,6 +23,7 @@ import (
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/overlay"
 	"github.com/crowdcompute/crowd/internal/p2p"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/runner"
@@ -95,6 +96,7 @@ type Node struct {
 	asked   map[crowd.NodeID]time.Time // guarded by mu: full nodes, when each was last turned to
 	enrol   string                     // guarded by mu: how far the registration of Config.Offer is
 	left    bool                       // guarded by mu: the user wants it no more
+	epochs  []overlay.Beacon           // guarded by mu: see beacons
 }
 
 // New opens everything that the node keeps and listens; nothing runs before Run.
@@ -224,6 +226,9 @@ func (n *Node) Run(ctx context.Context) error {
 	part("introductions", n.introduce)
 	part("doubts", n.doubt)
 	part("chain", n.chain.Run)
+	if n.params.Puzzles.Dynamic > 0 {
+		part("epochs", n.followEpochs)
+	}
 	part("jobs", func(ctx context.Context) error {
 		select {
 		case <-n.chain.Ready():

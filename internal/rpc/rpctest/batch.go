@@ -15,8 +15,11 @@ import (
 // Programs for batches: cat, exit N and gas as for one task, and
 //
 //	poison      as cat, but it exits with 3 on items that contain "poison"
+//	trap        as poison, but it traps
 //	liar        as cat, but the first job for a file fails: its executor lied
 //	lost        every job fails
+//	straggler   as cat, but the first job for a file ends only after another for that file has
+//	faker       as straggler, and what the first one gives is wrong
 //	stuck, fault, late   as for one task
 
 const shard = 100 // most items of a job that PlanBatch gives
@@ -64,6 +67,22 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 		return
 	case "late":
 		return
+	case "straggler", "faker":
+		var first *job
+		for _, other := range b.jobs {
+			if first == nil && other != j && other.view.Stdin == r.Stdin {
+				first = other
+			}
+		}
+		if first == nil {
+			j.late = true
+			return
+		}
+		wrong := map[string]string{"straggler": "cat", "faker": "wrong"}[word]
+		word = "cat"
+		if !first.view.Stage.Final() {
+			defer b.runBatch(first, wrong, "")
+		}
 	case "liar":
 		for _, other := range b.jobs {
 			if other != j && other.view.Stdin == r.Stdin {
@@ -92,10 +111,15 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 					code, _ := strconv.Atoi(arg)
 					l.ExitCode = uint32(code)
 				}
+			case word == "trap" && bytes.Contains(item, []byte("poison")):
+				l.Status = crowd.Trapped
 			case word == "gas":
 				l.Status, l.Gas = crowd.OutOfGas, r.Limits.Gas
 			default:
 				stdout = item
+				if word == "wrong" {
+					stdout = []byte("wrong\n")
+				}
 			}
 		}
 		if l.UserError() {
@@ -124,6 +148,8 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 		files["parts/"+batch.PartName(uint32(p))] = parts[p]
 	}
 	j.view.Batch = &rpc.BatchView{Items: r.Items, Plan: r.Plan, Undetected: 0.0088, Gas: gas, CheckGas: gas / 10, Failed: &failed, Parts: r.Parts, Gather: r.Gather}
+	root := crowd.Digest("leaves", leaves)
+	j.view.Batch.Root = &root
 	if r.Parts > 0 {
 		j.view.Batch.Holders = []crowd.NodeID{Node(1), Node(2)}
 	}

@@ -29,6 +29,7 @@ const layers = `
 	 30  internal/ledger                   pure
 	 35  internal/overlay                  pure
 	 40  internal/job                      pure
+	 42  internal/flow                     pure
 	 45  internal/sim                      pure
 	 47  internal/sim/swarm                pure
 	 50  internal/verify                   pure

@@ -58,7 +58,7 @@ build: deps ## bin/crowd, the sample programs as WebAssembly, and a native blur
 	@mkdir -p bin
 	$(GO) build -trimpath -o bin/crowd ./cmd/crowd
 	$(GO) build -trimpath -o bin/blur ./programs/blur
-	for p in blur hello wordcount count sum; do
+	for p in blur hello wordcount count sum grep; do
 		$(WASM_GO) -o bin/$$p.wasm ./programs/$$p
 	done
 	$(WASM_CC) -o bin/trivial.wasm programs/trivial/trivial.c

@@ -85,6 +85,33 @@ func TestValidate_NamesEveryFault(t *testing.T) {
 	}
 }
 
+func TestValidate_ShuffleIsBetweenSampledBatches(t *testing.T) {
+	good := spec()
+	good.Items, good.Task.Stdin, good.Plan = 10, "items", Plan{Method: PlanSample, Verifiers: 1, Checks: 1}
+	for _, tt := range []struct {
+		name   string
+		change func(*JobSpec)
+		want   string
+	}{
+		{"parts", func(s *JobSpec) { s.Shuffle.Parts = MaxParts }, ""},
+		{"gathered", func(s *JobSpec) { s.Shuffle.Gather = true }, ""},
+		{"both", func(s *JobSpec) { s.Shuffle = Shuffle{Parts: 1, Gather: true} }, ""},
+		{"too many parts", func(s *JobSpec) { s.Shuffle.Parts = MaxParts + 1 }, "4097 parts"},
+		{"too many items", func(s *JobSpec) { s.Shuffle.Gather, s.Items = true, MaxParts+1 }, "4097 items"},
+		{"of one task", func(s *JobSpec) { s.Shuffle.Parts, s.Items, s.Plan = 1, 0, Plan{Method: PlanPair} }, "only between batches"},
+		{"of a pair's batch", func(s *JobSpec) { s.Shuffle.Gather, s.Plan = true, Plan{Method: PlanPair} }, "only between batches"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := *good
+			tt.change(&s)
+			s.Task.Limits.Wall = MaxWall
+			if err := s.Validate(); tt.want == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v want %q", err, tt.want)
+			}
+		})
+	}
+}
+
 func TestPrice_RoundsUpAndSaturates(t *testing.T) {
 	for _, c := range []struct {
 		p    Price

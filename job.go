@@ -54,11 +54,19 @@ const (
 	PlanSample = "sample" // one executor; verifiers commit to answers for a secret sample of the items before it reveals
 )
 
+// Shuffle says how a batch's outputs go on to another batch, from executors to executors, past the owner.
+type Shuffle struct {
+	_      struct{} `cbor:",toarray"`
+	Parts  uint32   // 0: nowhere. Else the lines of all items are laid out in so many files by their keys, as package batch describes
+	Gather bool     // Task.Stdin is a manifest, as package batch describes: of which parts of other results each item consists
+}
+
 // JobSpec is what a consumer signs and posts.
 type JobSpec struct {
 	_       struct{} `cbor:",toarray"`
 	Task    Task
 	Items   uint32 // 0: one task. Else Task.Stdin is a frame file of so many strings, and the program runs once on each
+	Shuffle Shuffle
 	Plan    Plan
 	Filters Filters
 	Budget  Credits // most that may be locked in escrow
@@ -76,6 +84,7 @@ const (
 	LeastSpeed Gas = 1_000_000_000 // gas in a second of Wall: a slower machine is no executor
 
 	MaxItems     = 1 << 20 // of one job; larger batches are several jobs
+	MaxParts     = 4096    // of one job's outputs, and items of one that gathers them: a folder of so many is one block
 	MaxVerifiers = 8
 	MaxChecks    = 256
 )
@@ -127,6 +136,15 @@ func (s *JobSpec) Validate() error {
 	}
 	if s.Items > 0 && t.Stdin == "" {
 		bad("items: %d, and no file that holds them", s.Items)
+	}
+	switch h := s.Shuffle; {
+	case h == Shuffle{}:
+	case s.Items == 0 || s.Plan.Method != PlanSample:
+		bad("shuffle: only between batches of plan %q", PlanSample)
+	case h.Parts > MaxParts:
+		bad("shuffle: %d parts, at most %d", h.Parts, MaxParts)
+	case h.Gather && s.Items > MaxParts:
+		bad("shuffle: %d items that gather parts, at most %d", s.Items, MaxParts)
 	}
 	if s.Items > 0 && s.Limits().Gas == maxGas {
 		bad("limits: gas of %d for each of %d items is more than can be counted", l.Gas, s.Items)

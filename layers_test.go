@@ -57,6 +57,7 @@ const layers = `
 	220  programs/wordcount
 	230  programs/count
 	240  programs/sum
+	250  programs/grep
 `
 
 // doors says which packages, with all below them, may import a heavy dependency.

@@ -127,6 +127,9 @@ func TestVectors_Job(t *testing.T) {
 		Plan:    Plan{Method: PlanPair},
 		Filters: Filters{MaxPrice: 1},
 	}
+	batch := full
+	batch.Items, batch.Shuffle, batch.Plan = 100, Shuffle{Parts: 16, Gather: true}, Plan{Method: PlanSample, Verifiers: 2, Checks: 10, Undetected: 1}
+	batch.Task.Limits.Wall = time.Hour
 	type vector struct {
 		Name     string  `json:"name"`
 		Spec     JobSpec `json:"spec"`
@@ -140,7 +143,7 @@ func TestVectors_Job(t *testing.T) {
 		name  string
 		spec  JobSpec
 		nonce uint64
-	}{{"every field", full, 7}, {"the least", least, 0}, {"the same, posted again", least, 1}} {
+	}{{"every field", full, 7}, {"the least", least, 0}, {"the same, posted again", least, 1}, {"a batch between two others", batch, 2}} {
 		if err := c.spec.Validate(); err != nil {
 			t.Fatal(err)
 		}

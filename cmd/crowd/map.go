@@ -5,15 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/flow"
 	"github.com/crowdcompute/crowd/internal/rpc"
 )
 
@@ -95,6 +99,7 @@ type mapFlags struct {
 	partitions         uint64
 	parallel           int
 	patience           time.Duration
+	noSpeculation      bool
 	allowFailed        bool
 	quiet              bool
 }
@@ -102,7 +107,7 @@ type mapFlags struct {
 func (a *app) mapCommand() *cobra.Command {
 	var f mapFlags
 	c := &cobra.Command{
-		Use:   "map PROG.wasm INPUT... [flags]",
+		Use:   "map PROG.wasm INPUT... | JOB.yaml [flags]",
 		Short: "Run a program on each of many items, checked by samples",
 		Long: `Run a WebAssembly program (WASI preview 1) once on each of many items: files, or
 pieces of files. An item is the program's stdin; what the program writes to stdout is
@@ -115,13 +120,22 @@ check costs a fraction of the work; the plan says how sure that is.
 --reduce PROG.wasm runs a second program on the lines "key<tab>value" of all outputs,
 those of one key together and sorted, in partitions by the hash of the key.
 
+A job file names several programs, each over files or over what others wrote; docs/job.md
+describes it. Of the flags those count with it that say how it is run, not what.
+
+A shard that takes much longer than others gets a copy on other nodes; the first result
+is used, and when both come they are compared. --no-speculation keeps from it.
+
 Ctrl-C, or a crash, leaves the jobs running; crowd map --resume DIR goes on. DIR is
 beside --out, with ".map" at the end, and keeps the receipts.`,
 		Example: `  crowd map ./count.wasm 'texts/*.txt' --by lines --reduce ./sum.wasm --out counts.txt
   crowd map ./score.wasm molecules.smi --by lines=1 --gas 20M --confidence 0.999 --out scores.txt
+  crowd map job.yaml --budget 20
   crowd map --resume counts.txt.map`,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			switch {
+			case len(args) == 1 && isJobFile(args[0]):
+				return saidInFile(c, args[0])
 			case f.resume != "" && len(args) > 0:
 				return misuse("crowd map --resume "+f.resume, "map: --resume takes program and inputs from its folder")
 			case f.resume == "" && len(args) == 0:
@@ -140,6 +154,7 @@ beside --out, with ".map" at the end, and keeps the receipts.`,
 	fl.Uint64Var(&f.partitions, "partitions", 0, "least partitions for --reduce (default: as many as needed)")
 	fl.IntVar(&f.parallel, "parallel", 8, "shards at the same time")
 	fl.DurationVar(&f.patience, "patience", 2*time.Minute, "how long to wait for providers that are away, or for credits that other shards lock")
+	fl.BoolVar(&f.noSpeculation, "no-speculation", false, "post no copies of shards that are late")
 	fl.BoolVar(&f.allowFailed, "allow-failed", false, "exit with 0 though items failed")
 	fl.StringVar(&f.state, "state", "", "the folder for what is needed to go on (default: OUT.map)")
 	fl.StringVar(&f.resume, "resume", "", "go on with the crowd map of this folder")
@@ -163,6 +178,17 @@ type mapSummary struct {
 	Undetected float64       `json:"undetected"` // the worst of the shards
 	WallMillis int64         `json:"wallMillis"`
 	State      string        `json:"state"` // folder with receipts
+	Copies     copies        `json:"copies"`
+	Conflicts  int           `json:"conflicts"`  // shards of which two accepted results differed
+	Moved      uint64        `json:"movedBytes"` // between this command and its node
+	Shuffled   uint64        `json:"shuffledBytes"`
+}
+
+// copies are jobs of shards that were late.
+type copies struct {
+	Posted int `json:"posted"`
+	Used   int `json:"used"`  // they came first
+	Equal  int `json:"equal"` // both came, and were equal
 }
 
 // failure is an item in which the program or the item is to blame.
@@ -175,30 +201,29 @@ type failure struct {
 	Stderr   string      `json:"stderr"`
 }
 
-// mapping is one running crowd map.
-type mapping struct {
-	app      *app
-	c        *rpc.Client
-	d        *mapDir
-	show     *progress
-	parallel int
-	patience time.Duration
-}
-
 func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err error) {
 	if f.parallel < 1 || f.parallel > 64 {
 		return misuse("see: crowd map --help", "map: --parallel %d: want 1 to 64", f.parallel)
-	}
-	if a.json && f.out == "" && f.resume == "" {
-		return misuse("give --out FILE, so that the outputs and the JSON do not mix", "map: --json without --out")
 	}
 	if f.partitions > 0 && f.reduce == "" {
 		return misuse("see: crowd map --help", "map: --partitions without --reduce")
 	}
 	var d *mapDir
+	var w *flowWish
 	fresh := f.resume == ""
 	if fresh {
-		d, err = a.newMap(f, args)
+		if len(args) == 1 {
+			w, err = f.fromFile(args[0])
+		} else {
+			w, err = f.wish("map", args)
+		}
+		if err != nil {
+			return err
+		}
+		if a.json && w.out == "" {
+			return misuse("give --out FILE, so that the outputs and the JSON do not mix", "map: --json without --out")
+		}
+		d, err = a.newMap(w, f.state)
 	} else {
 		d, err = openMapDir(f.resume)
 	}
@@ -222,24 +247,24 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 		return err
 	}
 	defer c.Close()
-	if len(f.providers) > 0 && fresh {
-		ids, err := resolveProviders(ctx, c, f.providers)
-		if err != nil {
+	if fresh {
+		if err := w.resolve(ctx, c); err != nil {
 			return err
 		}
 		if err := d.change(func(s *mapState) {
-			for _, p := range s.phases() {
-				p.Request.Filters.Providers = ids
+			for _, st := range s.Stages {
+				st.Request.Filters.Providers = w.stage(st.Name).request.Filters.Providers
 			}
 		}); err != nil {
 			return err
 		}
 	}
-	m := &mapping{app: a, c: c, d: d, parallel: f.parallel, patience: f.patience, show: a.newProgress(f.quiet)}
+	m := &mapping{app: a, c: c, d: d, show: a.newProgress(f.quiet),
+		flow: flow.Config{Parallel: f.parallel, Patience: f.patience, NoSpeculation: f.noSpeculation}}
 	defer m.show.done()
 	begin := time.Now()
-	err = m.phases(ctx)
-	posted = len(d.state.Map.Shards) > 0
+	err = m.drive(ctx)
+	posted = m.posted()
 	if e := d.change(func(s *mapState) { s.Worked += time.Since(begin) }); e != nil && err == nil {
 		err = e
 	}
@@ -266,22 +291,59 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 	return nil
 }
 
-// newMap cuts the inputs and lays out the folder of a new crowd map.
-func (a *app) newMap(f *mapFlags, args []string) (_ *mapDir, err error) {
-	req, budget, err := f.request("map")
+// saidInFile refuses flags that say what a job file says.
+func saidInFile(c *cobra.Command, file string) error {
+	run := []string{"out", "state", "resume", "budget", "parallel", "patience", "allow-failed", "quiet", "no-speculation", "json", "node", "token-file"}
+	var err error
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if !slices.Contains(run, f.Name) && err == nil {
+			err = misuse("write it into "+file, "%s: --%s is said in the job file", c.Name(), f.Name)
+		}
+	})
+	return err
+}
+
+// fromFile is what a job file says, and the flags that go with it.
+func (f *mapFlags) fromFile(name string) (*flowWish, error) {
+	w, err := readJobFile(name)
 	if err != nil {
 		return nil, err
 	}
-	programs := []string{args[0]}
-	if f.reduce != "" {
-		programs = append(programs, f.reduce)
+	if f.out != "" {
+		w.out = f.out
 	}
-	for _, p := range programs {
-		if st, err := os.Stat(p); err != nil || !st.Mode().IsRegular() {
-			return nil, fmt.Errorf("program %s: %w", p, errors.Join(err, notFile(st)))
+	if f.budget != "" {
+		if w.budget, err = parseCredits(f.budget); err != nil {
+			return nil, misuse("see: crowd map --help", "map: --budget: %v", err)
 		}
 	}
-	out := f.out
+	w.allow, w.noSpeculation = w.allow || f.allowFailed, w.noSpeculation || f.noSpeculation
+	return w, nil
+}
+
+// stage is the wish of that name.
+func (w *flowWish) stage(name string) *stageWish {
+	return &w.stages[slices.IndexFunc(w.stages, func(s stageWish) bool { return s.name == name })]
+}
+
+// resolve finds the providers that the user names by their first digits.
+func (w *flowWish) resolve(ctx context.Context, c *rpc.Client) (err error) {
+	for i := range w.stages {
+		if s := &w.stages[i]; len(s.providers) > 0 {
+			if s.request.Filters.Providers, err = resolveProviders(ctx, c, s.providers); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// newMap cuts the inputs and lays out the folder of a new crowd map.
+func (a *app) newMap(w *flowWish, dir string) (_ *mapDir, err error) {
+	if err := w.check(); err != nil {
+		return nil, err
+	}
+	out := w.out
 	if out == "-" {
 		out = ""
 	}
@@ -289,17 +351,20 @@ func (a *app) newMap(f *mapFlags, args []string) (_ *mapDir, err error) {
 		if out, err = filepath.Abs(out); err != nil {
 			return nil, err
 		}
-		if strings.HasSuffix(f.out, "/") {
+		if strings.HasSuffix(w.out, "/") {
 			out += "/"
 		}
 	}
-	dir := f.state
 	switch {
 	case dir != "":
 	case out != "":
 		dir = strings.TrimSuffix(out, "/") + ".map"
 	default:
 		dir = fmt.Sprintf("crowd-%s.map", time.Now().UTC().Format("20060102-150405.000"))
+	}
+	s := mapState{Version: stateVersion, Began: time.Now().UTC(), Out: out, Allow: w.allow, NoSpeculation: w.noSpeculation, Budget: w.budget}
+	if s.Flow, err = flow.New(w.nodes()); err != nil {
+		return nil, err
 	}
 	d, err := makeMapDir(dir)
 	if err != nil {
@@ -311,35 +376,29 @@ func (a *app) newMap(f *mapFlags, args []string) (_ *mapDir, err error) {
 			os.RemoveAll(dir)
 		}
 	}()
-	files, err := findInputs(args[1:], a.stdin, d.path("stdin"))
-	if err != nil {
-		return nil, err
-	}
-	for i := range files {
-		if files[i].Path, err = filepath.Abs(files[i].Path); err != nil {
+	for i := range s.Flow.Stages {
+		wish := w.stage(s.Flow.Stages[i].Name)
+		st := &stage{Name: wish.name, Request: wish.request, Auto: wish.auto, By: wish.by, Whole: wish.whole, ShardSize: wish.shard, Partitions: wish.partitions}
+		if st.Program, err = filepath.Abs(wish.program); err != nil {
 			return nil, err
 		}
-	}
-	p := &phase{Name: "map", Program: args[0], Request: req, Auto: f.gas == "auto", By: f.by, Files: files, Whole: f.whole, ShardSize: f.shard}
-	if err := d.begin(p); err != nil {
-		return nil, err
-	}
-	s := mapState{Version: stateVersion, Began: time.Now().UTC(), Out: out, Allow: f.allowFailed, Budget: budget, Map: p, Parts: f.partitions}
-	if f.reduce != "" {
-		s.Reduce = &phase{Name: "reduce", Program: f.reduce, Request: req, Auto: f.gas == "auto", By: "files", Whole: f.whole, ShardSize: f.shard}
-	}
-	for _, ph := range s.phases() {
-		if ph.Program, err = filepath.Abs(ph.Program); err != nil {
+		if len(wish.from) == 0 {
+			if st.Files, err = findInputs(wish.inputs, a.stdin, d.path("stdin")); err != nil {
+				return nil, err
+			}
+			for k := range st.Files {
+				if st.Files[k].Path, err = filepath.Abs(st.Files[k].Path); err != nil {
+					return nil, err
+				}
+			}
+			err = d.begin(st)
+		} else { // until what it reads is done there is nothing in it
+			err = errors.Join(os.Mkdir(d.path(st.Name), 0o777), d.keepFiles(st))
+		}
+		if err != nil {
 			return nil, err
 		}
-	}
-	if s.Reduce != nil { // until the map is done there is nothing in it
-		if err := os.Mkdir(d.path("reduce"), 0o777); err != nil {
-			return nil, err
-		}
-		if err := writeSynced(d.path("reduce", "files.json"), []byte("[]")); err != nil {
-			return nil, err
-		}
+		s.Stages = append(s.Stages, st)
 	}
 	return d, d.change(func(was *mapState) { *was = s })
 }
@@ -355,12 +414,12 @@ func notFile(st os.FileInfo) error {
 func (m *mapping) left(ctx context.Context, err error) error {
 	s := &m.d.state
 	done, under, all := 0, 0, 0
-	for _, p := range s.phases() {
-		for _, sh := range p.Shards {
+	for _, st := range s.Flow.Stages {
+		for _, sh := range st.Shards {
 			all++
 			if sh.Done {
 				done++
-			} else if len(sh.Jobs) > len(sh.Failed) {
+			} else if slices.ContainsFunc(sh.Attempts, func(a flow.Attempt) bool { return a.State == flow.Open }) {
 				under++
 			}
 		}
@@ -383,55 +442,107 @@ func (m *mapping) left(ctx context.Context, err error) error {
 	return e
 }
 
-// deliver writes the outputs of the last phase and sums up.
+// posted reports whether anything was that a later command could go on with.
+func (m *mapping) posted() bool {
+	return slices.ContainsFunc(m.d.state.Flow.Stages, func(st flow.Stage) bool { return len(st.Shards) > 0 })
+}
+
+// deliver writes the outputs of the last stage and sums up.
 func (m *mapping) deliver(out *output) (mapSummary, error) {
 	s := &m.d.state
-	sum := mapSummary{Failures: []failure{}, State: m.d.dir, WallMillis: s.Worked.Milliseconds()}
-	phases, liars := s.phases(), map[crowd.NodeID]bool{}
-	for _, p := range phases {
-		for k, sh := range p.Shards {
-			sum.Shards++
-			sum.Jobs = append(sum.Jobs, sh.Jobs[len(sh.Jobs)-1])
-			sum.Lost += len(sh.Failed)
-			for _, n := range sh.Convicted {
-				liars[n] = true
+	sum := mapSummary{Failures: []failure{}, State: m.d.dir, WallMillis: s.Worked.Milliseconds(), Paid: s.Flow.Paid, Lost: s.Flow.Lost,
+		Copies: copies{s.Flow.Copies, s.Flow.Used, s.Flow.Equal}, Conflicts: len(s.Flow.Conflicts), Moved: s.Uploaded + s.Downloaded, Shuffled: s.Shuffled}
+	liars := map[crowd.NodeID]bool{}
+	for i, st := range s.Stages {
+		for k, sh := range st.Shards {
+			for _, j := range sh.Jobs {
+				for _, n := range j.Convicted {
+					liars[n] = true
+				}
 			}
-			sum.Gas += sh.Gas
-			sum.CheckGas += sh.CheckGas
-			sum.Paid += sh.Paid
-			sum.Failed += uint64(sh.BadItems)
-			sum.Undetected = max(sum.Undetected, sh.Undetected)
-			if sh.BadItems > 0 && len(sum.Failures) < shownFailures {
-				some, err := m.failures(p, k)
+			if j := sh.used(&s.Flow.Stages[i].Shards[k]); j != nil {
+				sum.Gas += j.Gas
+				sum.CheckGas += j.CheckGas
+				sum.Undetected = max(sum.Undetected, j.Undetected)
+			}
+		}
+		for _, p := range s.pieces(i) {
+			sum.Shards++
+			sum.Jobs = append(sum.Jobs, p.job)
+			sum.Failed += uint64(p.bad)
+			if p.bad > 0 && len(sum.Failures) < shownFailures {
+				some, err := m.failures(st, p)
 				if err != nil {
 					return sum, err
 				}
 				sum.Failures = append(sum.Failures, some[:min(len(some), shownFailures-len(sum.Failures))]...)
 			}
 		}
+		if len(s.Flow.Stages[i].From) == 0 {
+			sum.Items += st.Index.Items
+		}
 	}
-	sum.Items, sum.Convicted = s.Map.Index.Items, len(liars)
+	sum.Convicted = len(liars)
 	if sum.Gas > 0 {
 		sum.Overhead = float64(sum.CheckGas) / float64(sum.Gas)
 	}
-	return sum, m.writeOutputs(phases[len(phases)-1], out)
+	var ends []int
+	for i := range s.Stages {
+		if !slices.ContainsFunc(s.Flow.Stages, func(r flow.Stage) bool { return slices.Contains(r.From, i) }) {
+			ends = append(ends, i)
+		}
+	}
+	if len(ends) == 1 {
+		return sum, m.writeOutputs(ends[0], out)
+	}
+	return sum, m.writeEnds(ends, out)
 }
 
-// writeOutputs lays the outputs out where the user wants them. What a failed item wrote is left out.
-func (m *mapping) writeOutputs(p *phase, out *output) error {
-	c, err := parseCut(p.By)
-	if err != nil {
-		return err
+// writeEnds writes the outputs of stages into a file of a folder each.
+func (m *mapping) writeEnds(ends []int, out *output) error {
+	if out.dir == "" {
+		return misuse("with a slash at the end", "map: the outputs of %d stages need a folder: --out DIR/", len(ends))
 	}
+	root, err := os.OpenRoot(out.dir)
+	if err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	defer root.Close()
+	for _, stage := range ends {
+		st := m.d.state.Stages[stage]
+		f, err := root.Create(st.Name)
+		if err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+		for _, p := range m.d.state.pieces(stage) {
+			err = errors.Join(err, m.each(st, p, func(_ uint32, l batch.Leaf, stdout, _ io.Reader) error {
+				if l.UserError() {
+					return nil
+				}
+				_, err := io.Copy(f, stdout)
+				return err
+			}))
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeOutputs lays the outputs of a stage out where the user wants them. What a failed item wrote is left out.
+func (m *mapping) writeOutputs(stage int, out *output) error {
+	st := m.d.state.Stages[stage]
 	var root *os.Root
+	var err error
 	if out.dir != "" {
 		if root, err = os.OpenRoot(out.dir); err != nil {
 			return fmt.Errorf("output: %w", err)
 		}
 		defer root.Close()
 	}
-	for k, sh := range p.Shards {
-		err := m.each(p, k, func(i uint32, l batch.Leaf, stdout io.Reader, _ io.Reader) error {
+	for _, p := range m.d.state.pieces(stage) {
+		err := m.each(st, p, func(i uint32, l batch.Leaf, stdout io.Reader, _ io.Reader) error {
 			if l.UserError() {
 				return nil
 			}
@@ -439,13 +550,13 @@ func (m *mapping) writeOutputs(p *phase, out *output) error {
 				_, err := io.Copy(out.w, stdout)
 				return err
 			}
-			name := fmt.Sprintf("%08d", sh.First+uint64(i))
-			if c.by == "files" && p.Name == "map" {
-				items, err := readItems(m.d.path(p.Name, "items"), sh.First+uint64(i), 1)
+			name := fmt.Sprintf("%08d", p.first+uint64(i))
+			if st.By == "files" && len(m.d.state.Flow.Stages[stage].From) == 0 {
+				items, err := readItems(m.d.path(st.Name, "items"), p.first+uint64(i), 1)
 				if err != nil {
 					return err
 				}
-				name += "-" + filepath.Base(p.Files[items[0].File].Path)
+				name += "-" + filepath.Base(st.Files[items[0].File].Path)
 			}
 			f, err := root.Create(name)
 			if err != nil {
@@ -461,25 +572,32 @@ func (m *mapping) writeOutputs(p *phase, out *output) error {
 	return out.finish()
 }
 
-// each calls f for every item of a shard that is done.
-func (m *mapping) each(p *phase, k int, f func(i uint32, l batch.Leaf, stdout, stderr io.Reader) error) error {
-	r, err := openShard(m.d.shardDir(p, k), uint32(p.Shards[k].Items))
+// each calls f for every item of a finished shard.
+func (m *mapping) each(st *stage, p piece, f func(i uint32, l batch.Leaf, stdout, stderr io.Reader) error) error {
+	r, err := openShard(m.d.shardDir(st, p.k), uint32(p.items))
 	if err != nil {
 		return err
 	}
 	defer r.close()
 	for i, l := range r.leaves {
-		if err := f(uint32(i), l, r.stdout.Open(uint32(i)), r.stderr.Open(uint32(i))); err != nil {
+		if err := f(uint32(i), l, open(r.stdout, i), open(r.stderr, i)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// shardFiles is the result of a shard.
+func open(f *batch.Frames, i int) io.Reader {
+	if f == nil {
+		return strings.NewReader("")
+	}
+	return f.Open(uint32(i))
+}
+
+// shardFiles is the result of a shard, as far as it is here.
 type shardFiles struct {
 	leaves         []batch.Leaf
-	stdout, stderr *batch.Frames
+	stdout, stderr *batch.Frames // nil: it stays with the nodes that made it
 	files          []*os.File
 }
 
@@ -502,7 +620,9 @@ func openShard(dir string, n uint32) (_ *shardFiles, err error) {
 		to   **batch.Frames
 	}{{"stdout", &r.stdout}, {"stderr", &r.stderr}} {
 		f, err := os.Open(filepath.Join(dir, x.name))
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		r.files = append(r.files, f)
@@ -524,24 +644,43 @@ func (r *shardFiles) close() {
 }
 
 // failures names the failed items of a shard.
-func (m *mapping) failures(p *phase, k int) (out []failure, err error) {
-	c, err := parseCut(p.By)
+func (m *mapping) failures(st *stage, p piece) (out []failure, err error) {
+	items, err := readItems(m.d.path(st.Name, "items"), p.first, p.items)
 	if err != nil {
 		return nil, err
 	}
-	sh := p.Shards[k]
-	items, err := readItems(m.d.path(p.Name, "items"), sh.First, sh.Items)
-	if err != nil {
-		return nil, err
-	}
-	return out, m.each(p, k, func(i uint32, l batch.Leaf, _, stderr io.Reader) error {
+	return out, m.each(st, p, func(i uint32, l batch.Leaf, _, stderr io.Reader) error {
 		if !l.UserError() || len(out) >= shownFailures {
 			return nil
 		}
 		text, err := io.ReadAll(io.LimitReader(stderr, batch.MaxError))
-		out = append(out, failure{sh.First + uint64(i), c.name(p.Files, items[i]), sh.Jobs[len(sh.Jobs)-1], l.Status.String(), l.ExitCode, string(text)})
+		out = append(out, failure{p.first + uint64(i), st.itemName(items[i]), p.job, l.Status.String(), l.ExitCode, string(text)})
 		return err
 	})
+}
+
+// why is what went wrong, in a line.
+func (f *failure) why() string {
+	why := f.Status
+	if f.Status == crowd.Exited.String() {
+		why = fmt.Sprintf("exit code %d", f.ExitCode)
+	}
+	if line, _, _ := strings.Cut(strings.TrimSpace(f.Stderr), "\n"); line != "" {
+		why += ": " + line
+	}
+	return why
+}
+
+// itemName is an item for people.
+func (st *stage) itemName(i item) string {
+	if st.Request.Gather {
+		return fmt.Sprintf("%s: partition %d", st.Name, i.First)
+	}
+	c, err := parseCut(st.By)
+	if err != nil {
+		panic("bug: " + err.Error())
+	}
+	return c.name(st.Files, i)
 }
 
 // sayMap tells people what it came to.
@@ -552,14 +691,7 @@ func (a *app) sayMap(s *mapSummary) {
 			a.say("  and %d more; --json names %d", s.Failed-most, shownFailures)
 			break
 		}
-		why := f.Status
-		if f.Status == crowd.Exited.String() {
-			why = fmt.Sprintf("exit code %d", f.ExitCode)
-		}
-		if line, _, _ := strings.Cut(strings.TrimSpace(f.Stderr), "\n"); line != "" {
-			why += ": " + line
-		}
-		a.say("failed: %s: %s", f.Name, why)
+		a.say("failed: %s: %s", f.Name, f.why())
 	}
 	lost := ""
 	if s.Lost > 0 {
@@ -567,6 +699,12 @@ func (a *app) sayMap(s *mapSummary) {
 	}
 	if s.Convicted > 0 {
 		lost += fmt.Sprintf(", %d caught lying", s.Convicted)
+	}
+	if s.Copies.Posted > 0 {
+		lost += fmt.Sprintf(", %d copies of late ones (%d came first, %d came too and were equal)", s.Copies.Posted, s.Copies.Used, s.Copies.Equal)
+	}
+	if s.Conflicts > 0 {
+		lost += fmt.Sprintf(", %d with two results that differed", s.Conflicts)
 	}
 	a.say("%d items in %d shards%s; %s, checks %s (%s); you paid %s; took %s", s.Items, s.Shards, lost, gasText(s.Gas), gasText(s.CheckGas),
 		percentText(s.Overhead), creditText(s.Paid), elapsedText(time.Duration(s.WallMillis)*time.Millisecond))

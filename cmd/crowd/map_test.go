@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/flow"
 )
 
 // cutText gives the items of one text.
@@ -213,25 +214,99 @@ func TestMap_FindsTheJobItDidNotHearOf(t *testing.T) {
 	if crowd("map", prog, in, "--by", "lines=1", "--gas", "1M", "--out", out) != exitDone || posted() != 1 {
 		t.Fatal("the first map")
 	}
-	forget := func(change func(*shard)) {
+	forget := func(change func(*shard)) { // that the answer came
 		d, err := openMapDir(out + ".map")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer d.close()
-		if err := errors.Join(d.change(func(s *mapState) { s.Began = s.Began.AddDate(-10, 0, 0); change(s.Map.Shards[0]) }), os.Remove(out)); err != nil {
+		if err := errors.Join(d.change(func(s *mapState) {
+			s.Began = s.Began.AddDate(-10, 0, 0)
+			f := &s.Flow.Stages[0].Shards[0]
+			f.Use, f.Done, f.Tries, f.Attempts = 0, false, 1, []flow.Attempt{{Try: 1, State: flow.Posting}}
+			s.Stages[0].Shards[0].Jobs = nil
+			change(s.Stages[0].Shards[0])
+		}), os.Remove(out)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	forget(func(sh *shard) { sh.Done, sh.Jobs, sh.Posting = false, nil, true })
+	forget(func(*shard) {})
 	if crowd("map", "--resume", out+".map") != exitDone || posted() != 1 {
 		t.Errorf("%d jobs were posted, want the first to be found", posted())
 	}
 	if got, err := os.ReadFile(out); string(got) != "one\ntwo\nthree\n" {
 		t.Errorf("got %q %v", got, err)
 	}
-	forget(func(sh *shard) { sh.Done, sh.Jobs, sh.Plan.Checks, sh.Posting = false, nil, 1, true }) // another job: not taken for this one
+	forget(func(sh *shard) { sh.Plan.Checks = 1 }) // another job: not taken for this one
 	if crowd("map", "--resume", out+".map") != exitDone || posted() != 2 {
 		t.Errorf("%d jobs were posted, want another one", posted())
+	}
+}
+
+// A shard that is late gets a copy. The first result is used; when the late one comes too they are compared, and a lie
+// that its own job's check did not find is named, loudly, and not used.
+func TestMap_CopiesAreCompared(t *testing.T) {
+	for _, c := range []struct {
+		program   string
+		equal     int
+		conflicts int
+		said      string
+	}{
+		{"straggler", 1, 0, "a second job came to the same result"},
+		{"faker", 0, 1, "WARNING: shard 1 of 1: the result of job "},
+	} {
+		t.Run(c.program, func(t *testing.T) {
+			dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(dir)
+			n, err := serve(filepath.Join(dir, "node"), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer n.Close()
+			n.backend.Crowd(4) // to make copies
+			prog, in := filepath.Join(dir, "p.wasm"), filepath.Join(dir, "in.txt")
+			if err := errors.Join(os.WriteFile(prog, []byte(c.program), 0o644), os.WriteFile(in, []byte("one\ntwo\n"), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			var out, talk bytes.Buffer
+			a := &app{env: env{stdout: &out, stderr: &talk, getenv: func(string) string { return "" }}, node: filepath.Join(dir, "node")}
+			f := mapFlags{batchFlags: batchFlags{by: "lines=1", gas: "1M", memory: "1MiB", maxOutput: "1KiB", confidence: 0.99}, out: filepath.Join(dir, "out")}
+			w, err := f.wish("map", []string{prog, in})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := a.newMap(w, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.close()
+			client, err := a.connect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			m := &mapping{app: a, c: client, d: d, show: a.newProgress(true), flow: flow.Config{Parallel: 2, SlowLeast: time.Millisecond, Slow: 1}}
+			d.state.Stages[0].ShardSize = 100
+			if err := m.drive(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			to, err := openOutput(d.state.Out, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum, err := m.deliver(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(d.state.Out); string(got) != "one\ntwo\n" {
+				t.Errorf("got %q %v", got, err)
+			}
+			if sum.Copies.Posted != 1 || sum.Copies.Equal != c.equal || sum.Conflicts != c.conflicts || (c.conflicts > 0) != strings.Contains(talk.String(), c.said) {
+				t.Errorf("got %+v, %d conflicts: %s", sum.Copies, sum.Conflicts, talk.String())
+			}
+		})
 	}
 }

@@ -3,13 +3,16 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
+
+	"github.com/crowdcompute/crowd/internal/flow"
 )
 
-// progress shows how many items of a batch are done: a bar on a terminal, else a line for each shard.
+// progress shows how many items of a flow are done: a bar on a terminal, else a line for each shard.
 type progress struct {
 	w        io.Writer
 	terminal bool
@@ -18,31 +21,42 @@ type progress struct {
 	// guarded by mu
 	mu    sync.Mutex
 	bar   *progressbar.ProgressBar
-	items map[int]uint64 // done, by shard
+	names []string // stages that began
+	total uint64
+	items map[flow.Ref]uint64 // done, by shard
 }
 
 func (a *app) newProgress(quiet bool) *progress {
-	return &progress{w: a.stderr, terminal: a.terminal, quiet: quiet}
+	return &progress{w: a.stderr, terminal: a.terminal, quiet: quiet, items: map[flow.Ref]uint64{}}
 }
 
-// begin shows another batch.
+// begin shows a stage more.
 func (p *progress) begin(name string, total uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.items = map[int]uint64{}
+	p.names, p.total = append(p.names, name), p.total+total
 	if p.quiet || !p.terminal {
 		return
 	}
-	p.bar = progressbar.NewOptions64(int64(total), progressbar.OptionSetWriter(p.w), progressbar.OptionSetDescription(name),
+	if p.bar != nil {
+		p.bar.Clear()
+	}
+	p.bar = progressbar.NewOptions64(int64(p.total), progressbar.OptionSetWriter(p.w), progressbar.OptionSetDescription(strings.Join(p.names, " → ")),
 		progressbar.OptionSetItsString("items"), progressbar.OptionShowIts(), progressbar.OptionShowCount(), progressbar.OptionSetWidth(24),
 		progressbar.OptionThrottle(65*time.Millisecond), progressbar.OptionClearOnFinish())
+	p.draw()
 }
 
 // at says how many items of a shard are done.
-func (p *progress) at(shard int, n uint64) {
+func (p *progress) at(r flow.Ref, n uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.items[shard] = n
+	r.Try = 0
+	p.items[r] = n
+	p.draw()
+}
+
+func (p *progress) draw() {
 	if p.bar == nil {
 		return
 	}
@@ -50,16 +64,20 @@ func (p *progress) at(shard int, n uint64) {
 	for _, n := range p.items {
 		sum += n
 	}
-	p.bar.Set64(int64(sum))
+	p.bar.Set64(int64(min(sum, p.total)))
 }
 
 // say is a line of talk.
 func (p *progress) say(format string, args ...any) {
+	if !p.quiet {
+		p.shout(format, args...)
+	}
+}
+
+// shout is a line that quiet does not silence.
+func (p *progress) shout(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.quiet {
-		return
-	}
 	if p.bar != nil {
 		p.bar.Clear()
 	}

@@ -1,127 +1,137 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/bits"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/flow"
 	"github.com/crowdcompute/crowd/internal/rpc"
 )
 
-// reposts is how often one command posts a shard again whose job failed.
-const reposts = 3
+// This file is what the effects of a flow mean: how a stage is laid out, and how a shard is posted, followed and fetched.
 
-// repostPause is the first pause before that; each is twice as long as the one before.
-const repostPause = time.Second
-
-// phases runs what is not done yet.
-func (m *mapping) phases(ctx context.Context) error {
+// cut makes the items of a stage; those of files are there since the folder is.
+func (m *mapping) cut(stage int) task {
 	s := &m.d.state
-	if err := m.run(ctx, s.Map); err != nil {
-		return err
+	st := *s.Stages[stage]
+	if len(s.Flow.Stages[stage].From) > 0 {
+		return m.gather(stage)
 	}
-	if s.Reduce == nil {
-		return nil
-	}
-	if s.Reduce.Index.Items == 0 {
-		if err := m.shuffle(); err != nil {
-			return err
-		}
-	}
-	return m.run(ctx, s.Reduce)
-}
-
-// run posts and follows the shards of a phase until all are done.
-func (m *mapping) run(ctx context.Context, p *phase) error {
-	if p.CID == "" {
-		f, err := os.Open(p.Program)
-		if err != nil {
-			return fmt.Errorf("read program: %w", err)
-		}
-		cid, err := m.c.UploadFile(ctx, f, nil)
-		f.Close()
-		if err != nil {
-			return err
-		}
-		if err := m.d.change(func(*mapState) { p.CID = cid }); err != nil {
-			return err
-		}
-	}
-	m.show.begin(p.Name, p.Index.Items)
-	for {
-		covered := uint64(0)
-		for _, sh := range p.Shards {
-			covered += sh.Items
-		}
-		if err := m.shards(ctx, p); err != nil {
-			return err
-		}
-		if covered == p.Index.Items {
-			return nil
-		}
-		n := p.Index.Items - covered
-		if p.Auto && covered == 0 {
-			n = min(n, pilotItems)
-			m.show.say("%s: the first %d of %d items show how much gas one takes", p.Name, n, p.Index.Items)
-		} else if p.Auto {
-			if err := m.measure(p); err != nil {
-				return err
-			}
-		}
-		if err := m.plan(ctx, p, covered, n); err != nil {
-			return err
-		}
+	return func(context.Context) (news, error) {
+		m.show.begin(st.Name, st.Index.Items)
+		return m.wasCut(stage, &st), nil
 	}
 }
 
-// plan asks how n items should be checked, and lays out their shards.
-func (m *mapping) plan(ctx context.Context, p *phase, first, n uint64) error {
-	r := rpc.BatchRequest{Items: n, Shard: p.shardLimit(), Gas: p.expected(), Limits: p.Request.Limits, Filters: p.Request.Filters,
-		Confidence: p.Request.Confidence, Whole: p.Whole}
-	if s := &m.d.state; s.Budget > 0 {
-		spent := s.spent()
-		if spent >= s.Budget {
-			return &rpc.Error{Kind: rpc.OverBudget, Err: fmt.Errorf("%s are spent of a budget of %s, and %d items are left", creditText(spent), creditText(s.Budget), n)}
-		}
-		r.Budget = s.Budget - spent
-	}
-	q, err := m.c.PlanBatch(ctx, r)
-	if err != nil {
-		return err
-	}
-	if q.Plan == nil {
-		return unmet(m.show.say, n, &q)
-	}
-	for _, line := range planLines(n, q.Plan) {
-		m.show.say("%s", line)
-	}
-	return m.d.change(func(*mapState) {
-		p.Plan = q.Plan
-		limits := p.Request.Limits
-		if limits.WallMillis == 0 {
-			limits.WallMillis = max(time.Minute, crowd.LeastWall(limits.Gas*crowd.Gas(q.Plan.Items))).Milliseconds()
-		}
-		for at := uint64(0); at < n; at += q.Plan.Items {
-			size := min(q.Plan.Items, n-at)
-			plan := q.Plan.SamplePlan
-			if size < q.Plan.Items { // of fewer items a check says a little less, as shares are rounded
-				plan.Checks = min(plan.Checks+1, crowd.MaxChecks, uint32(size))
+func (m *mapping) wasCut(stage int, st *stage) news {
+	return news{ev: flow.WasCut{Stage: stage, Items: st.Index.Items}, do: func(s *mapState) {
+		s.Stages[stage].Files, s.Stages[stage].Index = st.Files, st.Index
+	}}
+}
+
+// lay asks how the next items of a stage should be checked, and lays out their shards.
+func (m *mapping) lay(e flow.Lay) task {
+	s := &m.d.state
+	st, done := *s.Stages[e.Stage], s.pieces(e.Stage)
+	expected := st.expected(&s.Flow.Stages[e.Stage])
+	parts, reads := s.parts(e.Stage), len(s.Flow.Stages[e.Stage].From) > 0
+	return func(ctx context.Context) (news, error) {
+		if st.CID == "" {
+			f, err := os.Open(st.Program)
+			if err != nil {
+				return news{}, fmt.Errorf("read program: %w", err)
 			}
-			p.Shards = append(p.Shards, &shard{First: first + at, Items: size, Limits: limits, Plan: plan})
+			st.CID, err = m.c.UploadFile(ctx, f, m.moved.upload)
+			f.Close()
+			if err != nil {
+				return news{}, err
+			}
 		}
-	})
+		if e.Pilot {
+			m.show.say("%s: the first %d of %d items show how much gas one takes", st.Name, e.Items, st.Index.Items)
+		} else if st.Auto {
+			if err := m.measure(&st, done); err != nil {
+				return news{}, err
+			}
+		}
+		if e.First > 0 && parts > 0 {
+			if err := m.foresee(ctx, &st, parts, done); err != nil {
+				return news{}, err
+			}
+		}
+		st.Request.Parts, st.Request.Gather = parts, reads
+		r := rpc.BatchRequest{Items: e.Items, Shard: st.shardLimit(), Gas: expected, Limits: st.Request.Limits, Filters: st.Request.Filters,
+			Confidence: st.Request.Confidence, Whole: st.Whole, Budget: e.Budget}
+		q, err := m.c.PlanBatch(ctx, r)
+		if err != nil {
+			return news{}, err
+		}
+		if q.Plan == nil {
+			return news{}, unmet(m.show.say, e.Items, &q)
+		}
+		for _, line := range planLines(e.Items, q.Plan) {
+			m.show.say("%s", line)
+		}
+		st.Plan = q.Plan
+		shards, layout, err := m.layout(ctx, &st, e)
+		if err != nil {
+			return news{}, err
+		}
+		return news{ev: flow.Laid{Stage: e.Stage, Shards: layout}, do: func(s *mapState) {
+			to := s.Stages[e.Stage]
+			to.CID, to.Plan, to.Auto, to.Request = st.CID, st.Plan, st.Auto, st.Request
+			to.Shards = append(to.Shards[:len(s.Flow.Stages[e.Stage].Shards)], shards...)
+		}}, nil
+	}
+}
+
+// layout is the shards of a plan.
+func (m *mapping) layout(ctx context.Context, st *stage, e flow.Lay) (shards []*shard, layout []flow.Layout, err error) {
+	limits := st.Request.Limits
+	if limits.WallMillis == 0 {
+		limits.WallMillis = max(time.Minute, crowd.LeastWall(limits.Gas*crowd.Gas(st.Plan.Items))).Milliseconds()
+	}
+	if st.Request.Gather {
+		limits.WallMillis += gatherWait.Milliseconds() + int64(st.Plan.Items*uint64(st.Index.Largest)*1000/gatherRate)
+		limits.WallMillis = min(limits.WallMillis, crowd.MaxWall.Milliseconds())
+	}
+	jobs := (e.Items + st.Plan.Items - 1) / st.Plan.Items
+	expect := time.Duration(st.Plan.WaitMillis) * time.Millisecond / time.Duration((jobs+uint64(m.flow.Parallel)-1)/uint64(m.flow.Parallel))
+	bounds := map[uint64]crowd.Credits{} // by items: there are two sizes at most
+	for at := uint64(0); at < e.Items; at += st.Plan.Items {
+		size := min(st.Plan.Items, e.Items-at)
+		plan := st.Plan.SamplePlan
+		if size < st.Plan.Items { // of fewer items a check says a little less, as shares are rounded
+			plan.Checks = min(plan.Checks+1, crowd.MaxChecks, uint32(size))
+		}
+		sh := &shard{Limits: limits, Plan: plan}
+		bound, known := bounds[size]
+		if !known && e.Budget == 0 { // nobody asks for the credit
+			bound = st.Plan.Bound / crowd.Credits(jobs)
+		} else if !known {
+			r := st.post(sh, size)
+			r.Stdin = "to come"
+			q, err := m.c.Quote(ctx, r)
+			if err != nil {
+				return nil, nil, err
+			}
+			bound = q.Bound
+			bounds[size] = bound
+		}
+		shards = append(shards, sh)
+		layout = append(layout, flow.Layout{Items: size, Bound: bound, Expect: expect})
+	}
+	return shards, layout, nil
 }
 
 // unmet is the error for a batch that cannot be had, after the nearest plans were shown.
@@ -162,53 +172,43 @@ func planLines(n uint64, p *rpc.BatchPlan) []string {
 	}
 }
 
-// spent is what ended jobs cost, and what others may still cost.
-func (s *mapState) spent() (sum crowd.Credits) {
-	for _, p := range s.phases() {
-		for _, sh := range p.Shards {
-			sum += sh.Paid // a failed job's owner is made whole
-		}
+// shardLimit is how many items of a stage a node should hold at a time; 0: what the plan says.
+func (st *stage) shardLimit() uint64 {
+	if st.Index.Bytes <= shardBytes {
+		return st.ShardSize
 	}
-	return sum
-}
-
-// shardLimit is how many items of a phase a node should hold at a time; 0: what the plan says.
-func (p *phase) shardLimit() uint64 {
-	if p.Index.Bytes <= shardBytes {
-		return p.ShardSize
-	}
-	most := max(1, shardBytes*p.Index.Items/p.Index.Bytes)
-	if p.ShardSize > 0 {
-		most = min(most, p.ShardSize)
+	most := max(1, shardBytes*st.Index.Items/st.Index.Bytes)
+	if st.ShardSize > 0 {
+		most = min(most, st.ShardSize)
 	}
 	return most
 }
 
 // expected gas of an item, from the shards that are done; 0: nothing is known.
-func (p *phase) expected() crowd.Gas {
+func (st *stage) expected(f *flow.Stage) crowd.Gas {
 	var gas crowd.Gas
 	items := uint64(0)
-	for _, sh := range p.Shards {
-		if sh.Done {
-			gas, items = gas+sh.Gas, items+sh.Items
+	for k := range f.Shards {
+		if j := st.Shards[k].used(&f.Shards[k]); j != nil && f.Shards[k].Done {
+			gas, items = gas+j.Gas, items+f.Shards[k].Items
 		}
 	}
 	if items == 0 {
 		return 0
 	}
-	return min(max(1, gas/crowd.Gas(items)), p.Request.Limits.Gas)
+	return min(max(1, gas/crowd.Gas(items)), st.Request.Limits.Gas)
 }
 
 // measure sets the gas limit of the items to come from those that are done.
-func (m *mapping) measure(p *phase) error {
+func (m *mapping) measure(st *stage, done []piece) error {
 	var most crowd.Gas
 	largest, good, all := uint32(1), 0, 0
-	for k, sh := range p.Shards {
-		items, err := readItems(m.d.path(p.Name, "items"), sh.First, sh.Items)
+	for _, p := range done {
+		items, err := readItems(m.d.path(st.Name, "items"), p.first, p.items)
 		if err != nil {
 			return err
 		}
-		err = m.each(p, k, func(i uint32, l batch.Leaf, _, _ io.Reader) error {
+		err = m.each(st, p, func(i uint32, l batch.Leaf, _, _ io.Reader) error {
 			if all++; !l.UserError() {
 				good++
 			}
@@ -222,7 +222,7 @@ func (m *mapping) measure(p *phase) error {
 		}
 	}
 	if good == 0 {
-		some, err := m.failures(p, 0)
+		some, err := m.failures(st, done[0])
 		if err != nil {
 			return err
 		}
@@ -232,279 +232,254 @@ func (m *mapping) measure(p *phase) error {
 		}
 		return &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("all of the first %d items failed%s", all, why), Hint: "correct the program, or give it what it needs with --gas and --memory, and begin anew"}
 	}
-	hi, lo := bits.Mul64(uint64(most)*4, uint64(max(p.Index.Largest, largest)))
+	hi, lo := bits.Mul64(uint64(most)*4, uint64(max(st.Index.Largest, largest)))
 	limit, _ := bits.Div64(hi, lo, uint64(largest)) // largest item of all against largest of these: both below 2^21
-	m.show.say("%s: an item took at most %s; the limit for the others is %s", p.Name, gasText(most), gasText(crowd.Gas(limit+100_000)))
-	return m.d.change(func(*mapState) { p.Request.Limits.Gas, p.Auto = crowd.Gas(limit+100_000), false })
+	m.show.say("%s: an item took at most %s; the limit for the others is %s", st.Name, gasText(most), gasText(crowd.Gas(limit+100_000)))
+	st.Request.Limits.Gas, st.Auto = crowd.Gas(limit+100_000), false
+	return nil
 }
 
-// shards brings all shards of a phase to their end, some at a time. One that is lost does
-// not stop the others; one that cannot be posted does.
-func (m *mapping) shards(ctx context.Context, p *phase) error {
-	var g errgroup.Group
-	g.SetLimit(m.parallel)
-	var mu sync.Mutex
-	var errs []error
-	stop := func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return len(errs) > 0 && !errors.Is(errs[len(errs)-1], errLost)
-	}
-	for k, sh := range p.Shards {
-		if sh.Done {
-			m.show.at(k, sh.Items)
-			continue
-		}
-		g.Go(func() error {
-			if ctx.Err() != nil || stop() {
-				return nil
-			}
-			if err := m.shard(ctx, p, k); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, err)
-			}
-			return nil
-		})
-	}
-	g.Wait()
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	slices.SortStableFunc(errs, func(a, b error) int { return cmp.Compare(lost(a), lost(b)) }) // what stopped it comes first
-	return errors.Join(errs[:min(len(errs), 1)]...)
-}
-
-// errLost is a shard whose jobs all failed.
-var errLost = errors.New("a shard is lost")
-
-func lost(err error) int {
-	if errors.Is(err, errLost) {
-		return 1
-	}
-	return 0
-}
-
-// shard posts one shard, follows its job, posts it again if that fails, and gets the result.
-func (m *mapping) shard(ctx context.Context, p *phase, k int) error {
-	sh := p.Shards[k]
-	before := len(sh.Failed)
-	for {
-		if len(sh.Jobs) == len(sh.Failed) {
-			if len(sh.Failed)-before > reposts {
-				return &rpc.Error{Kind: rpc.NodeFault, Err: fmt.Errorf("%w: shard %d of %d failed %d times, the last time: %s", errLost, k+1, len(p.Shards), len(sh.Failed), sh.Failed[len(sh.Failed)-1])}
-			}
-			if n := len(sh.Failed) - before; n > 0 && !sleep(ctx, min(m.patience, repostPause<<(n-1))) {
-				return ctx.Err()
-			}
-			if err := m.post(ctx, p, k); err != nil {
-				return err
-			}
-		}
-		id := sh.Jobs[len(sh.Jobs)-1]
-		last, err := m.follow(ctx, id, k)
-		if err != nil {
-			return err
-		}
-		v, err := m.c.Job(ctx, id)
-		if err != nil {
-			return err
-		}
-		var convicted []crowd.NodeID
-		if v.Verdict != nil {
-			for _, b := range v.Verdict.Blame {
-				if b.Fault == "malice" && b.Node != nil {
-					convicted = append(convicted, *b.Node)
-					m.show.say("shard %d: %s", k+1, blameText(b))
-				}
-			}
-		}
-		if last.Stage == rpc.Settled {
-			if err := m.fetch(ctx, p, k, id); err != nil {
-				return err
-			}
-			if err := m.d.change(func(*mapState) {
-				sh.Done, sh.Paid, sh.Convicted = true, v.Price, append(sh.Convicted, convicted...)
-				if b := v.Batch; b != nil {
-					sh.Gas, sh.CheckGas, sh.Undetected = b.Gas, b.CheckGas, b.Undetected
-					if b.Failed != nil {
-						sh.BadItems = *b.Failed
-					}
-				}
-			}); err != nil {
-				return err
-			}
-			m.show.at(k, sh.Items)
-			m.show.log("shard %d of %d: job %s, %d items, %s, checks %s, %s", k+1, len(p.Shards), id.Short(), sh.Items, gasText(sh.Gas), gasText(sh.CheckGas), creditText(sh.Paid))
-			return nil
-		}
-		m.show.at(k, 0)
-		m.show.say("shard %d of %d: job %s %s: %s", k+1, len(p.Shards), id.Short(), last.Stage, last.Why)
-		if err := m.d.change(func(*mapState) {
-			sh.Failed, sh.Convicted = append(sh.Failed, last.Why), append(sh.Convicted, convicted...)
-		}); err != nil {
-			return err
-		}
-		if last.Stage == rpc.Cancelled {
-			return &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("job %s of shard %d was cancelled", id.Short(), k+1)}
-		}
-	}
-}
-
-// post puts a shard on its way. What it is about to do is on disk first, so that a command that is killed
-// between the question and the answer finds its job again and pays for no second one.
-func (m *mapping) post(ctx context.Context, p *phase, k int) error {
-	sh := p.Shards[k]
-	if sh.Posting {
-		id, err := m.orphan(ctx, p, k)
-		if err != nil {
-			return err
-		}
-		if id != nil {
-			return m.d.change(func(*mapState) { sh.Jobs, sh.Posting = append(sh.Jobs, *id), false })
-		}
-	}
-	if sh.Stdin == "" {
-		items, err := readItems(m.d.path(p.Name, "items"), sh.First, sh.Items)
-		if err != nil {
-			return err
-		}
-		r, w := io.Pipe()
-		go func() { w.CloseWithError(frames(w, p.Files, items)) }()
-		cid, err := m.c.UploadFile(ctx, r, nil)
-		r.Close()
-		if err != nil {
-			return err
-		}
-		if err := m.d.change(func(*mapState) { sh.Stdin = cid }); err != nil {
-			return err
-		}
-	}
-	if err := m.d.change(func(*mapState) { sh.Posting = true }); err != nil {
-		return err
-	}
-	id, err := m.patiently(ctx, func() (crowd.JobID, error) { return m.c.Post(ctx, p.post(sh)) })
-	if err != nil {
-		var e *rpc.Error
-		if errors.As(err, &e) && e.Kind != rpc.Unavailable && e.Kind != rpc.Internal { // it was refused: there is no job
-			err = errors.Join(err, m.d.change(func(*mapState) { sh.Posting = false }))
-		}
-		return err
-	}
-	return m.d.change(func(*mapState) { sh.Jobs, sh.Posting = append(sh.Jobs, id), false })
-}
-
-// patiently posts again what is refused for a reason that can pass by itself: providers
-// that have just come back, escrows of other shards that are still locked.
-func (m *mapping) patiently(ctx context.Context, post func() (crowd.JobID, error)) (crowd.JobID, error) {
-	pause := time.Second
-	for begin, said := time.Now(), false; ; pause = min(2*pause, 10*time.Second) {
-		id, err := post()
-		kind := rpc.KindOf(err)
-		if err == nil || kind != rpc.NoProvider && kind != rpc.InsufficientFunds || time.Since(begin)+pause > m.patience {
-			return id, err
-		}
-		if !said {
-			m.show.say("waiting: %v", err)
-			said = true
-		}
-		if !sleep(ctx, pause) {
-			return id, ctx.Err()
-		}
-	}
-}
-
-// sleep reports whether it was not interrupted.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// post is the request for a shard.
-func (p *phase) post(sh *shard) rpc.PostRequest {
-	r := p.Request
+// post is the request for a shard of so many items.
+func (st *stage) post(sh *shard, items uint64) rpc.PostRequest {
+	r := st.Request
 	plan := sh.Plan
-	r.Program, r.Stdin, r.Items, r.Plan, r.Limits = p.CID, sh.Stdin, uint32(sh.Items), &plan, sh.Limits
-	r.Confidence = max(0, 1-p.Plan.Undetected-1e-9) // what was shown is what must be, but for rounding
+	r.Program, r.Stdin, r.Items, r.Plan, r.Limits = st.CID, sh.Stdin, uint32(items), &plan, sh.Limits
+	r.Confidence = max(0, 1-st.Plan.Undetected-1e-9) // what was shown is what must be, but for rounding
 	return r
 }
 
-// orphan looks for a job that an earlier command posted without hearing of it.
-func (m *mapping) orphan(ctx context.Context, p *phase, k int) (*crowd.JobID, error) {
-	sh := p.Shards[k]
-	known := map[crowd.JobID]bool{}
-	m.d.mu.Lock()
-	for _, p := range m.d.state.phases() {
-		for _, other := range p.Shards {
-			for _, id := range other.Jobs {
-				known[id] = true
+// post puts an attempt on its way. Its flow is on disk with what it is about to do, so that a command that is killed
+// between the question and the answer finds its job again and pays for no second one.
+func (m *mapping) post(e flow.Post) task {
+	s := &m.d.state
+	st, sh, f := *s.Stages[e.Ref.Stage], *s.Stages[e.Ref.Stage].Shards[e.Ref.Shard], s.Flow.Stages[e.Ref.Stage].Shards[e.Ref.Shard]
+	budget := s.Budget
+	sources, _, _ := s.sources(e.Ref.Stage)
+	delete(m.refused, e.Ref)
+	return func(ctx context.Context) (news, error) {
+		if sh.Stdin == "" || st.Request.Gather {
+			cid, err := m.stdin(ctx, &st, sources, f.First, f.Items)
+			if rpc.KindOf(err) == rpc.Unavailable && st.Request.Gather {
+				return news{ev: flow.Refused{Ref: e.Ref, Source: true, Why: err.Error()}, do: func(*mapState) { m.refused[e.Ref] = err }}, nil
+			} else if err != nil {
+				return news{}, err
+			}
+			sh.Stdin = cid
+			if err := m.keep(ctx, func(s *mapState) { s.Stages[e.Ref.Stage].Shards[e.Ref.Shard].Stdin = cid }); err != nil {
+				return news{}, err
 			}
 		}
-	}
-	m.d.mu.Unlock()
-	jobs, err := m.c.Jobs(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	for _, j := range jobs {
-		if known[j.ID] || j.Stdin != sh.Stdin || j.Program != p.CID || uint64(j.Items) != sh.Items || j.Posted.Before(m.d.state.Began.Add(-time.Minute)) {
-			continue
+		r := st.post(&sh, f.Items)
+		if budget > 0 {
+			r.Budget = e.Bound
 		}
-		v, err := m.c.Job(ctx, j.ID)
+		others, err := m.others(ctx, r.Filters, e.Avoid, int(st.Plan.Nodes))
+		var id crowd.JobID
+		if err == nil {
+			r.Filters.Providers = others
+			id, err = m.c.Post(ctx, r)
+		}
+		kind := rpc.KindOf(err)
+		switch {
+		case err == nil:
+			return news{ev: flow.Posted{Ref: e.Ref, Job: id}}, nil
+		case kind == rpc.Unavailable || kind == rpc.Internal: // there may be a job
+			return news{}, err
+		}
+		return news{ev: flow.Refused{Ref: e.Ref, Passing: kind == rpc.NoProvider || kind == rpc.InsufficientFunds, Why: err.Error()},
+			do: func(*mapState) { m.refused[e.Ref] = err }}, nil
+	}
+}
+
+// stdin puts the items of a shard, or a manifest of what they consist of, into the node's store.
+func (m *mapping) stdin(ctx context.Context, st *stage, sources []crowd.JobID, first, n uint64) (crowd.CID, error) {
+	if st.Request.Gather {
+		groups, err := m.d.groups(st, first, n)
+		if err != nil {
+			return "", err
+		}
+		g, err := m.c.Gather(ctx, rpc.GatherRequest{Jobs: sources, Items: groups})
+		return g.Manifest, err
+	}
+	items, err := readItems(m.d.path(st.Name, "items"), first, n)
+	if err != nil {
+		return "", err
+	}
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(frames(w, st.Files, items)) }()
+	defer r.Close()
+	return m.c.UploadFile(ctx, r, m.moved.upload)
+}
+
+// others are the providers that may be drawn when the executors of some jobs may not. Their verifiers may not
+// either, if there are enough others.
+func (m *mapping) others(ctx context.Context, f rpc.Filters, avoid []crowd.JobID, need int) ([]crowd.NodeID, error) {
+	if len(avoid) == 0 {
+		return f.Providers, nil
+	}
+	var executors, all []crowd.NodeID
+	for _, id := range avoid {
+		v, err := m.c.Job(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		if want := p.post(sh); slices.Equal(v.Request.Args, want.Args) && slices.Equal(v.Request.Env, want.Env) && v.Request.Limits == want.Limits && v.Request.Plan != nil && *v.Request.Plan == *want.Plan {
-			return &j.ID, nil
+		for _, p := range v.Committee {
+			if all = append(all, p.Node); p.Role == "executor" {
+				executors = append(executors, p.Node)
+			}
 		}
 	}
-	return nil, nil
+	known, err := m.c.Providers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, not := range [][]crowd.NodeID{all, executors} {
+		var out []crowd.NodeID
+		for _, p := range known {
+			if fits(f, &p) && !slices.Contains(not, p.Node) {
+				out = append(out, p.Node)
+			}
+		}
+		if len(out) >= need {
+			rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+			return out[:min(len(out), crowd.MaxFilter)], nil
+		}
+	}
+	return nil, rpc.Errorf(rpc.NoProvider, "a second job of a shard needs %d providers besides those that have it", need)
+}
+
+// fits reports whether a provider may be drawn under f, as far as is known here.
+func fits(f rpc.Filters, p *rpc.Provider) bool {
+	return p.Suspended == "" && p.Online && (f.MaxPrice == 0 || p.Price <= f.MaxPrice) && (len(f.Providers) == 0 || slices.Contains(f.Providers, p.Node)) &&
+		(len(f.Countries) == 0 || slices.Contains(f.Countries, p.Country)) &&
+		!slices.ContainsFunc(f.Tags, func(t string) bool { return !slices.Contains(p.Tags, t) })
+}
+
+// find looks for the job of an attempt that an earlier command may have posted without hearing of it.
+func (m *mapping) find(r flow.Ref) task {
+	s := &m.d.state
+	st, sh, f := *s.Stages[r.Stage], *s.Stages[r.Stage].Shards[r.Shard], s.Flow.Stages[r.Stage].Shards[r.Shard]
+	since := s.Began.Add(-time.Minute)
+	return func(ctx context.Context) (news, error) {
+		out := flow.Found{Ref: r}
+		if sh.Stdin == "" {
+			return news{ev: out}, nil
+		}
+		jobs, err := m.c.Jobs(ctx, 0)
+		if err != nil {
+			return news{}, err
+		}
+		want := st.post(&sh, f.Items)
+		for _, j := range slices.Backward(jobs) { // the oldest first
+			if j.Stdin != sh.Stdin || j.Program != st.CID || uint64(j.Items) != f.Items || j.Posted.Before(since) {
+				continue
+			}
+			v, err := m.c.Job(ctx, j.ID)
+			if err != nil {
+				return news{}, err
+			}
+			if got := v.Request; slices.Equal(got.Args, want.Args) && slices.Equal(got.Env, want.Env) && got.Limits == want.Limits && got.Plan != nil && *got.Plan == *want.Plan {
+				out.Jobs = append(out.Jobs, j.ID)
+			}
+		}
+		return news{ev: out}, nil
+	}
 }
 
 // follow waits for the end of a job.
-func (m *mapping) follow(ctx context.Context, id crowd.JobID, k int) (last rpc.JobEvent, err error) {
-	for ev, err := range m.c.Watch(ctx, id) {
+func (m *mapping) follow(r flow.Ref, id crowd.JobID) task {
+	return func(ctx context.Context) (news, error) {
+		var last rpc.JobEvent
+		for ev, err := range m.c.Watch(ctx, id) {
+			if err != nil {
+				return news{}, err
+			}
+			if ev.Progress != nil {
+				m.show.at(r, uint64(ev.Progress.Items))
+			}
+			last = ev
+		}
+		v, err := m.c.Job(ctx, id)
 		if err != nil {
-			return last, err
+			return news{}, err
 		}
-		if ev.Progress != nil {
-			m.show.at(k, uint64(ev.Progress.Items))
+		end := flow.Ended{Ref: r, Paid: v.Price, Why: last.Why}
+		done := jobDone{Try: r.Try}
+		switch last.Stage {
+		case rpc.Settled:
+			end.State = flow.Settled
+			if b := v.Batch; b != nil {
+				done.Gas, done.CheckGas, done.Undetected = b.Gas, b.CheckGas, b.Undetected
+				if b.Failed != nil {
+					done.BadItems = *b.Failed
+				}
+				if b.Root != nil {
+					end.Root = *b.Root
+				}
+			}
+		case rpc.Cancelled:
+			end.State = flow.Cancelled
+		case rpc.Failed:
+			end.State = flow.Failed
+			end.Source = v.Batch != nil && v.Batch.NoParts
+			end.User = v.Failure != nil && v.Failure.Kind.Fault() == rpc.FaultCaller
+		default:
+			return news{}, fmt.Errorf("job %s: nothing more is told of it, and it is %s", id.Short(), last.Stage)
 		}
-		last = ev
+		if v.Verdict != nil {
+			for _, b := range v.Verdict.Blame {
+				if b.Fault == "malice" && b.Node != nil {
+					done.Convicted = append(done.Convicted, *b.Node)
+					m.show.say("job %s: %s", id.Short(), blameText(b))
+				}
+			}
+		}
+		return news{ev: end, do: func(s *mapState) {
+			if shards := s.Stages[r.Stage].Shards; r.Shard < len(shards) {
+				shards[r.Shard].Jobs = append(shards[r.Shard].Jobs, done)
+			}
+		}}, nil
 	}
-	return last, nil
 }
 
 // fetch brings a shard's result and receipt into its folder, which appears when it is whole.
-func (m *mapping) fetch(ctx context.Context, p *phase, k int, id crowd.JobID) error {
-	dir := m.d.shardDir(p, k)
-	tmp := dir + ".tmp"
-	if err := errors.Join(os.RemoveAll(tmp), os.RemoveAll(dir), os.Mkdir(tmp, 0o777)); err != nil {
-		return err
-	}
-	for _, name := range []string{"leaves", "stdout", "stderr"} {
-		f, err := os.Create(filepath.Join(tmp, name))
-		if err != nil {
-			return err
-		}
-		_, err = m.c.Download(ctx, id, name, f)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
+func (m *mapping) fetch(r flow.Ref, id crowd.JobID) task {
+	s := &m.d.state
+	dir, items := m.d.shardDir(s.Stages[r.Stage], r.Shard), uint32(s.Flow.Stages[r.Stage].Shards[r.Shard].Items)
+	files := []string{"leaves", "stdout", "stderr"}
+	if s.Stages[r.Stage].Request.Parts > 0 { // the outputs stay where they are; what failed items said is worth fetching
+		files = files[:1]
+		if j := s.Stages[r.Stage].Shards[r.Shard].used(&s.Flow.Stages[r.Stage].Shards[r.Shard]); j != nil && j.BadItems > 0 {
+			files = append(files, "stderr")
 		}
 	}
-	if err := saveReceipt(ctx, m.c, id, filepath.Join(tmp, "receipt.json")); err != nil {
-		return err
+	return func(ctx context.Context) (news, error) {
+		tmp := dir + ".tmp"
+		if err := errors.Join(os.RemoveAll(tmp), os.RemoveAll(dir), os.Mkdir(tmp, 0o777)); err != nil {
+			return news{}, err
+		}
+		for _, name := range files {
+			f, err := os.Create(filepath.Join(tmp, name))
+			if err != nil {
+				return news{}, err
+			}
+			n, err := m.c.Download(ctx, id, name, f)
+			m.moved.download(n)
+			if err = errors.Join(err, f.Close()); err != nil && name == "stderr" && len(files) == 2 {
+				err = os.Remove(f.Name()) // its holders are away
+			}
+			if err != nil {
+				return news{}, err
+			}
+		}
+		if err := saveReceipt(ctx, m.c, id, filepath.Join(tmp, "receipt.json")); err != nil {
+			return news{}, err
+		}
+		if r, err := openShard(tmp, items); err != nil {
+			return news{}, fmt.Errorf("the result of job %s: %w", id.Short(), err)
+		} else {
+			r.close()
+		}
+		return news{ev: flow.Fetched{Ref: r}}, os.Rename(tmp, dir)
 	}
-	if r, err := openShard(tmp, uint32(p.Shards[k].Items)); err != nil {
-		return fmt.Errorf("the result of job %s: %w", id.Short(), err)
-	} else {
-		r.close()
-	}
-	return os.Rename(tmp, dir)
 }

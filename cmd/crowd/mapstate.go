@@ -1,70 +1,82 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/flow"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/store"
 )
 
 // mapState is all that a crowd map must remember to go on after it was stopped at any moment.
 type mapState struct {
-	Version int           `json:"version"`
-	Began   time.Time     `json:"began"`
-	Out     string        `json:"out"` // absolute; "" for stdout
-	Receipt bool          `json:"receipts"`
-	Allow   bool          `json:"allowFailed"`
-	Budget  crowd.Credits `json:"budget,omitempty"`
-	Map     *phase        `json:"map"`
-	Reduce  *phase        `json:"reduce,omitempty"`
-	Parts   uint64        `json:"partitions,omitempty"`
-	Worked  time.Duration `json:"worked"` // of earlier runs of this command
+	Version       int           `json:"version"`
+	Began         time.Time     `json:"began"`
+	Out           string        `json:"out"` // absolute; "" for stdout
+	Allow         bool          `json:"allowFailed"`
+	NoSpeculation bool          `json:"noSpeculation,omitempty"`
+	Budget        crowd.Credits `json:"budget,omitempty"`
+	Stages        []*stage      `json:"stages"` // as those of Flow
+	Flow          *flow.State   `json:"flow"`
+	Worked        time.Duration `json:"worked"` // of earlier runs of this command
+	Uploaded      uint64        `json:"uploaded,omitempty"`
+	Downloaded    uint64        `json:"downloaded,omitempty"`
+	Shuffled      uint64        `json:"shuffled,omitempty"`
 }
 
-const stateVersion = 1
+const stateVersion = 2
 
-// phase is one batch: all items of one program.
-type phase struct {
-	Name      string          `json:"name"`
-	Program   string          `json:"program"` // file
-	CID       crowd.CID       `json:"cid,omitempty"`
-	Request   rpc.PostRequest `json:"request"` // without program, stdin, items and plan
-	Auto      bool            `json:"auto"`    // the gas limit is still to be measured
-	By        string          `json:"by"`
-	Files     []input         `json:"-"` // in a file of their own: they do not change
-	Index     indexed         `json:"index"`
-	Plan      *rpc.BatchPlan  `json:"plan,omitempty"`
-	Whole     bool            `json:"whole,omitempty"`
-	ShardSize uint64          `json:"shardSize,omitempty"`
-	Shards    []*shard        `json:"shards"`
+// stage is what package flow does not know of a stage: a program, and how it is run and checked.
+type stage struct {
+	Name       string          `json:"name"` // a folder too
+	Program    string          `json:"program"`
+	CID        crowd.CID       `json:"cid,omitempty"`
+	Request    rpc.PostRequest `json:"request"` // without program, stdin, items and plan
+	Auto       bool            `json:"auto"`    // the gas limit is still to be measured
+	By         string          `json:"by,omitempty"`
+	Files      []input         `json:"-"` // in a file of their own: they do not change
+	Index      indexed         `json:"index"`
+	Plan       *rpc.BatchPlan  `json:"plan,omitempty"`
+	Whole      bool            `json:"whole,omitempty"`
+	ShardSize  uint64          `json:"shardSize,omitempty"`
+	Partitions uint64          `json:"partitions,omitempty"` // least, of what it reads
+	Shards     []*shard        `json:"shards"`               // as those of its flow.Stage
 }
 
-// shard is one job's part of a phase.
+// shard is what package flow does not know of a shard.
 type shard struct {
-	First   uint64         `json:"first"` // item
-	Items   uint64         `json:"items"`
-	Limits  rpc.Limits     `json:"limits"`
-	Plan    rpc.SamplePlan `json:"plan"`
-	Stdin   crowd.CID      `json:"stdin,omitempty"`
-	Posting bool           `json:"posting,omitempty"` // asked for, and the answer is not here
-	Jobs    []crowd.JobID  `json:"jobs,omitempty"`    // the last one counts
-	Failed  []string       `json:"failed,omitempty"`  // why earlier ones did
-	Done    bool           `json:"done,omitempty"`    // its result lies in its folder
+	Limits rpc.Limits     `json:"limits"`
+	Plan   rpc.SamplePlan `json:"plan"`
+	Stdin  crowd.CID      `json:"stdin,omitempty"`
+	Jobs   []jobDone      `json:"jobs,omitempty"`
+}
 
+// jobDone is what an ended job of a shard came to.
+type jobDone struct {
+	Try        int            `json:"try"` // of the flow.Attempt
 	Gas        crowd.Gas      `json:"gas,omitempty"`
 	CheckGas   crowd.Gas      `json:"checkGas,omitempty"`
 	BadItems   uint32         `json:"badItems,omitempty"`
-	Paid       crowd.Credits  `json:"paid,omitempty"`
 	Undetected float64        `json:"undetected,omitempty"`
-	Convicted  []crowd.NodeID `json:"convicted,omitempty"` // over all its jobs
+	Convicted  []crowd.NodeID `json:"convicted,omitempty"`
+}
+
+// used is the job whose result counts; nil: there is none yet.
+func (sh *shard) used(f *flow.Shard) *jobDone {
+	for i := range sh.Jobs {
+		if sh.Jobs[i].Try == f.Use {
+			return &sh.Jobs[i]
+		}
+	}
+	return nil
 }
 
 // mapDir is the folder of one crowd map. Its state is on disk before anything that follows from it is done.
@@ -72,8 +84,8 @@ type mapDir struct {
 	dir  string
 	lock *os.File // held while a command works on it
 
-	mu    sync.Mutex
-	state mapState // guarded by mu
+	state   mapState // of the goroutine that drives it
+	written []byte   // what is on disk
 }
 
 func (d *mapDir) path(parts ...string) string {
@@ -81,8 +93,8 @@ func (d *mapDir) path(parts ...string) string {
 }
 
 // shardDir is where the result of a shard lies.
-func (d *mapDir) shardDir(p *phase, k int) string {
-	return d.path(p.Name, fmt.Sprintf("shard-%05d", k))
+func (d *mapDir) shardDir(st *stage, k int) string {
+	return d.path(st.Name, fmt.Sprintf("shard-%05d", k))
 }
 
 func makeMapDir(dir string) (*mapDir, error) {
@@ -124,16 +136,16 @@ func openMapDir(dir string) (_ *mapDir, err error) {
 	if err == nil {
 		err = json.Unmarshal(raw, &d.state)
 	}
-	if err == nil && (d.state.Version != stateVersion || d.state.Map == nil) {
-		err = fmt.Errorf("version %d, want %d", d.state.Version, stateVersion)
+	if err == nil {
+		err = d.state.sound()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", d.path("map.json"), err)
 	}
-	for _, p := range d.state.phases() {
-		raw, err := os.ReadFile(d.path(p.Name, "files.json"))
+	for _, st := range d.state.Stages {
+		raw, err := os.ReadFile(d.path(st.Name, "files.json"))
 		if err == nil {
-			err = json.Unmarshal(raw, &p.Files)
+			err = json.Unmarshal(raw, &st.Files)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read the list of input files: %w", err)
@@ -142,45 +154,57 @@ func openMapDir(dir string) (_ *mapDir, err error) {
 	return d, nil
 }
 
-func (s *mapState) phases() []*phase {
-	if s.Reduce != nil {
-		return []*phase{s.Map, s.Reduce}
+// sound reports what makes s none that this program wrote.
+func (s *mapState) sound() error {
+	if s.Version != stateVersion {
+		return fmt.Errorf("version %d, want %d", s.Version, stateVersion)
 	}
-	return []*phase{s.Map}
+	if s.Flow == nil || len(s.Flow.Stages) != len(s.Stages) || len(s.Stages) == 0 {
+		return errors.New("it does not fit together")
+	}
+	for i, st := range s.Stages {
+		if st == nil || st.Name != s.Flow.Stages[i].Name || len(st.Shards) != len(s.Flow.Stages[i].Shards) {
+			return errors.New("its stages do not fit together")
+		}
+	}
+	return nil
 }
 
-// begin cuts the files of a phase into items and keeps their list.
-func (d *mapDir) begin(p *phase) error {
-	c, err := parseCut(p.By)
+// begin cuts the files of a stage into items and keeps their list.
+func (d *mapDir) begin(st *stage) error {
+	c, err := parseCut(st.By)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.path(p.Name), 0o777); err != nil {
+	if err := os.MkdirAll(d.path(st.Name), 0o777); err != nil {
 		return err
 	}
-	if p.Index, err = c.index(p.Files, d.path(p.Name, "items")); err != nil {
+	if st.Index, err = c.index(st.Files, d.path(st.Name, "items")); err != nil {
 		return err
 	}
-	raw, err := json.Marshal(p.Files)
+	return d.keepFiles(st)
+}
+
+func (d *mapDir) keepFiles(st *stage) error {
+	raw, err := json.Marshal(st.Files)
 	if err != nil {
 		return err
 	}
-	return writeSynced(d.path(p.Name, "files.json"), raw)
+	return writeSynced(d.path(st.Name, "files.json"), raw)
 }
 
 // change does f to the state and puts it on disk.
 func (d *mapDir) change(f func(*mapState)) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	f(&d.state)
-	raw, err := json.MarshalIndent(&d.state, "", " ")
-	if err != nil {
+	raw, err := json.Marshal(&d.state)
+	if err != nil || bytes.Equal(raw, d.written) {
 		return err
 	}
 	tmp := d.path("map.json.tmp")
 	if err := writeSynced(tmp, raw); err != nil {
 		return err
 	}
+	d.written = raw
 	return os.Rename(tmp, d.path("map.json"))
 }
 

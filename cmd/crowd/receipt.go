@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -105,19 +106,20 @@ func (a *app) checkReceipts(path, leavesFile string, trusted []byte) ([]Check, e
 	}
 	defer d.close()
 	var all []Check
-	for _, p := range d.state.phases() {
-		for k, sh := range p.Shards {
-			if !sh.Done {
-				all = append(all, Check{Name: fmt.Sprintf("%s shard %d", p.Name, k+1), Detail: "is not done"})
+	for i, st := range d.state.Stages {
+		for k := range st.Shards {
+			name := fmt.Sprintf("%s shard %d", st.Name, k+1)
+			if !d.state.Flow.Stages[i].Shards[k].Done {
+				all = append(all, Check{Name: name, Detail: "is not done"})
 				continue
 			}
-			dir := d.shardDir(p, k)
+			dir := d.shardDir(st, k)
 			checks, err := a.checkReceipt(filepath.Join(dir, "receipt.json"), filepath.Join(dir, "leaves"), trusted)
 			if err != nil {
 				return nil, err
 			}
 			for _, c := range checks {
-				c.Name = fmt.Sprintf("%s shard %d: %s", p.Name, k+1, c.Name)
+				c.Name = name + ": " + c.Name
 				all = append(all, c)
 			}
 		}
@@ -180,18 +182,18 @@ func (a *app) proveItem(path string, item uint64) ([]byte, error) {
 			return nil, err
 		}
 		defer d.close()
-		p, found := d.state.Map, false
-		for k, sh := range p.Shards {
+		st, found := d.state.Stages[0], false
+		for k, sh := range d.state.Flow.Stages[0].Shards {
 			if item >= sh.First && item < sh.First+sh.Items {
 				if !sh.Done {
 					return nil, fmt.Errorf("item %d is not done yet", item)
 				}
-				file, item, found = filepath.Join(d.shardDir(p, k), "receipt.json"), item-sh.First, true
+				file, item, found = filepath.Join(d.shardDir(st, k), "receipt.json"), item-sh.First, true
 				break
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("item %d of %d", item, p.Index.Items)
+			return nil, fmt.Errorf("item %d of %d", item, st.Index.Items)
 		}
 	}
 	receipt, err := readBounded(file, maxReceipt)
@@ -210,6 +212,9 @@ func (a *app) proveItem(path string, item uint64) ([]byte, error) {
 	defer r.close()
 	if item >= uint64(len(r.leaves)) {
 		return nil, fmt.Errorf("item %d of %d", item, len(r.leaves))
+	}
+	if r.stdout == nil {
+		return nil, errors.New("the outputs of this stage stayed with the nodes that made them, for the next stage")
 	}
 	stdout, err := r.stdout.Read(uint32(item))
 	if err != nil {

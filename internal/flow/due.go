@@ -151,7 +151,9 @@ func (m *Machine) stage(s int, l *load) bool {
 		return false
 	}
 	if !st.Cut {
-		if !st.cutting {
+		if m.now.Before(st.after) {
+			m.at(st.after)
+		} else if !st.cutting {
 			st.cutting = true
 			m.emit(Cut{s})
 		}

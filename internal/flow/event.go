@@ -19,6 +19,12 @@ type WasCut struct {
 	Items uint64
 }
 
+// NotCut answers Cut: the holders of what the stage reads do not answer.
+type NotCut struct {
+	Stage int
+	Why   string
+}
+
 // Laid answers Lay. The shards follow one another from its First.
 type Laid struct {
 	Stage  int
@@ -42,6 +48,7 @@ type Posted struct {
 type Refused struct {
 	Ref     Ref
 	Passing bool   // the reason may pass by itself: providers are away, other jobs lock the credits
+	Source  bool   // the reason is that the holders of what the stage reads do not answer
 	Why     string // for people
 }
 
@@ -76,6 +83,7 @@ type Woke struct{}
 
 func (Began) event()   {}
 func (WasCut) event()  {}
+func (NotCut) event()  {}
 func (Laid) event()    {}
 func (Posted) event()  {}
 func (Refused) event() {}

@@ -132,6 +132,8 @@ type Stage struct {
 	// of this run
 	cutting, laying, probing bool
 	since                    time.Time // a shard was last done
+	uncut                    int       // times that it could not be cut
+	after                    time.Time // not cut before
 }
 
 // Shard is the items of one job.

@@ -59,7 +59,9 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.begin()
 	case WasCut:
 		st := &m.state.Stages[ev.Stage]
-		st.cutting, st.Cut, st.Items = false, true, ev.Items
+		st.cutting, st.Cut, st.Items, st.uncut = false, true, ev.Items, 0
+	case NotCut:
+		m.notCut(ev)
 	case Laid:
 		m.laid(ev)
 	case Posted:
@@ -142,6 +144,22 @@ func (m *Machine) begin() {
 	}
 }
 
+func (m *Machine) notCut(ev NotCut) {
+	st := &m.state.Stages[ev.Stage]
+	if !st.cutting {
+		return
+	}
+	st.cutting = false
+	if st.uncut++; st.uncut >= m.cfg.Tries && m.now.Sub(m.success) >= m.cfg.Patience {
+		m.end(GiveUp{Ref{Stage: ev.Stage}, NotPosted, ev.Why})
+		return
+	}
+	st.after = m.now.Add(m.pause(st.uncut - 1))
+	for _, from := range st.From {
+		m.probe(from)
+	}
+}
+
 func (m *Machine) laid(ev Laid) {
 	st := &m.state.Stages[ev.Stage]
 	if !st.laying {
@@ -187,7 +205,7 @@ func (m *Machine) refused(ev Refused) {
 		m.state.Copies--
 		drop()
 		sh.copyAfter = m.now.Add(3 * m.cfg.LongPause)
-	case !ev.Passing:
+	case !ev.Passing && !ev.Source:
 		drop()
 		m.end(GiveUp{ev.Ref, NotPosted, ev.Why})
 	default:
@@ -206,6 +224,11 @@ func (m *Machine) refused(ev Refused) {
 		}
 		sh.refusals++
 		a.asked, sh.After = false, m.now.Add(pause)
+		if ev.Source {
+			for _, from := range m.state.Stages[ev.Ref.Stage].From {
+				m.probe(from)
+			}
+		}
 	}
 }
 

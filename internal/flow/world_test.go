@@ -167,6 +167,14 @@ func (w *world) do(e Effect) {
 	lag := time.Duration(1+w.rng.IntN(300)) * time.Millisecond
 	switch e := e.(type) {
 	case Cut:
+		for _, from := range w.m.State().Stages[e.Stage].From {
+			for _, sh := range w.m.State().Stages[from].Shards {
+				if w.job(sh.attempt(sh.Use).Job).dead {
+					w.answer(lag, NotCut{e.Stage, "no holder answers"})
+					return
+				}
+			}
+		}
 		w.cuts[e.Stage]++
 		w.answer(lag, WasCut{e.Stage, w.items[e.Stage]})
 	case Lay:
@@ -177,8 +185,16 @@ func (w *world) do(e Effect) {
 		w.answer(lag, Laid{e.Stage, out})
 	case Post:
 		if w.chance(w.refuse) {
-			w.answer(lag, Refused{e.Ref, true, "nobody is there"})
+			w.answer(lag, Refused{Ref: e.Ref, Passing: true, Why: "nobody is there"})
 			return
+		}
+		for _, from := range w.m.State().Stages[e.Ref.Stage].From {
+			for _, sh := range w.m.State().Stages[from].Shards {
+				if w.job(sh.attempt(sh.Use).Job).dead && w.rng.IntN(2) == 0 {
+					w.answer(lag, Refused{Ref: e.Ref, Source: true, Why: "no holder answers"})
+					return
+				}
+			}
 		}
 		j := w.post(e)
 		w.answer(lag, Posted{e.Ref, j.id})

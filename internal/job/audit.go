@@ -13,7 +13,8 @@ import (
 // audit is what a node finds out about a batch's executor once its outcome is open: the
 // leaves under its root, and where verifiers' answers differ from them.
 type audit struct {
-	own     bool // the leaves are in the own store already
+	own     bool      // the leaves are in the own store already
+	making  crowd.CID // the result that the node makes of the outputs while it reads the leaves
 	tree    *batch.Tree
 	leaves  []batch.Leaf
 	bad     error                           // they are not what was committed to
@@ -21,7 +22,8 @@ type audit struct {
 }
 
 // audited gets the leaves and reports whether it is known what they are. With output,
-// the whole result is fetched and held against them.
+// the items' outputs are fetched too and held against them; where they go on in parts, the
+// node makes those itself and has the whole result afterwards.
 func (c *core) audited(now time.Time, output bool) bool {
 	if c.audit.leaves != nil || c.audit.bad != nil {
 		return true
@@ -35,6 +37,7 @@ func (c *core) audited(now time.Time, output bool) bool {
 	if !output {
 		result = ""
 	}
+	parts := c.job.Spec.Shuffle.Parts
 	switch {
 	case c.work.fetched && c.work.unusable:
 		c.audit.bad = fmt.Errorf("the executor's leaves: %w", ErrUnusable)
@@ -42,9 +45,14 @@ func (c *core) audited(now time.Time, output bool) bool {
 	case c.busy(now):
 	case c.work.fetched || c.audit.own:
 		try := c.begin(now, fetchPatience, reading)
-		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result})
+		if parts > 0 {
+			c.audit.making = result
+		}
+		c.emit(ReadLeaves{Try: try, Leaves: o.Leaves, Items: c.job.Spec.Items, Result: result, Parts: parts})
+	case parts > 0:
+		c.fetch(now, Fetch{CIDs: []crowd.CID{o.Leaves}, Result: result, From: c.resultHolders(), Max: c.maxResult()})
 	default:
-		c.fetch(now, c.resultHolders(), c.maxResult(), o.Leaves, result)
+		c.fetch(now, Fetch{CIDs: []crowd.CID{o.Leaves, result}, From: c.resultHolders(), Max: c.maxResult()})
 	}
 	return false
 }
@@ -59,6 +67,9 @@ func (c *core) leavesRead(now time.Time, ev LeavesRead) {
 	c.audit.bad = ev.Err
 	if ev.Err == nil {
 		c.audit.bad = c.root(ev.Leaves)
+	}
+	if c.audit.bad == nil && c.audit.making != "" {
+		c.keep(c.audit.making)
 	}
 }
 

@@ -132,19 +132,19 @@ func (a *Authority) judge(now time.Time) {
 		a.keep(a.inputs()...)
 		a.run(now, nil)
 	default:
-		a.fetch(now, a.inputHolders(), MaxInput, a.inputs()...)
+		a.fetchInputs(now, nil)
 	}
 }
 
 // mayOpen reports whether a silent verifier's answers may be shown: only once the executor
-// can no longer lose the leaves that they are compared with. Leaves that cannot be had in time are the executor's fault.
+// can no longer lose the leaves that they are compared with, and what else the verifier was to check. Leaves that cannot be had in time are the executor's fault.
 func (a *Authority) mayOpen(now time.Time) bool {
 	j := a.job
 	if j.Executor() == nil {
 		return false
 	}
 	vote := &ledger.Vote{Job: a.id, Question: ledger.LeavesThere}
-	known := a.audited(now, false)
+	known := a.audited(now, j.Spec.Shuffle.Parts > 0)
 	if known && a.audit.bad == nil {
 		return true
 	}
@@ -175,7 +175,7 @@ func (a *Authority) judgeItem(now time.Time) {
 		a.keep(a.inputs()...)
 		a.run(now, []uint32{d.Item})
 	default:
-		a.fetch(now, a.inputHolders(), MaxInput, a.inputs()...)
+		a.fetchInputs(now, []uint32{d.Item})
 	}
 }
 
@@ -210,7 +210,7 @@ func (a *Authority) inspect(now time.Time) {
 		a.stop()
 		a.send(now, vote)
 	case !a.busy(now):
-		a.fetch(now, a.resultHolders(), a.maxResult(), result)
+		a.fetch(now, Fetch{CIDs: []crowd.CID{result}, From: a.resultHolders(), Max: a.maxResult()})
 	}
 }
 

@@ -108,10 +108,18 @@ func (c *Consumer) cancel(now time.Time) {
 	c.send(now, &ledger.Cancel{Job: c.id})
 }
 
+// Delivered is what of an outcome its owner fetches: the result, or the leaves where the outputs go on to others.
+func Delivered(spec *crowd.JobSpec, o *crowd.Outcome) crowd.CID {
+	if spec.Shuffle.Parts > 0 {
+		return o.Leaves
+	}
+	return o.Result
+}
+
 // deliver gets the result here, and says so or complains while that matters.
 func (c *Consumer) deliver(now time.Time) {
 	j := c.job
-	result := j.Verdict.Outcome.Result
+	result := Delivered(&j.Spec, &j.Verdict.Outcome)
 	switch {
 	case c.jrn.Have != "":
 	case c.unusable:
@@ -125,7 +133,7 @@ func (c *Consumer) deliver(now time.Time) {
 	case c.work.fetched:
 		c.have(now)
 	case !c.busy(now):
-		c.fetch(now, c.resultHolders(), c.maxResult(), result)
+		c.fetch(now, Fetch{CIDs: []crowd.CID{result}, From: c.resultHolders(), Max: c.maxResult()})
 	}
 	switch {
 	case j.State.Ended():
@@ -138,7 +146,7 @@ func (c *Consumer) deliver(now time.Time) {
 
 // have takes the result, which lies in the own store.
 func (c *Consumer) have(now time.Time) {
-	result := c.job.Verdict.Outcome.Result
+	result := Delivered(&c.job.Spec, &c.job.Verdict.Outcome)
 	c.jrn.Have = result
 	c.jrn.keep(result)
 	c.persist()
@@ -147,10 +155,11 @@ func (c *Consumer) have(now time.Time) {
 }
 
 // check holds a batch's result against the executor's commitment and the verifiers'
-// answers. It is had only when all of them agree: the owner is who loses by a lie.
+// answers. It is had only when all of them agree: the owner is who loses by a lie. Outputs that go on to
+// others are not fetched: no verifier has opened that does not hold them.
 func (c *Consumer) check(now time.Time) {
 	switch {
-	case !c.audited(now, true):
+	case !c.audited(now, c.job.Spec.Shuffle.Parts == 0):
 	case c.audit.bad != nil:
 		c.unusable = true
 		c.emit(Report{Stage: StageTrouble, Why: "the result is not what the executor committed to", Detail: c.audit.bad.Error(), Time: c.chainTime(now)})

@@ -319,25 +319,30 @@ func (c *core) begin(now time.Time, patience time.Duration, kind workKind) uint6
 // fetchPatience is generous: a driver ends every Fetch by itself.
 const fetchPatience = 30 * time.Minute
 
-func (c *core) fetch(now time.Time, from []crowd.NodeID, most uint64, cids ...crowd.CID) {
-	var some []crowd.CID
-	for _, cid := range cids {
-		if cid != "" {
-			some = append(some, cid)
-		}
-	}
+func (c *core) fetch(now time.Time, f Fetch) {
+	f.CIDs = slices.DeleteFunc(f.CIDs, func(cid crowd.CID) bool { return cid == "" })
 	if c.work.fails == 0 {
-		c.emit(Report{Stage: StageFetching, Why: fmt.Sprintf("from %d peers", len(from)), Time: c.chainTime(now)})
+		c.emit(Report{Stage: StageFetching, Why: fmt.Sprintf("from %d peers", len(f.From)), Time: c.chainTime(now)})
 	}
-	c.work.cids = some
-	c.emit(Fetch{Try: c.begin(now, fetchPatience, fetching), CIDs: some, From: from, Max: most})
+	c.work.cids = f.CIDs
+	f.Try = c.begin(now, fetchPatience, fetching)
+	c.emit(f)
+}
+
+// fetchInputs gets what a run reads, of a batch what its items only read; nil: all.
+func (c *core) fetchInputs(now time.Time, only []uint32) {
+	f := Fetch{CIDs: c.inputs(), From: c.inputHolders(), Max: MaxInput}
+	if s := &c.job.Spec; s.Shuffle.Gather {
+		f.Gather = &Gather{Manifest: s.Task.Stdin, Items: s.Items, Only: only}
+	}
+	c.fetch(now, f)
 }
 
 func (c *core) run(now time.Time, only []uint32) {
 	c.emit(Report{Stage: StageExecuting, Time: c.chainTime(now)})
 	t := c.job.Spec.Task
 	try := c.begin(now, 2*t.Limits.Wall+fetchPatience, running)
-	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Unusable: c.work.unusable})
+	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Shuffle: c.job.Spec.Shuffle, Unusable: c.work.unusable})
 }
 
 // landed takes in the end of a Fetch or Run: true when it gave something.
@@ -348,6 +353,9 @@ func (c *core) landed(now time.Time, try uint64, kind workKind, err error) bool 
 	}
 	if err != nil && !(errors.Is(err, ErrUnusable) && kind != running) {
 		c.fault(now, err)
+		if kind == running && errors.Is(err, ErrParts) {
+			w.fetched = false // no pin holds them
+		}
 		return false
 	}
 	w.flying, w.fails, w.err, w.next = false, 0, nil, time.Time{}
@@ -483,5 +491,8 @@ func (c *core) others(from []crowd.NodeID) []crowd.NodeID {
 // maxResult bounds the fetch of a result: the output and what wraps it.
 func (c *core) maxResult() uint64 {
 	out := c.job.Spec.Limits().Output
-	return out + out/8 + 1<<20 + uint64(c.job.Spec.Items)*(batch.LeafSize+2*batch.FrameSize+batch.MaxError)
+	if c.job.Spec.Shuffle.Parts > 0 {
+		out += out + uint64(c.job.Spec.Items) // once more, and last lines get their newline
+	}
+	return out + out/8 + 1<<20 + uint64(c.job.Spec.Shuffle.Parts)*100 + uint64(c.job.Spec.Items)*(batch.LeafSize+2*batch.FrameSize+batch.MaxError)
 }

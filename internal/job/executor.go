@@ -2,6 +2,7 @@ package job
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -42,8 +43,8 @@ func (e *Executor) act(now time.Time) {
 	switch {
 	case j.Owner == e.self:
 		e.end()
-	case j.State == ledger.Settled && p != nil && p.State == ledger.Revealed && e.jrn.Opening != nil && p.Opening.Outcome == j.Verdict.Outcome:
-		e.retire(now, p.Opening.Outcome.Result, e.endsAt())
+	case j.State == ledger.Settled && p != nil && p.State == ledger.Revealed && e.jrn.Opening != nil && (p.Verifier || p.Opening.Outcome == j.Verdict.Outcome):
+		e.retire(now, j.Verdict.Outcome.Result, e.endsAt()) // a verifier has it where outputs go on to others
 	case j.State.Ended():
 		e.end()
 	case j.State == ledger.Claiming:
@@ -155,7 +156,7 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 		e.keep(e.inputs()...)
 		e.run(now, e.sample(p))
 	default:
-		e.fetch(now, e.inputHolders(), MaxInput, e.inputs()...)
+		e.fetchInputs(now, e.sample(p))
 	}
 }
 
@@ -164,6 +165,7 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 const (
 	cannotRun   = "cannot run the task"
 	cannotFetch = "cannot get the inputs"
+	NoParts     = "cannot get parts of other results" // exported: their owner can make them again
 )
 
 // hopeless says why an alternate should have the place, or nothing.
@@ -176,6 +178,8 @@ func (e *Executor) hopeless(now time.Time, p *ledger.Place) string {
 	switch {
 	case w.kind == running && w.fails >= runFaults:
 		return cannotRun
+	case w.kind == fetching && e.due(now, p.Due-half) && errors.Is(w.err, ErrParts):
+		return NoParts
 	case w.kind == fetching && e.due(now, p.Due-half):
 		return cannotFetch
 	}
@@ -238,12 +242,13 @@ func (e *Executor) bound(now time.Time, ev Ran) *ledger.Opening {
 	return o
 }
 
-// leaves reports whether the executor's leaves are here and are what it committed to.
+// leaves reports whether the executor's leaves are here and are what it committed to. To a verifier also
+// the outputs must be, where they go on to others: nobody else looks at them.
 func (e *Executor) leaves(now time.Time) bool {
 	if !e.looking { // other work than the batch itself
 		e.stop()
 		e.work = working{try: e.work.try}
 		e.looking = true
 	}
-	return e.audited(now, false) && e.audit.bad == nil
+	return e.audited(now, e.job.Spec.Shuffle.Parts > 0 && !e.audit.own) && e.audit.bad == nil
 }

@@ -110,6 +110,9 @@ func (Sent) event()       {}
 func (Woke) event()       {}
 func (UserCancel) event() {}
 
+// ErrParts marks the end of a Fetch that lacked nothing but parts of other results. It is no finding: they may come back.
+var ErrParts = errors.New("parts of other results cannot be had")
+
 // ErrUnusable marks content that is not what a task says it is, or larger than
 // allowed: a finding about the content, the same on every machine.
 var ErrUnusable = errors.New("unusable content")
@@ -123,10 +126,20 @@ type Send struct{ Message ledger.Message }
 // Fetch gets all content below CIDs into the node's own store, in all at most
 // Max bytes for each, from those peers, best first. One is in flight at a time.
 type Fetch struct {
-	Try  uint64
-	CIDs []crowd.CID
-	From []crowd.NodeID
-	Max  uint64
+	Try    uint64
+	CIDs   []crowd.CID
+	From   []crowd.NodeID
+	Max    uint64
+	Result crowd.CID // of this batch's result the outputs besides, and what names them, but no parts; "": none
+	Gather *Gather   // what a manifest names besides; nil: nothing
+}
+
+// Gather is the parts of other results that a batch's items consist of, got from the holders that the
+// manifest names. The manifest is among the CIDs of the Fetch. What it says wrongly is not this Fetch's end but the items'.
+type Gather struct {
+	Manifest crowd.CID
+	Items    uint32   // of the batch
+	Only     []uint32 // get these items' parts, ascending; nil: those of all
 }
 
 // Run executes the job's task on inputs that lie in the own store and puts the
@@ -136,16 +149,19 @@ type Run struct {
 	Task     crowd.Task
 	Items    uint32   // of a batch: how many; 0: a single task
 	Only     []uint32 // of a batch: just these, ascending, for their leaves; nil: all, for the outcome
+	Shuffle  crowd.Shuffle
 	Unusable bool
 }
 
-// ReadLeaves reads a batch's leaves, which lie in the own store. With a Result, which lies there
-// too, each item's output is compared with its leaf.
+// ReadLeaves reads a batch's leaves, which lie in the own store. With a Result, whose outputs lie there
+// too, each item's output is compared with its leaf. With Parts, too, the whole result is made of them in the
+// own store, and must be Result.
 type ReadLeaves struct {
 	Try    uint64
 	Leaves crowd.CID
 	Items  uint32
 	Result crowd.CID // "": the leaves alone
+	Parts  uint32    // as crowd.Shuffle
 }
 
 // Persist replaces the machine's journal. It must survive a crash before any later effect begins.

@@ -16,7 +16,7 @@ type journal struct {
 	Opening *ledger.Opening // executor: what it is bound to, from before the commit was first sent
 	Sealed  [][]byte        // executor: of that commit
 	Outcome *crowd.Outcome  // authority: what the task came to here
-	Have    crowd.CID       // consumer: the result, once it is in the own store; the pin is the user's from then on
+	Have    crowd.CID       // consumer: what is Delivered, once it is in the own store; the pin is the user's from then on
 	Cancel  bool            // consumer: the user wants the job to end
 	Kept    []crowd.CID     // pinned in the own store
 }

@@ -345,7 +345,7 @@ func (w *work) progress(j *Job) {
 		w.end(j, Failed, "%d of %d verifiers did their work", verifiers, want)
 		return
 	}
-	w.move(j, Revealing, w.in(w.params.RevealWindow), "%d committed", j.count(Committed))
+	w.move(j, Revealing, w.in(w.params.RevealTime(&j.Spec)), "%d committed", j.count(Committed))
 }
 
 func (w *work) reveal(from crowd.NodeID, m *Reveal) *Refusal {

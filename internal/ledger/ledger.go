@@ -30,7 +30,7 @@ type Params struct {
 
 	ClaimWindow    int64 // to claim a drawn place
 	DispatchGrace  int64 // on top of the job's own wall limit, to fetch, run and commit
-	RevealWindow   int64 // to reveal once all have committed
+	RevealWindow   int64 // to reveal once all have committed; see RevealTime
 	CourtWindow    int64 // for the authorities to open, re-execute or inspect
 	DeliveryWindow int64 // for the owner to accept or complain
 	Unbonding      int64 // between leaving and withdrawing a stake

@@ -17,6 +17,10 @@ import (
 // the owner (or anybody) compares, and a difference is proven to the chain by both their
 // own commitments; the court re-executes the one item.
 
+// Where the outputs go on to others (crowd.Shuffle), nobody fetches them but the verifiers: such a one opens only when it
+// holds them too, and they are what the leaves say. So one honest verifier is enough
+// for outputs that are right, and all of them hold what they have checked.
+
 // SampleInput is what a verifier's VRF is computed of to pick its items.
 func SampleInput(job crowd.JobID, node crowd.NodeID, r crowd.Hash) []byte {
 	h := crowd.Keccak256([]byte("crowd/sample\x00"), job[:], node[:], r[:])
@@ -26,6 +30,19 @@ func SampleInput(job crowd.JobID, node crowd.NodeID, r crowd.Hash) []byte {
 // Sampled are the items that a verifier with that lot re-runs, ascending.
 func Sampled(spec *crowd.JobSpec, lot identity.VRFOutput) []uint32 {
 	return batch.Sample(lot[:], spec.Items, spec.Plan.Checks)
+}
+
+// outputRate is how many bytes of outputs a verifier is expected to fetch and check in a second. A slower one is late, which
+// costs it nothing as long as it opens before an authority does.
+const outputRate = 2 << 20
+
+// RevealTime is how long revealing may take, in milliseconds: longer by the outputs that a verifier has to fetch
+// before, but not by more than what a court gets.
+func (p *Params) RevealTime(spec *crowd.JobSpec) int64 {
+	if spec.Shuffle.Parts == 0 {
+		return p.RevealWindow
+	}
+	return p.RevealWindow + min(int64(spec.Limits().Output*1000/outputRate), p.CourtWindow)
 }
 
 // Root of a batch's outcome.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/store"
@@ -158,6 +159,15 @@ func (b backend) Post(ctx context.Context, r rpc.PostRequest) (crowd.JobID, erro
 		if !here {
 			return crowd.JobID{}, rpc.Errorf(rpc.BadRequest, "%s %s is not in this node's store, so that no executor could fetch it", c.what, c.cid).
 				WithHint("upload it first")
+		}
+	}
+	if spec.Shuffle.Gather {
+		raw, err := jobBlocks(b).Read(ctx, spec.Task.Stdin, batch.MaxManifest)
+		if err == nil {
+			_, err = batch.DecodeManifest(raw, spec.Items)
+		}
+		if err != nil {
+			return crowd.JobID{}, rpc.Errorf(rpc.BadRequest, "stdin: %w", err).WithHint("crowd_gather makes the manifest")
 		}
 	}
 	id, err := b.post(ctx, spec)
@@ -397,8 +407,9 @@ func (b backend) ListResult(_ context.Context, id crowd.JobID, after string, lim
 	return out[:min(limit, len(out))], err
 }
 
-func (b backend) ReadResult(_ context.Context, id crowd.JobID, path string, offset int64, limit int) (rpc.Chunk, error) {
-	if _, err := b.delivered(id); err != nil {
+func (b backend) ReadResult(ctx context.Context, id crowd.JobID, path string, offset int64, limit int) (rpc.Chunk, error) {
+	p, err := b.delivered(id)
+	if err != nil {
 		return rpc.Chunk{}, err
 	}
 	root, err := os.OpenRoot(b.resultDir(id))
@@ -407,6 +418,12 @@ func (b backend) ReadResult(_ context.Context, id crowd.JobID, path string, offs
 	}
 	defer root.Close()
 	f, err := root.Open(filepath.FromSlash(path))
+	if p.job.Spec.Shuffle.Parts > 0 && errors.Is(err, fs.ErrNotExist) {
+		if err := b.fetchFile(ctx, &p.job, path); err != nil {
+			return rpc.Chunk{}, err
+		}
+		f, err = root.Open(filepath.FromSlash(path))
+	}
 	if err != nil {
 		return rpc.Chunk{}, rpc.Errorf(rpc.NotFound, "the result of job %s has no file %q", id.Short(), path)
 	}

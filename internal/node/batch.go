@@ -244,7 +244,7 @@ func (b backend) viewBatch(p *page) *rpc.BatchView {
 	if j.Spec.Items == 0 {
 		return nil
 	}
-	v := &rpc.BatchView{Items: j.Spec.Items, Undetected: verify.Chance(j.Spec.Plan.Undetected).Float()}
+	v := &rpc.BatchView{Items: j.Spec.Items, Parts: j.Spec.Shuffle.Parts, Gather: j.Spec.Shuffle.Gather, Holders: holders(j), NoParts: lackedParts(j), Undetected: verify.Chance(j.Spec.Plan.Undetected).Float()}
 	if j.Spec.Plan.Method == crowd.PlanSample {
 		v.Plan = &rpc.SamplePlan{Verifiers: j.Spec.Plan.Verifiers, Checks: j.Spec.Plan.Checks}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -154,6 +155,39 @@ func unusable(err error) bool {
 	return errors.Is(err, store.ErrInvalid) || errors.Is(err, store.ErrTooBig)
 }
 
+// FetchAll implements runner.Blocks.
+func (b jobBlocks) FetchAll(ctx context.Context, cs []crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+	return b.host.FetchAll(ctx, cs, max, from, progress)
+}
+
+// FetchFolder implements runner.Blocks.
+func (b jobBlocks) FetchFolder(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+	return b.host.FetchFolder(ctx, c, max, from, progress)
+}
+
+// List implements runner.Blocks.
+func (b jobBlocks) List(ctx context.Context, c crowd.CID) ([]runner.Entry, error) {
+	list, err := b.store.List(ctx, c)
+	out := make([]runner.Entry, len(list))
+	for i, e := range list {
+		out[i] = runner.Entry(e)
+	}
+	return out, err
+}
+
+// Read implements runner.Blocks.
+func (b jobBlocks) Read(ctx context.Context, c crowd.CID, max uint64) ([]byte, error) {
+	r, size, err := b.store.Reader(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if size > max {
+		return nil, fmt.Errorf("%s: %d bytes, at most %d: %w", c, size, max, store.ErrTooBig)
+	}
+	return io.ReadAll(r)
+}
+
 func (b jobBlocks) Export(ctx context.Context, c crowd.CID, path string, max uint64) error {
 	return b.store.Export(ctx, c, path, max)
 }
@@ -270,8 +304,9 @@ func (n *Node) doChores(ctx context.Context) error {
 		if j.Verdict == nil {
 			continue
 		}
-		if here, err := n.store.Has(ctx, j.Verdict.Outcome.Result); err == nil && here {
-			wg.Go(func() { n.unpack(ctx, j.ID, j.Verdict.Outcome.Result) })
+		c := job.Delivered(&j.Spec, &j.Verdict.Outcome)
+		if here, err := n.store.Has(ctx, c); err == nil && here {
+			wg.Go(func() { n.unpack(ctx, j.ID, c) })
 		}
 	}
 	for {
@@ -288,13 +323,18 @@ func (n *Node) resultDir(id crowd.JobID) string {
 	return filepath.Join(n.book.dir, id.String(), "result")
 }
 
-// unpack lays a delivered result out as files and says that it is there.
+// unpack lays a delivered result out as files and says that it is there. Where outputs go on to others it is the leaves alone.
 func (n *Node) unpack(ctx context.Context, id crowd.JobID, c crowd.CID) {
 	dir := n.resultDir(id)
+	p, _ := n.book.look(id)
 	err := os.MkdirAll(filepath.Dir(dir), 0o700)
 	if err == nil {
 		if _, err = os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-			err = n.store.Export(ctx, c, dir, crowd.MaxOutput+1<<30)
+			if err = nil; p.job.Spec.Shuffle.Parts > 0 {
+				err = n.unpackLeaves(ctx, c, dir)
+			} else {
+				err = n.store.Export(ctx, c, dir, crowd.MaxOutput+1<<30)
+			}
 		}
 	}
 	if err != nil {

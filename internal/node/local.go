@@ -97,7 +97,8 @@ type Local struct {
 	lock    *os.File // held while the network is open
 
 	mu    sync.Mutex
-	nodes []*Node // guarded by mu: authority, providers, consumer
+	nodes []*Node                 // guarded by mu: authority, providers, consumer
+	ends  map[crowd.NodeID]func() // guarded by mu: end a node alone, and return when it has ended
 	ready chan struct{}
 }
 
@@ -119,7 +120,7 @@ func OpenLocal(cfg LocalConfig) (*Local, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
-	l := &Local{cfg: cfg, lock: lock, ready: make(chan struct{})}
+	l := &Local{cfg: cfg, lock: lock, ready: make(chan struct{}), ends: map[crowd.NodeID]func(){}}
 	err = l.load()
 	for i := range l.cfg.Cheats {
 		if err == nil && (i < 0 || i >= l.Providers()) {
@@ -211,6 +212,16 @@ func (l *Local) Provider(i int) crowd.NodeID { return l.keys.providers[i].ID() }
 // Providers is how many there are.
 func (l *Local) Providers() int { return len(l.keys.providers) }
 
+// StopProvider ends the i-th, 0-based, while the others go on: for demonstrations and tests of who is missed.
+func (l *Local) StopProvider(i int) {
+	l.mu.Lock()
+	end := l.ends[l.Provider(i)]
+	l.mu.Unlock()
+	if end != nil {
+		end()
+	}
+}
+
 // Consumer is the node that the user talks to, once Ready.
 func (l *Local) Consumer() *Node {
 	l.mu.Lock()
@@ -242,10 +253,18 @@ func (l *Local) Run(ctx context.Context) error {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
+		ctx, cancel := context.WithCancel(ctx)
+		ended := make(chan struct{})
 		l.mu.Lock()
 		l.nodes = append(l.nodes, n)
+		l.ends[n.id] = func() {
+			cancel()
+			<-ended
+		}
 		l.mu.Unlock()
 		g.Go(func() error {
+			defer close(ended)
+			defer cancel()
 			if err := n.Run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}

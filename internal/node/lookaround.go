@@ -61,6 +61,7 @@ func (b backend) Status(ctx context.Context) (rpc.Status, error) {
 			OverBudget: d.OverBudget, Lookups: d.Lookups, ClockMillis: b.disc.ClockOffset().Milliseconds(),
 		},
 	}
+	s.Traffic.Fetched, s.Traffic.Served = b.host.Traffic()
 	if t := b.chain.Head().Time; t != 0 {
 		s.ChainTime = wallTime(t)
 	}

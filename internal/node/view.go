@@ -210,7 +210,7 @@ func request(spec *crowd.JobSpec) rpc.PostRequest {
 		Program: t.Program, Inputs: t.Inputs, Stdin: t.Stdin, Args: t.Args, Env: t.Env, Seed: &seed,
 		Limits:  rpc.Limits{Gas: t.Limits.Gas, Memory: t.Limits.Memory, Output: t.Limits.Output, WallMillis: t.Limits.Wall.Milliseconds()},
 		Filters: rpc.Filters{MaxPrice: f.MaxPrice, Tags: f.Tags, Countries: f.Countries, Providers: f.Providers},
-		Budget:  spec.Budget, Items: spec.Items,
+		Budget:  spec.Budget, Items: spec.Items, Parts: spec.Shuffle.Parts, Gather: spec.Shuffle.Gather,
 	}
 	if spec.Plan.Method == crowd.PlanSample {
 		r.Plan = &rpc.SamplePlan{Verifiers: spec.Plan.Verifiers, Checks: spec.Plan.Checks}

@@ -91,7 +91,8 @@ func (h *Host) serveBlocks(ctx context.Context, _ crowd.NodeID, s Stream) error 
 			next.data = nil
 		}
 		w.Write(head[:]) // a bufio.Writer keeps its error for Flush
-		_, err := w.Write(next.data)
+		n, err := w.Write(next.data)
+		h.served.Add(uint64(n))
 		if err == nil && next.flush {
 			err = w.Flush()
 		}
@@ -144,6 +145,7 @@ func (f *fetch) pull(ctx context.Context, i int, s Stream) error {
 				s.Reset()
 			}
 		}
+		f.h.fetched.Add(uint64(len(data)))
 		if data == nil {
 			f.giveBack(i, next)
 		} else {

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -15,12 +16,13 @@ import (
 	"github.com/crowdcompute/crowd/internal/store"
 )
 
-// fetch is one tree on its way here, from several sources at once.
+// fetch is one tree, or several, on its way here, from several sources at once.
 type fetch struct {
 	// set once
 	h        *Host
 	max      uint64
 	limit    int // CIDs in the tree
+	below    func(c cid.Cid, block []byte) ([]cid.Cid, error)
 	progress func(done, total uint64)
 
 	mu      sync.Mutex
@@ -51,28 +53,89 @@ type want struct {
 // bytes; store.ErrInvalid if the tree is no UnixFS file or folder; a store.MissingError if no source has some
 // block, joined with what was wrong with the sources. Blocks fetched before an error stay.
 func (h *Host) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
-	if err := h.fetch(ctx, c, max, from, progress); err != nil {
+	if err := h.fetch(ctx, []crowd.CID{c}, store.Links, max, from, progress); err != nil {
 		return fmt.Errorf("fetch %s: %w", c, err)
 	}
 	return nil
 }
 
-func (h *Host) fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+// FetchAll is Fetch of many trees at once; max is for all together.
+func (h *Host) FetchAll(ctx context.Context, cs []crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+	if err := h.fetch(ctx, cs, store.Links, max, from, progress); err != nil {
+		return fmt.Errorf("fetch %d files: %w", len(cs), err)
+	}
+	return nil
+}
+
+// FetchFolder is Fetch of the blocks that list the folder c, and of nothing in it.
+func (h *Host) FetchFolder(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+	if err := h.fetch(ctx, []crowd.CID{c}, store.Inner, max, from, progress); err != nil {
+		return fmt.Errorf("fetch the listing of %s: %w", c, err)
+	}
+	return nil
+}
+
+// Holds asks a node for the first block of c. It fails unless that is what comes back.
+func (h *Host) Holds(ctx context.Context, node crowd.NodeID, c crowd.CID) error {
+	err := func() error {
+		k, err := store.Parse(c)
+		if err != nil {
+			return err
+		}
+		if h.cfg.Find != nil {
+			if err := h.cfg.Find(ctx, node); err != nil {
+				return err
+			}
+		}
+		s, err := h.open(ctx, node, blocksProtocol)
+		if err != nil {
+			return err
+		}
+		defer s.Reset()
+		defer context.AfterFunc(ctx, func() { s.Reset() })()
+		if _, err := s.Write(k.Bytes()); err != nil {
+			return err
+		}
+		data, err := readBlock(deadlineReader{s, bufio.NewReader(s), h.cfg.Limits.Patience})
+		h.fetched.Add(uint64(len(data)))
+		switch {
+		case err != nil:
+			return errors.Join(ctx.Err(), err)
+		case data == nil:
+			return &store.MissingError{CID: c}
+		case !store.Matches(k, data):
+			return errLied
+		}
+		return nil
+	}()
+	if err != nil {
+		return fmt.Errorf("ask %s for %s: %w", node.Short(), c, err)
+	}
+	return nil
+}
+
+// Traffic is how many bytes of blocks this host has taken in and handed out by its own protocol.
+func (h *Host) Traffic() (fetched, served uint64) { return h.fetched.Load(), h.served.Load() }
+
+func (h *Host) fetch(ctx context.Context, cs []crowd.CID, below func(cid.Cid, []byte) ([]cid.Cid, error), max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
 	if h.cfg.Blocks == nil {
 		return errors.New("this host keeps no blocks")
 	}
-	root, err := store.Parse(c)
-	if err != nil {
-		return err
+	roots := make([]cid.Cid, len(cs))
+	for i, c := range cs {
+		var err error
+		if roots[i], err = store.Parse(c); err != nil {
+			return err
+		}
 	}
 	f := &fetch{
-		h: h, max: max, progress: progress,
+		h: h, max: max, below: below, progress: progress,
 		// Links cost memory before their blocks come: this many, at 36 bytes and some each.
-		limit: store.MaxEntries + int(min(max/4096, 1<<30)),
+		limit: len(roots) + store.MaxEntries + int(min(max/4096, 1<<30)),
 		seen:  map[cid.Cid]bool{},
 	}
 	f.changed = sync.NewCond(&f.mu)
-	if err := f.visit(ctx, []cid.Cid{root}); err != nil {
+	if err := f.visit(ctx, roots); err != nil {
 		return err
 	}
 	if f.open == 0 {
@@ -86,7 +149,7 @@ func (h *Host) fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.
 	from = slices.DeleteFunc(slices.Clone(from), func(n crowd.NodeID) bool { return n == h.id })
 	from = from[:min(len(from), maxSources)]
 	if len(from) == 0 {
-		return errors.Join(&store.MissingError{CID: c}, errors.New("no peer to fetch from"))
+		return errors.Join(&store.MissingError{CID: crowd.CID(f.queue[len(f.queue)-1].c.String())}, errors.New("no peer to fetch from"))
 	}
 	f.alive = 1<<len(from) - 1
 	work, cancel := context.WithCancel(ctx)
@@ -98,7 +161,7 @@ func (h *Host) fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.
 		sources.Go(func() {
 			if err := f.source(work, i, node); err != nil {
 				errs[i] = fmt.Errorf("from %s: %w", node.Short(), err)
-				h.cfg.Log.Debug("source of blocks failed", "cid", c, "err", errs[i])
+				h.cfg.Log.Debug("source of blocks failed", "cid", cs[0], "err", errs[i])
 			}
 			f.drop(i)
 		})
@@ -107,7 +170,7 @@ func (h *Host) fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.
 	for f.open > 0 && f.err == nil {
 		f.changed.Wait()
 	}
-	err = f.err
+	err := f.err
 	f.mu.Unlock()
 	cancel()
 	sources.Wait()
@@ -201,7 +264,7 @@ func (f *fetch) deliver(ctx context.Context, w *want, data []byte) {
 		if err := f.count(uint64(len(data))); err != nil {
 			return err
 		}
-		links, err := store.Links(w.c, data)
+		links, err := f.below(w.c, data)
 		if err != nil {
 			return err
 		}
@@ -294,6 +357,6 @@ func (f *fetch) local(ctx context.Context, c cid.Cid) (uint64, []cid.Cid, error)
 	if err != nil {
 		return 0, nil, err
 	}
-	links, err := store.Links(c, b.RawData())
+	links, err := f.below(c, b.RawData())
 	return uint64(len(b.RawData())), links, err
 }

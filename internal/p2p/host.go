@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
@@ -88,6 +89,8 @@ type Host struct {
 	news    chan struct{} // capacity 1: somebody new to ping
 	planted chan struct{} // capacity 1: a new seed
 	made    chan struct{} // closed when host is set: libp2p's parts call us before it is
+
+	fetched, served atomic.Uint64 // bytes of blocks
 
 	handlers sync.WaitGroup // Add with mu held and not closed
 

@@ -40,6 +40,11 @@ type Backend interface {
 	ListResult(ctx context.Context, id crowd.JobID, after string, limit int) ([]Entry, error) // sorted by path, those behind after
 	ReadResult(ctx context.Context, id crowd.JobID, path string, offset int64, limit int) (Chunk, error)
 
+	// Of batches whose outputs go on in parts. Parts and Gather may ask holders for listings, and fetch no part.
+	Parts(ctx context.Context, id crowd.JobID) (PartsView, error)
+	Gather(ctx context.Context, r GatherRequest) (Gathered, error)
+	Probe(ctx context.Context, id crowd.JobID) ([]Holder, error)
+
 	Accounts(ctx context.Context) ([]Account, error) // of this node
 	Account(ctx context.Context, a crowd.Address) (Account, error)
 	Providers(ctx context.Context) ([]Provider, error)

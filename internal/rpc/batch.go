@@ -68,6 +68,45 @@ type BatchView struct {
 	Gas        crowd.Gas   `json:"gas,omitempty"`     // of all items, useful; once the result is here
 	CheckGas   crowd.Gas   `json:"checkGas,omitempty"`
 	Failed     *uint32     `json:"failed,omitempty"` // items in which the program or the item is to blame; once the result is here
+
+	Parts   uint32         `json:"parts,omitempty"`   // as in the request
+	Gather  bool           `json:"gather,omitempty"`  // as in the request
+	Holders []crowd.NodeID `json:"holders,omitempty"` // of a settled job with Parts: the executor, then the verifiers
+	NoParts bool           `json:"noParts,omitempty"` // of a job that gathers: a place was given up because parts could not be had
+}
+
+// PartsView is what a settled job with parts holds for others. Its outputs do not come to
+// the node that posted it.
+type PartsView struct {
+	Job     crowd.JobID    `json:"job"`
+	Result  crowd.CID      `json:"result"`
+	Holders []crowd.NodeID `json:"holders"` // the executor, then the verifiers
+	Sizes   []uint64       `json:"sizes"`   // of the parts in order, bytes; of one above 1 MiB with what its blocks cost
+	Bytes   uint64         `json:"bytes"`   // of all of them
+	Stdout  uint64         `json:"stdout"`  // bytes of these files
+	Stderr  uint64         `json:"stderr"`
+}
+
+// GatherRequest asks for a manifest of which parts the items of a batch consist.
+type GatherRequest struct {
+	Jobs  []crowd.JobID `json:"jobs"`  // settled jobs of this node with equally many parts; lines of one key come in their order
+	Items [][]uint32    `json:"items"` // numbers of parts, ascending: each item consists of those parts of every job
+}
+
+// Gathered is a manifest in the node's store, ready to be posted as the stdin of a batch that gathers.
+type Gathered struct {
+	Manifest crowd.CID `json:"manifest"`
+	Items    uint32    `json:"items"`
+	Sizes    []uint64  `json:"sizes"` // of what each item reads, bytes
+	Bytes    uint64    `json:"bytes"` // of all of them
+}
+
+// Holder is a node that should have a job's result.
+type Holder struct {
+	Node   crowd.NodeID `json:"node"`
+	Here   bool         `json:"here"` // it has answered now, with the first block of the result
+	Millis int64        `json:"millis,omitempty"`
+	Why    string       `json:"why,omitempty"` // it is not Here
 }
 
 // Dispute is a proven conflict about one item.

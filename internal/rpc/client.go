@@ -99,6 +99,21 @@ func (c *Client) PlanBatch(ctx context.Context, r BatchRequest) (BatchQuote, err
 	return do[BatchQuote](ctx, c, "plan batch", "crowd_planBatch", r)
 }
 
+// Parts tells what a settled job with parts holds for others.
+func (c *Client) Parts(ctx context.Context, id crowd.JobID) (PartsView, error) {
+	return do[PartsView](ctx, c, "list parts", "crowd_parts", id)
+}
+
+// Gather makes the manifest of a batch that reads parts of other jobs.
+func (c *Client) Gather(ctx context.Context, r GatherRequest) (Gathered, error) {
+	return do[Gathered](ctx, c, "gather parts", "crowd_gather", r)
+}
+
+// Probe tells which holders of a job's parts answer now.
+func (c *Client) Probe(ctx context.Context, id crowd.JobID) ([]Holder, error) {
+	return do[[]Holder](ctx, c, "probe holders", "crowd_probe", id)
+}
+
 func (c *Client) Cancel(ctx context.Context, id crowd.JobID) error {
 	return do0(ctx, c, "cancel job", "crowd_cancel", id)
 }

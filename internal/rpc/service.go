@@ -10,6 +10,7 @@ import (
 	geth "github.com/ethereum/go-ethereum/rpc"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 )
 
 const (
@@ -198,6 +199,27 @@ func (m methods) ReadResult(ctx context.Context, job crowd.JobID, path string, o
 			return Chunk{}, Errorf(BadRequest, "read of %d bytes at offset %d: want 1 to %d bytes at 0 or more", n, offset, MaxChunk)
 		}
 		return m.s.backend.ReadResult(ctx, job, path, offset, n)
+	})
+}
+
+func (m methods) Parts(ctx context.Context, job crowd.JobID) (PartsView, error) {
+	return answer(ctx, m.s, "list parts", func(ctx context.Context) (PartsView, error) {
+		return m.s.backend.Parts(ctx, job)
+	})
+}
+
+func (m methods) Gather(ctx context.Context, request GatherRequest) (Gathered, error) {
+	return answer(ctx, m.s, "gather parts", func(ctx context.Context) (Gathered, error) {
+		if len(request.Jobs) == 0 || len(request.Jobs) > batch.MaxSources || len(request.Items) == 0 || len(request.Items) > crowd.MaxParts {
+			return Gathered{}, Errorf(BadRequest, "%d jobs and %d items, want 1 to %d and 1 to %d", len(request.Jobs), len(request.Items), batch.MaxSources, crowd.MaxParts)
+		}
+		return m.s.backend.Gather(ctx, request)
+	})
+}
+
+func (m methods) Probe(ctx context.Context, job crowd.JobID) ([]Holder, error) {
+	return answer(ctx, m.s, "probe holders", func(ctx context.Context) ([]Holder, error) {
+		return listed(m.s.backend.Probe(ctx, job))
 	})
 }
 

@@ -73,6 +73,8 @@ type PostRequest struct {
 	Confidence float64       `json:"confidence,omitempty"` // that a wrong result is found; 0: the default, 0.99
 	Items      uint32        `json:"items,omitempty"`      // of a batch: strings in stdin, a frame file; limits are for each, but for wallMillis
 	Plan       *SamplePlan   `json:"plan,omitempty"`       // of a batch
+	Parts      uint32        `json:"parts,omitempty"`      // of a batch: its outputs stay where it ran, laid out in so many parts by the keys of their lines
+	Gather     bool          `json:"gather,omitempty"`     // of a batch: stdin is a manifest, as crowd_gather makes it
 }
 
 // Spec is the job that r asks for, validated. A Budget of zero is left for the
@@ -86,8 +88,9 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 		Plan: crowd.Plan{Method: crowd.PlanPair},
 		Filters: crowd.Filters{MaxPrice: r.Filters.MaxPrice, Tags: r.Filters.Tags,
 			Countries: r.Filters.Countries, Providers: r.Filters.Providers},
-		Items:  r.Items,
-		Budget: r.Budget,
+		Items:   r.Items,
+		Shuffle: crowd.Shuffle{Parts: r.Parts, Gather: r.Gather},
+		Budget:  r.Budget,
 	}
 	if r.Plan != nil {
 		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: r.Plan.Verifiers, Checks: r.Plan.Checks}
@@ -350,6 +353,13 @@ type Status struct {
 	Provide      string    `json:"provide,omitempty"` // how far its registration as a provider is
 	ChainTime    time.Time `json:"chainTime"`         // of the newest block
 	Overlay      Overlay   `json:"overlay"`
+	Traffic      Traffic   `json:"traffic"`
+}
+
+// Traffic is the content that a node has moved since it started, in bytes of blocks.
+type Traffic struct {
+	Fetched uint64 `json:"fetched"`
+	Served  uint64 `json:"served"`
 }
 
 // Overlay is a node's part in finding others. Packets are counted since the node started.

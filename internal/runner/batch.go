@@ -21,6 +21,7 @@ const (
 	leavesFile = "leaves" // the leaves, one after another
 	stdoutFile = "stdout" // frames: the items' standard output
 	stderrFile = "stderr" // frames: the beginning of the items' standard error
+	partsDir   = "parts"  // of outputs that go on to others: the lines of all items that did not fail, by their keys
 )
 
 // items runs a batch, or some of its items, whose program and inputs s names. It calls each in the
@@ -48,37 +49,48 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 	if !usable {
 		return none()
 	}
+	var in inputs
+	var err error
+	if e.Shuffle.Gather {
+		in, err = r.gather(ctx, e, filepath.Dir(s.Stdin))
+	} else {
+		in, err = openItems(s.Stdin, e)
+	}
+	if err != nil {
+		return err
+	}
+	if in == nil {
+		return none()
+	}
+	defer in.close()
 	b, ok := r.cfg.Executor.(executor.Batcher)
 	if !ok {
 		return executor.Faultf(executor.Unsupported, "this node runs no batches")
 	}
-	f, err := os.Open(s.Stdin)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	frames, err := batch.OpenFrames(f, fi.Size(), e.Items)
-	if err != nil {
-		return none() // the file says so to everybody
-	}
-	for k := range count {
-		if frames.Size(at(k)) > executor.MaxItemStdin {
-			return none()
+	noInput := executor.ItemResult{Status: crowd.NoInput}
+	skip := func(from, to uint32) error { // items whose input is none: no other ends for them
+		for ; from < to; from++ {
+			if in.usable(from) {
+				return executor.Faultf(executor.Crashed, "item %d did not come back", at(from))
+			}
+			if err := each(batch.Leaf{Status: crowd.NoInput, Output: batch.Digest(nil, nil)}, noInput); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
 	var readErr error // of the source's goroutine; read after RunBatch has returned
 	source := iter.Seq[executor.Item](func(yield func(executor.Item) bool) {
 		for k := range count {
-			in, err := frames.Read(at(k))
+			if !in.usable(k) {
+				continue
+			}
+			raw, err := in.read(k)
 			if err != nil {
 				readErr = err
 				return
 			}
-			if ctx.Err() != nil || !yield(executor.Item{Index: uint64(at(k)), Stdin: in}) {
+			if ctx.Err() != nil || !yield(executor.Item{Index: uint64(at(k)), Stdin: raw}) {
 				return
 			}
 		}
@@ -89,21 +101,66 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		if ir.Fault != nil {
 			return ir.Fault
 		}
-		done++
+		k := done
+		for k < count && uint64(at(k)) != ir.Index {
+			k++
+		}
+		if k == count {
+			return executor.Faultf(executor.Crashed, "item %d came back, which nobody asked for", ir.Index)
+		}
+		if err := skip(done, k); err != nil {
+			return err
+		}
+		done = k + 1
 		return each(batch.Leaf{Status: ir.Status, ExitCode: ir.ExitCode, Gas: ir.Gas, Output: batch.Digest(ir.Stdout, ir.Stderr)}, ir)
 	})
 	if err = errors.Join(err, readErr); err != nil {
 		return err
 	}
-	if done != count {
-		return executor.Faultf(executor.Crashed, "%d of %d items came back", done, count)
+	return skip(done, count)
+}
+
+// inputs are what the items of a run read, by their place in it.
+type inputs interface {
+	usable(k uint32) bool // false: the item's outcome is crowd.NoInput
+	read(k uint32) ([]byte, error)
+	close()
+}
+
+// framed are the strings of the frame file that a batch was posted with.
+type framed struct {
+	frameFile
+	at func(k uint32) uint32
+}
+
+func (f framed) usable(uint32) bool            { return true }
+func (f framed) read(k uint32) ([]byte, error) { return f.Read(f.at(k)) }
+
+// openItems is nil where the file says to everybody that it holds no items.
+func openItems(path string, e job.Run) (inputs, error) {
+	f, err := openFrames(path, e.Items)
+	if errors.Is(err, errFrames) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
 	}
-	return nil
+	in := framed{f, func(k uint32) uint32 { return k }}
+	count := e.Items
+	if e.Only != nil {
+		count, in.at = uint32(len(e.Only)), func(k uint32) uint32 { return e.Only[k] }
+	}
+	for k := range count {
+		if f.Size(in.at(k)) > executor.MaxItemStdin {
+			f.close()
+			return nil, nil
+		}
+	}
+	return in, nil
 }
 
 // batch runs all items and lays their outcomes out in s.Output.
 func (r *Runner) batch(ctx context.Context, s executor.Spec, e job.Run, usable bool, progress func(done uint32, gas crowd.Gas)) (crowd.Outcome, error) {
-	out, err := newPacked(s.Output, e.Items)
+	out, err := newPacked(s.Output, e.Items, e.Shuffle.Parts)
 	if err != nil {
 		return crowd.Outcome{}, err
 	}
@@ -136,6 +193,7 @@ type packed struct {
 	dir            string
 	leaves         []batch.Leaf
 	stdout, stderr *spool
+	parts          *parts // nil: none
 }
 
 // spool gathers strings whose number is known and whose lengths are not.
@@ -145,21 +203,44 @@ type spool struct {
 	sizes []uint64
 }
 
-func newPacked(dir string, n uint32) (_ *packed, err error) {
+func newPacked(dir string, n, parts uint32) (_ *packed, err error) {
 	p := &packed{dir: dir, leaves: make([]batch.Leaf, 0, n)}
+	if parts > 0 {
+		if p.parts, err = newParts(filepath.Join(dir, partsDir), parts); err != nil {
+			return nil, err
+		}
+	}
 	for _, s := range []**spool{&p.stdout, &p.stderr} {
-		f, err := os.CreateTemp(filepath.Dir(dir), "spool-")
-		if err != nil {
+		if *s, err = newSpool(filepath.Dir(dir)); err != nil {
 			p.close()
 			return nil, err
 		}
-		*s = &spool{file: f, w: bufio.NewWriterSize(f, 1<<16)}
 	}
 	return p, nil
 }
 
+func newSpool(dir string) (*spool, error) {
+	f, err := os.CreateTemp(dir, "spool-")
+	if err != nil {
+		return nil, err
+	}
+	return &spool{file: f, w: bufio.NewWriterSize(f, 1<<16)}, nil
+}
+
+func (s *spool) close() {
+	if s != nil {
+		s.file.Close()
+		os.Remove(s.file.Name())
+	}
+}
+
 func (p *packed) add(l batch.Leaf, ir executor.ItemResult) error {
 	p.leaves = append(p.leaves, l)
+	if p.parts != nil && !l.UserError() {
+		if err := p.parts.add(ir.Stdout); err != nil {
+			return err
+		}
+	}
 	return errors.Join(p.stdout.add(ir.Stdout), p.stderr.add(ir.Stderr[:min(len(ir.Stderr), batch.MaxError)]))
 }
 
@@ -174,7 +255,11 @@ func (p *packed) finish() error {
 	for _, l := range p.leaves {
 		raw = l.Append(raw)
 	}
-	return errors.Join(
+	var err error
+	if p.parts != nil {
+		err = p.parts.flush()
+	}
+	return errors.Join(err,
 		os.WriteFile(filepath.Join(p.dir, leavesFile), raw, 0o644),
 		p.stdout.finish(filepath.Join(p.dir, stdoutFile)),
 		p.stderr.finish(filepath.Join(p.dir, stderrFile)),
@@ -200,15 +285,12 @@ func (s *spool) finish(path string) (err error) {
 }
 
 func (p *packed) close() {
-	for _, s := range []*spool{p.stdout, p.stderr} {
-		if s != nil {
-			s.file.Close()
-			os.Remove(s.file.Name())
-		}
-	}
+	p.stdout.close()
+	p.stderr.close()
 }
 
-// readLeaves reads a batch's leaves, and holds the outputs of its result against them.
+// readLeaves reads a batch's leaves, and holds the outputs of its result against them. Of outputs that
+// go on to others it makes the whole result anew: it is right if it is the same.
 func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []batch.Leaf, err error) {
 	dir, err := os.MkdirTemp(r.scratchDir(), "leaves-")
 	if err != nil {
@@ -218,7 +300,14 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 	bad := func(format string, a ...any) error {
 		return fmt.Errorf("%w: %w", job.ErrUnusable, fmt.Errorf(format, a...))
 	}
+	result := filepath.Join(dir, "result")
 	path := filepath.Join(dir, leavesFile)
+	if e.Parts > 0 && e.Result != "" {
+		if err := os.Mkdir(result, 0o700); err != nil {
+			return nil, err
+		}
+		path = filepath.Join(result, leavesFile)
+	}
 	size := uint64(e.Items) * batch.LeafSize
 	if ok, err := r.export(ctx, e.Leaves, path, false); err != nil {
 		return nil, err
@@ -241,8 +330,15 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 	if e.Result == "" {
 		return leaves, nil
 	}
-	result := filepath.Join(dir, "result")
-	if ok, err := r.export(ctx, e.Result, result, true); err != nil {
+	var made *parts // nil: none
+	if e.Parts > 0 {
+		if err := r.exportOutputs(ctx, e.Result, result); err != nil {
+			return nil, err
+		}
+		if made, err = newParts(filepath.Join(result, partsDir), e.Parts); err != nil {
+			return nil, err
+		}
+	} else if ok, err := r.export(ctx, e.Result, result, true); err != nil {
 		return nil, err
 	} else if !ok {
 		return nil, bad("result: no folder")
@@ -272,9 +368,27 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 		if batch.Digest(out, errs) != leaves[i].Output {
 			return nil, bad("item %d: the output is not the one in its leaf", i)
 		}
+		if made != nil && !leaves[i].UserError() {
+			if err := made.add(out); err != nil {
+				return nil, err
+			}
+		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+	}
+	if made == nil {
+		return leaves, nil
+	}
+	if err := made.flush(); err != nil {
+		return nil, err
+	}
+	c, err := r.cfg.Blocks.AddDir(ctx, result)
+	if err != nil {
+		return nil, fmt.Errorf("store the result: %w", err)
+	}
+	if c != e.Result {
+		return nil, bad("the result is not what its leaves and outputs make: %s", c)
 	}
 	return leaves, nil
 }
@@ -287,6 +401,9 @@ type frameFile struct {
 
 func (f frameFile) close() { f.file.Close() }
 
+// errFrames marks a file that is no frame file.
+var errFrames = errors.New("no frames")
+
 func openFrames(path string, n uint32) (frameFile, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -298,7 +415,9 @@ func openFrames(path string, n uint32) (frameFile, error) {
 	}
 	var frames *batch.Frames
 	if err == nil {
-		frames, err = batch.OpenFrames(f, fi.Size(), n)
+		if frames, err = batch.OpenFrames(f, fi.Size(), n); err != nil {
+			err = fmt.Errorf("%w: %w", errFrames, err)
+		}
 	}
 	if err != nil {
 		f.Close()

@@ -60,6 +60,14 @@ type Chain interface {
 type Blocks interface {
 	// Fetch gets all below c into the own store, at most max bytes. progress must not block.
 	Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error
+	// FetchAll is Fetch of many files; max is for all together.
+	FetchAll(ctx context.Context, cs []crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error
+	// FetchFolder brings what List of the folder c needs, and nothing that is in it.
+	FetchFolder(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error
+	// List is what the folder c holds itself, sorted by name.
+	List(ctx context.Context, c crowd.CID) ([]Entry, error)
+	// Read is the file c, of at most max bytes.
+	Read(ctx context.Context, c crowd.CID, max uint64) ([]byte, error)
 	// Export writes c to path, at most max bytes; nothing may be there yet.
 	Export(ctx context.Context, c crowd.CID, path string, max uint64) error
 	// AddDir stores a folder; the CID is a function of its content alone.
@@ -69,6 +77,14 @@ type Blocks interface {
 	// Pin keeps c for a reason until Unpin with the same one. Both may come twice.
 	Pin(c crowd.CID, by string) error
 	Unpin(c crowd.CID, by string) error
+}
+
+// Entry is a name in a folder.
+type Entry struct {
+	Name string
+	CID  crowd.CID
+	Raw  bool   // a file whose bytes are those of its one block
+	Size uint64 // bytes of all its blocks, as the folder claims
 }
 
 // Logs brings what a running program says to the owner of its job.

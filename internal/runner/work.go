@@ -29,19 +29,32 @@ func (r *Runner) fetch(ctx context.Context, e job.Fetch) error {
 	defer cancel(nil)
 	idle := time.AfterFunc(fetchIdle, func() { cancel(errIdle) })
 	defer idle.Stop()
-	for _, c := range e.CIDs {
-		err := r.cfg.Blocks.Fetch(ctx, c, e.Max, e.From, func(uint64, uint64) { idle.Reset(fetchIdle) })
-		switch {
-		case err == nil:
-		case r.cfg.Unusable(err):
-			return fmt.Errorf("%w: %w", job.ErrUnusable, err)
-		case context.Cause(ctx) == errIdle:
-			return fmt.Errorf("fetch %s: %w", c, errIdle)
-		default:
-			return err
+	progress := func(uint64, uint64) { idle.Reset(fetchIdle) }
+	err := func() error {
+		for _, c := range e.CIDs {
+			if err := r.cfg.Blocks.Fetch(ctx, c, e.Max, e.From, progress); err != nil {
+				return err
+			}
 		}
+		if e.Result != "" {
+			if err := r.fetchOutputs(ctx, e, progress); err != nil {
+				return err
+			}
+		}
+		if e.Gather != nil {
+			return r.fetchParts(ctx, e.Gather, progress)
+		}
+		return nil
+	}()
+	switch {
+	case err == nil || errors.Is(err, job.ErrParts) || errors.Is(err, job.ErrUnusable):
+		return err
+	case r.cfg.Unusable(err):
+		return fmt.Errorf("%w: %w", job.ErrUnusable, err)
+	case context.Cause(ctx) == errIdle:
+		return fmt.Errorf("fetch: %w", errIdle)
 	}
-	return nil
+	return err
 }
 
 // execute runs a task whose inputs lie in the own store. An error is a fault of

@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -329,6 +330,74 @@ func (n *node) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.
 	}
 	progress(1, 1)
 	return n.alive(true)
+}
+
+func (n *node) FetchAll(ctx context.Context, cs []crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+	for _, c := range cs {
+		if err := n.Fetch(ctx, c, max, from, progress); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listing is where a folder's list lies whose files are not here.
+func (n *node) listing(c crowd.CID) string { return n.path(c) + ".list" }
+
+func (n *node) FetchFolder(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
+	if _, err := n.List(ctx, c); err == nil || errors.Is(err, errTooBig) {
+		return err
+	}
+	for _, p := range n.w.nodes {
+		if list, err := p.List(ctx, c); err == nil && slices.Contains(from, p.key.ID()) && !p.hides {
+			raw, err := json.Marshal(list)
+			if err != nil {
+				return err
+			}
+			progress(1, 1)
+			return os.WriteFile(n.listing(c), raw, 0o600)
+		}
+	}
+	return fmt.Errorf("nobody lists %s", c)
+}
+
+// List says of what is no folder that it is too big, which is as unusable.
+func (n *node) List(_ context.Context, c crowd.CID) (list []Entry, err error) {
+	if raw, err := os.ReadFile(n.listing(c)); err == nil {
+		return list, json.Unmarshal(raw, &list)
+	}
+	fi, err := os.Lstat(n.path(c))
+	if err != nil {
+		return nil, err
+	}
+	if !fi.IsDir() {
+		return nil, errTooBig
+	}
+	entries, err := os.ReadDir(n.path(c))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		at := filepath.Join(n.path(c), e.Name())
+		child, err := n.add(at)
+		if err != nil {
+			return nil, err
+		}
+		fi, err := os.Stat(at)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, Entry{Name: e.Name(), CID: child, Raw: !e.IsDir(), Size: uint64(fi.Size())})
+	}
+	return list, nil
+}
+
+func (n *node) Read(_ context.Context, c crowd.CID, max uint64) ([]byte, error) {
+	raw, err := os.ReadFile(n.path(c))
+	if err == nil && uint64(len(raw)) > max {
+		err = errTooBig
+	}
+	return raw, err
 }
 
 func (n *node) Export(_ context.Context, c crowd.CID, path string, max uint64) error {

@@ -62,6 +62,7 @@ type node struct {
 	links []cid.Cid
 	ends  []uint64 // of a file with links: where each part ends, counted from this node's start
 	names []string // of a folder or shard; "" for a shard inside a shard
+	sizes []uint64 // of a folder or shard: bytes in all blocks below each link, as it claims
 }
 
 const (
@@ -80,6 +81,21 @@ func Links(c cid.Cid, block []byte) ([]cid.Cid, error) {
 		return nil, err
 	}
 	return n.links, nil
+}
+
+// Inner are those of Links that List needs besides: of a folder's block its shards, of any other none.
+func Inner(c cid.Cid, block []byte) ([]cid.Cid, error) {
+	n, err := decode(c, block)
+	if err != nil {
+		return nil, err
+	}
+	var shards []cid.Cid
+	for i, name := range n.names {
+		if name == "" {
+			shards = append(shards, n.links[i])
+		}
+	}
+	return shards, nil
 }
 
 // decode reads the block of c, which the caller has checked against c.
@@ -136,7 +152,7 @@ func decode(c cid.Cid, block []byte) (*node, error) {
 			if err := checkName(l.Name); err != nil {
 				return bad("%v", err)
 			}
-			n.names = append(n.names, l.Name)
+			n.names, n.sizes = append(n.names, l.Name), append(n.sizes, l.Size)
 		}
 	case unixfs.THAMTShard:
 		n.kind = shard
@@ -155,7 +171,7 @@ func decode(c cid.Cid, block []byte) (*node, error) {
 					return bad("%v", err)
 				}
 			}
-			n.names = append(n.names, name)
+			n.names, n.sizes = append(n.names, name), append(n.sizes, l.Size)
 		}
 	default:
 		return bad("neither file nor folder: UnixFS type %s", fs.Type())

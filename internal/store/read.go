@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"sort"
+	"strings"
 
 	"github.com/ipfs/go-cid"
 
@@ -119,6 +121,57 @@ func (w *walker) entries(ctx context.Context, p string, n *node, seen map[string
 		}
 	}
 	return nil
+}
+
+// Entry is a name in a folder.
+type Entry struct {
+	Name string
+	CID  crowd.CID
+	Raw  bool   // it is a file, and its bytes are those of its one block
+	Size uint64 // bytes of all its blocks, as the folder claims
+}
+
+// List is what the folder c holds itself, sorted by name. Only its own blocks, which Inner leads
+// to, need to be here. What is no folder is ErrInvalid.
+func (s *Store) List(ctx context.Context, c crowd.CID) ([]Entry, error) {
+	k, err := Parse(c)
+	if err != nil {
+		return nil, err
+	}
+	var list []Entry
+	seen := map[string]bool{}
+	var add func(c cid.Cid, depth int) error
+	add = func(c cid.Cid, depth int) error {
+		n, err := s.node(ctx, c)
+		switch {
+		case err != nil:
+			return err
+		case n.kind == file || depth > 0 && n.kind != shard:
+			return fmt.Errorf("block %s: no folder, or no shard of one: %w", c, ErrInvalid)
+		case depth > maxShardDepth:
+			return fmt.Errorf("a folder's shards more than %d deep: %w", maxShardDepth, ErrInvalid)
+		}
+		for i, link := range n.links {
+			name := n.names[i]
+			if name == "" {
+				if err := add(link, depth+1); err != nil {
+					return err
+				}
+				continue
+			}
+			if seen[name] || len(list) == MaxEntries {
+				return fmt.Errorf("entry %q: twice in its folder, or one of more than %d: %w", name, MaxEntries, ErrInvalid)
+			}
+			seen[name] = true
+			list = append(list, Entry{Name: name, CID: crowd.CID(link.String()), Raw: link.Prefix().Codec == cid.Raw, Size: n.sizes[i]})
+		}
+		return nil
+	}
+	if err := add(k, 0); err != nil {
+		return nil, fmt.Errorf("list %s: %w", c, err)
+	}
+	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
 }
 
 // Has reports whether all blocks below c are here. It reads and checks the

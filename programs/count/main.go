@@ -5,25 +5,18 @@ package main
 import (
 	"bufio"
 	"io"
-	"maps"
-	"slices"
-	"strconv"
 
 	"github.com/crowdcompute/crowd/sdk"
 )
 
-func main() { sdk.Map(count) }
+func main() { sdk.Combine(count, sdk.Sum) }
 
 func count(in io.Reader, emit func(key, value string)) error {
-	counts := make(map[string]int)
 	words := bufio.NewScanner(in)
 	words.Buffer(nil, sdk.MaxLine)
 	words.Split(bufio.ScanWords)
 	for words.Scan() {
-		counts[words.Text()]++
-	}
-	for _, w := range slices.Sorted(maps.Keys(counts)) {
-		emit(w, strconv.Itoa(counts[w]))
+		emit(words.Text(), "1")
 	}
 	return words.Err()
 }

@@ -62,6 +62,7 @@ type Backend struct {
 	change  map[crowd.Address]int64 // of balances since the beginning
 	stake   map[crowd.Address]int64
 	watched int // streams of job events ever opened
+	more    int // providers besides the two
 }
 
 type job struct {
@@ -554,11 +555,24 @@ func (b *Backend) Account(_ context.Context, a crowd.Address) (rpc.Account, erro
 		Stake: crowd.Credits(100_000_000 + b.stake[a]), Nonce: uint64(len(b.jobs))}, nil
 }
 
+// Crowd adds n providers, from Node(10) on. They are never drawn.
+func (b *Backend) Crowd(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.more += n
+}
+
 func (b *Backend) Providers(context.Context) ([]rpc.Provider, error) {
-	return []rpc.Provider{
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := []rpc.Provider{
 		{Node: Node(1), Address: Node(1).Address(), Price: 900, Country: "CH", Tags: []string{"gpu"}, Stake: 100 * crowd.Credit, Done: 12, Online: true},
 		{Node: Node(2), Address: Node(2).Address(), Price: 1000, Stake: 50 * crowd.Credit, Done: 3, Caught: 1, Suspended: "stake below the minimum"},
-	}, nil
+	}
+	for i := range b.more {
+		list = append(list, rpc.Provider{Node: Node(10 + i), Address: Node(10 + i).Address(), Price: 1000, Stake: 50 * crowd.Credit, Online: true})
+	}
+	return list, nil
 }
 
 func (b *Backend) Peers(context.Context) ([]rpc.Peer, error) {

@@ -16,6 +16,8 @@ import (
 //	poison      as cat, but it exits with 3 on items that contain "poison"
 //	liar        as cat, but the first job for a file fails: its executor lied
 //	lost        every job fails
+//	straggler   as cat, but the first job for a file ends only after another for that file has
+//	faker       as straggler, and what the first one gives is wrong
 //	stuck, fault, late   as for one task
 
 const shard = 100 // most items of a job that PlanBatch gives
@@ -63,6 +65,22 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 		return
 	case "late":
 		return
+	case "straggler", "faker":
+		var first *job
+		for _, other := range b.jobs {
+			if first == nil && other != j && other.view.Stdin == r.Stdin {
+				first = other
+			}
+		}
+		if first == nil {
+			j.late = true
+			return
+		}
+		wrong := map[string]string{"straggler": "cat", "faker": "wrong"}[word]
+		word = "cat"
+		if !first.view.Stage.Final() {
+			defer b.runBatch(first, wrong, "")
+		}
 	case "liar":
 		for _, other := range b.jobs {
 			if other != j && other.view.Stdin == r.Stdin {
@@ -74,8 +92,7 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 			return
 		}
 	}
-	raw := b.files[r.Stdin]
-	in, err := batch.OpenFrames(bytes.NewReader(raw), int64(len(raw)), r.Items)
+	in, err := b.items(r)
 	var leaves []byte
 	var outs, errs [][]byte
 	gas, failed := crowd.Gas(0), uint32(0)
@@ -83,7 +100,7 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 		l := batch.Leaf{Status: crowd.NoInput}
 		var stdout, stderr []byte
 		if err == nil {
-			item, _ := in.Read(i)
+			item := in[i]
 			l = batch.Leaf{Status: crowd.Exited, Gas: 1000}
 			switch {
 			case word == "exit" || word == "poison" && bytes.Contains(item, []byte("poison")):
@@ -96,6 +113,9 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 				l.Status, l.Gas = crowd.OutOfGas, r.Limits.Gas
 			default:
 				stdout = item
+				if word == "wrong" {
+					stdout = []byte("wrong\n")
+				}
 			}
 		}
 		if l.UserError() {
@@ -110,9 +130,136 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 		batch.WriteFrames(&f, r.Items, func(i uint32) uint64 { return uint64(len(list[i])) }, func(i uint32, w io.Writer) error { _, err := w.Write(list[i]); return err })
 		return f.Bytes()
 	}
-	j.view.Batch = &rpc.BatchView{Items: r.Items, Plan: r.Plan, Undetected: 0.0088, Gas: gas, CheckGas: gas / 10, Failed: &failed}
-	b.finish(j, word, &rpc.Outcome{Status: crowd.Exited.String(), Gas: gas, Result: "result"},
-		map[string][]byte{"leaves": leaves, "stdout": frames(outs), "stderr": frames(errs)})
+	files := map[string][]byte{"leaves": leaves, "stdout": frames(outs), "stderr": frames(errs)}
+	parts := make([][]byte, r.Parts)
+	for i, out := range outs {
+		if r.Parts > 0 && batchOK(leaves, i) {
+			batch.Split(out, r.Parts, func(p uint32, line []byte) error {
+				parts[p] = append(append(parts[p], line...), '\n')
+				return nil
+			})
+		}
+	}
+	for p := range parts {
+		files["parts/"+batch.PartName(uint32(p))] = parts[p]
+	}
+	j.view.Batch = &rpc.BatchView{Items: r.Items, Plan: r.Plan, Undetected: 0.0088, Gas: gas, CheckGas: gas / 10, Failed: &failed, Parts: r.Parts, Gather: r.Gather}
+	root := crowd.Digest("leaves", leaves)
+	j.view.Batch.Root = &root
+	if r.Parts > 0 {
+		j.view.Batch.Holders = []crowd.NodeID{Node(1), Node(2)}
+	}
+	result := crowd.CID("result")
+	if r.Parts > 0 {
+		result = crowd.CID("result" + j.view.ID.String())
+	}
+	b.finish(j, word, &rpc.Outcome{Status: crowd.Exited.String(), Gas: gas, Result: result}, files)
+}
+
+func batchOK(leaves []byte, i int) bool {
+	l, err := batch.DecodeLeaf(leaves[i*batch.LeafSize:][:batch.LeafSize])
+	return err == nil && !l.UserError()
+}
+
+// items are what a batch's items read.
+func (b *Backend) items(r rpc.PostRequest) (items [][]byte, err error) {
+	raw := b.files[r.Stdin]
+	if r.Gather {
+		m, err := batch.DecodeManifest(raw, r.Items)
+		if err != nil {
+			return nil, err
+		}
+		for _, numbers := range m.Items {
+			var files [][]byte
+			for _, s := range m.Sources {
+				for _, j := range b.jobs {
+					if j.view.Outcome != nil && j.view.Outcome.Result == s.Result {
+						for _, p := range numbers {
+							files = append(files, j.result["parts/"+batch.PartName(p)])
+						}
+					}
+				}
+			}
+			items = append(items, batch.Merge(files))
+		}
+		return items, nil
+	}
+	f, err := batch.OpenFrames(bytes.NewReader(raw), int64(len(raw)), r.Items)
+	if err != nil {
+		return nil, err
+	}
+	for i := range r.Items {
+		item, err := f.Read(i)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, item)
+	}
+	return items, nil
+}
+
+// split is a settled job with parts. b.mu is held.
+func (b *Backend) split(id crowd.JobID) (*job, error) {
+	j, err := b.delivered(id)
+	if err == nil && (j.view.Request.Parts == 0 || j.view.Stage != rpc.Settled) {
+		err = rpc.Errorf(rpc.Conflict, "job %s has no parts", id.Short())
+	}
+	return j, err
+}
+
+func (b *Backend) Parts(_ context.Context, id crowd.JobID) (rpc.PartsView, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	j, err := b.split(id)
+	if err != nil {
+		return rpc.PartsView{}, err
+	}
+	v := rpc.PartsView{Job: id, Result: j.view.Outcome.Result, Holders: j.view.Batch.Holders,
+		Stdout: uint64(len(j.result["stdout"])), Stderr: uint64(len(j.result["stderr"]))}
+	for p := range j.view.Request.Parts {
+		n := uint64(len(j.result["parts/"+batch.PartName(p)]))
+		v.Sizes, v.Bytes = append(v.Sizes, n), v.Bytes+n
+	}
+	return v, nil
+}
+
+func (b *Backend) Gather(ctx context.Context, r rpc.GatherRequest) (rpc.Gathered, error) {
+	m := batch.Manifest{Items: r.Items}
+	g := rpc.Gathered{Items: uint32(len(r.Items)), Sizes: make([]uint64, len(r.Items))}
+	for _, id := range r.Jobs {
+		v, err := b.Parts(ctx, id)
+		if err != nil {
+			return g, err
+		}
+		m.Sources = append(m.Sources, batch.Source{Result: v.Result, Holders: v.Holders})
+		for i, numbers := range r.Items {
+			for _, p := range numbers {
+				if int(p) >= len(v.Sizes) {
+					return g, rpc.Errorf(rpc.BadRequest, "item %d: part %d of %d", i, p, len(v.Sizes))
+				}
+				g.Sizes[i], g.Bytes = g.Sizes[i]+v.Sizes[p], g.Bytes+v.Sizes[p]
+			}
+		}
+	}
+	raw := crowd.Encode(&m)
+	if _, err := batch.DecodeManifest(raw, g.Items); err != nil {
+		return g, rpc.Errorf(rpc.BadRequest, "%w", err)
+	}
+	var err error
+	g.Manifest, err = b.AddFile(ctx, bytes.NewReader(raw))
+	return g, err
+}
+
+// Probe finds the first holder and not the second.
+func (b *Backend) Probe(_ context.Context, id crowd.JobID) ([]rpc.Holder, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	j, err := b.split(id)
+	if err != nil {
+		return nil, err
+	}
+	h := j.view.Batch.Holders
+	return []rpc.Holder{{Node: h[0], Here: true, Millis: 3}, {Node: h[1], Why: "no answer"}}, nil
 }
 
 // Reputation knows the node 1 alone.

@@ -19,6 +19,8 @@ type Adversary interface {
 	// Leaves replaces what a run of a batch's items comes to: all of them, as its
 	// executor, or only some, as its verifier. honest is a copy.
 	Leaves(w *World, n *Node, id crowd.JobID, only []uint32, honest []batch.Leaf) []batch.Leaf
+	// Garbles says whether the parts are other ones that the node, as executor, makes of the outputs that go on to others.
+	Garbles(w *World, n *Node, id crowd.JobID) bool
 	// Saw is told every record that reaches the node.
 	Saw(w *World, n *Node, c job.Chain)
 }
@@ -36,7 +38,8 @@ func (plain) Result(_ *World, _ *Node, _ crowd.JobID, o crowd.Outcome) crowd.Out
 func (plain) Leaves(_ *World, _ *Node, _ crowd.JobID, _ []uint32, honest []batch.Leaf) []batch.Leaf {
 	return honest
 }
-func (plain) Saw(*World, *Node, job.Chain) {}
+func (plain) Garbles(*World, *Node, crowd.JobID) bool { return false }
+func (plain) Saw(*World, *Node, job.Chain)            {}
 
 // wrong is an outcome that looks as good as the honest one. All who lie with
 // the same taste agree.

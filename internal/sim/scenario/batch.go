@@ -4,12 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
+
+// Split is Batch with outputs that go on to others in parts.
+func Split(items, verifiers, checks uint32) func(*World, *crowd.JobSpec) {
+	return func(w *World, s *crowd.JobSpec) {
+		Batch(items, verifiers, checks)(w, s)
+		s.Shuffle.Parts = 8
+	}
+}
 
 // Batch lets Config.Spec post batches of n items instead of single tasks, each
 // checked by so many verifiers with so many checks.
@@ -27,6 +36,7 @@ type shard struct {
 	leaves  []batch.Leaf
 	root    batch.Root
 	outcome crowd.Outcome
+	garbled bool // the parts in its result are not what the outputs make
 }
 
 // LeafOf is what item i of a batch of t comes to: a pure function of both.
@@ -66,6 +76,15 @@ func (w *World) made(leaves []batch.Leaf) *shard {
 	}
 	w.files[s.outcome.Leaves], w.files[s.outcome.Result] = s, s
 	return s
+}
+
+// garbled is a result with the same leaves and outputs, and other parts.
+func (w *World) garbled(s *shard) *shard {
+	g := *s
+	g.garbled = true
+	g.outcome.Result += "-garbled"
+	w.files[g.outcome.Result] = &g
+	return &g
 }
 
 // truth is the honest work on all items.
@@ -130,6 +149,9 @@ func (n *Node) runBatch(s slot, e job.Run) job.Ran {
 		return job.Ran{Try: e.Try, Leaves: leaves}
 	}
 	made := n.w.made(leaves)
+	if n.adv != nil && s.role == job.AsExecutor && e.Shuffle.Parts > 0 && n.adv.Garbles(n.w, n, s.id) {
+		made = n.w.garbled(made)
+	}
 	n.hold(made.outcome.Result)
 	return job.Ran{Try: e.Try, Outcome: made.outcome}
 }
@@ -142,6 +164,8 @@ func (n *Node) readLeaves(e job.ReadLeaves) job.LeavesRead {
 		return job.LeavesRead{Try: e.Try, Err: errors.New("they are not in the store")}
 	case s == nil || uint32(len(s.leaves)) != e.Items:
 		return job.LeavesRead{Try: e.Try, Err: fmt.Errorf("no %d leaves: %w", e.Items, job.ErrUnusable)}
+	case e.Result != "" && e.Parts > 0 && n.w.files[e.Result] != nil && n.w.files[e.Result].garbled:
+		return job.LeavesRead{Try: e.Try, Err: fmt.Errorf("the result is not what its outputs make: %w", job.ErrUnusable)}
 	case e.Result != "" && n.w.files[e.Result] != s:
 		return job.LeavesRead{Try: e.Try, Err: fmt.Errorf("an item's output is not that of its leaf: %w", job.ErrUnusable)}
 	}
@@ -218,7 +242,9 @@ func (p *Posted) batchTruth(w *World) *shard {
 //     and never with a lie where an open answer is right;
 //   - a lie about an item that a verifier opened the right answer for costs the executor its stake, unless the court
 //     could not look, which refunds;
-//   - nobody's outcome stands that is not the leaves' under its root.
+//   - nobody's outcome stands that is not the leaves' under its root;
+//   - where outputs go on to others, they are right wherever a verifier is honest, all honest nodes on the verdict
+//     have them, and the owner does not.
 func (w *World) checkBatch(p *Posted, bad func(string, ...any)) {
 	j := &p.Last
 	f, ok := w.Look(p)
@@ -241,6 +267,24 @@ func (w *World) checkBatch(p *Posted, bad func(string, ...any)) {
 	}
 	if e != nil && f.Sampled && j.State == ledger.Failed && j.Dispute != nil && j.Dispute.Right != (crowd.Hash{}) && j.Dispute.Right != j.Dispute.Executor {
 		bad("batch %s: the court found a lie, and node %d is not punished", p.ID.Short(), w.byID[e.Node].index)
+	}
+	if settled && p.Spec.Shuffle.Parts > 0 {
+		result := e.Opening.Outcome.Result
+		if p.Owner.Has(result) {
+			bad("batch %s: its outputs came to the owner", p.ID.Short())
+		}
+		for i := range j.Places {
+			n := w.byID[j.Places[i].Node]
+			if j.Places[i].State != ledger.Revealed || !n.Honest() {
+				continue
+			}
+			if w.files[result].garbled {
+				bad("batch %s is settled with parts that its outputs do not make, and node %d on it", p.ID.Short(), n.index)
+			}
+			if n.alive && w.Now().Sub(p.Ended) < time.Duration(w.Config.Params.Retention)*time.Millisecond && !n.Has(result) {
+				bad("batch %s: node %d on it has not its outputs", p.ID.Short(), n.index)
+			}
+		}
 	}
 	if settled && w.files[e.Opening.Outcome.Leaves].root != ledger.Root(&j.Spec, &e.Opening.Outcome) {
 		bad("batch %s is settled with leaves of another root", p.ID.Short())

@@ -45,6 +45,9 @@ func (s *seated) Result(w *World, n *Node, id crowd.JobID, o crowd.Outcome) crow
 func (s *seated) Leaves(w *World, n *Node, id crowd.JobID, only []uint32, l []batch.Leaf) []batch.Leaf {
 	return s.of(w, n, id).Leaves(w, n, id, only, l)
 }
+func (s *seated) Garbles(w *World, n *Node, id crowd.JobID) bool {
+	return s.of(w, n, id).Garbles(w, n, id)
+}
 func (s *seated) Saw(w *World, n *Node, c job.Chain) { s.of(w, n, c.Job.ID).Saw(w, n, c) }
 
 // sampled plays one batch of 200 items, two verifiers with 20 checks each, with
@@ -143,6 +146,35 @@ func TestBatch_Adversary(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			seeds(t, 1, func(seed uint64) (*World, error) {
 				w := sampled(Config{Seed: seed, Consumer: func(*World, int) Adversary { return tt.consumer }}, tt.at, nil)
+				return w, guilty(w, tt.state, tt.guilty...)
+			})
+		})
+	}
+}
+
+// Outputs that go on to others: who makes other parts of them is not accepted, however right its leaves are.
+func TestBatch_Parts(t *testing.T) {
+	type adv = map[int]Adversary
+	for _, tt := range []struct {
+		name     string
+		at       adv
+		consumer Adversary
+		state    ledger.JobState
+		guilty   []int
+	}{
+		{"honest", nil, nil, ledger.Settled, nil},
+		{"an owner that is silent", nil, Miser{NoAccept: true}, ledger.Settled, nil},
+		{"an owner that complains", nil, Miser{Complain: true}, ledger.Settled, nil},
+		{"other parts", adv{0: Parts{}}, nil, ledger.Failed, nil},
+		{"other parts, and a verifier that is silent", adv{0: Parts{}, 1: Withhold{Reveal: true}}, nil, ledger.Failed, nil},
+		{"other parts, and verifiers that are silent", adv{0: Parts{}, 1: Withhold{Reveal: true}, 2: Withhold{Reveal: true}}, nil, ledger.Failed, nil},
+		{"a verifier that is silent", adv{1: Withhold{Reveal: true}}, nil, ledger.Settled, nil},
+		{"a cheating executor", adv{0: Cheat{Rate: 0.3}}, nil, ledger.Failed, []int{0}},
+		{"outputs that nobody gets", adv{0: Withhold{Serve: true}}, nil, ledger.Failed, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			seeds(t, 1, func(seed uint64) (*World, error) {
+				w := sampled(Config{Seed: seed, Spec: Split(200, 2, 20), Consumer: func(*World, int) Adversary { return tt.consumer }}, tt.at, nil)
 				return w, guilty(w, tt.state, tt.guilty...)
 			})
 		})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
@@ -101,7 +102,7 @@ func (w *World) checkDelivered(p *Posted, bad func(string, ...any)) {
 		n := w.byID[pl.Node]
 		served = served || pl.State == ledger.Revealed && !pl.Verifier && n.Honest() && n.alive
 	}
-	if j.State == ledger.Settled && served && p.Owner.Honest() && p.Owner.alive && !p.Owner.Has(j.Verdict.Outcome.Result) {
+	if j.State == ledger.Settled && served && p.Owner.Honest() && p.Owner.alive && !p.Owner.Has(job.Delivered(&j.Spec, &j.Verdict.Outcome)) {
 		bad("job %s is settled, its owner has no result", p.ID.Short())
 	}
 }

@@ -234,6 +234,9 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 		n.Send(e.Message, func(_ uint64, err error) { n.tell(s, r, job.Sent{Message: e.Message, Err: err}) })
 	case job.Fetch:
 		r.work++
+		if e.Result != "" { // of the parts, which nobody fetches, the simulation knows only whether they are right
+			e.CIDs = append(slices.Clone(e.CIDs), e.Result)
+		}
 		n.fetch(s, r, r.work, e)
 	case job.Run:
 		r.work++

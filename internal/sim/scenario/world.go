@@ -355,7 +355,7 @@ func (w *World) AllEnded() bool {
 func (w *World) Bound(s *crowd.JobSpec) time.Duration {
 	p := w.Config.Params
 	each := s.Task.Limits.Wall.Milliseconds() + p.DispatchGrace
-	ms := p.ClaimWindow + int64(p.MaxClaims)*each + p.RevealWindow + 3*p.CourtWindow + p.DeliveryWindow
+	ms := p.ClaimWindow + int64(p.MaxClaims)*each + p.RevealTime(s) + 3*p.CourtWindow + p.DeliveryWindow
 	executors, verifiers := ledger.Seats(&s.Plan)
 	if verifiers > 0 {
 		ms += int64(executors+verifiers) * (p.DeliveryWindow + 2*p.CourtWindow)

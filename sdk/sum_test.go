@@ -1,4 +1,4 @@
-package main
+package sdk
 
 import (
 	"slices"
@@ -19,7 +19,7 @@ func TestSum(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := ""
-			err := sum("k", slices.Values(c.values), func(_, v string) { got = v })
+			err := Sum("k", slices.Values(c.values), func(_, v string) { got = v })
 			if got != c.want || (err == nil) != c.ok {
 				t.Errorf("got %q %v want %q, ok %v", got, err, c.want, c.ok)
 			}

@@ -1,0 +1,223 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/job"
+	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/store"
+)
+
+// This file is what a node does for jobs of its own whose outputs go on to others: it knows who holds
+// them, lists them, and names them in manifests. The outputs themselves do not come here.
+
+const (
+	maxListing = 4 << 20         // bytes of blocks that list a folder
+	probeTime  = 5 * time.Second // for all holders of a result
+	listTime   = time.Minute     // to get a listing
+)
+
+// holders are who has a settled job's outputs: its executor, and the verifiers that have checked them.
+func holders(j *ledger.Job) (out []crowd.NodeID) {
+	if j.State != ledger.Settled || j.Spec.Shuffle.Parts == 0 {
+		return nil
+	}
+	for _, verifier := range []bool{false, true} {
+		for i := range j.Places {
+			if p := &j.Places[i]; p.State == ledger.Revealed && p.Verifier == verifier {
+				out = append(out, p.Node)
+			}
+		}
+	}
+	return out
+}
+
+// lackedParts reports whether a node gave its place up for want of parts.
+func lackedParts(j *ledger.Job) bool {
+	return j.Spec.Shuffle.Gather && slices.ContainsFunc(j.Places, func(p ledger.Place) bool {
+		return p.State == ledger.Dropped && strings.HasSuffix(p.Why, job.NoParts)
+	})
+}
+
+// split is a settled job of this node with parts.
+func (b backend) split(id crowd.JobID) (*ledger.Job, error) {
+	p, err := b.page(id)
+	if err != nil {
+		return nil, err
+	}
+	j := &p.job
+	switch {
+	case j.Spec.Shuffle.Parts == 0:
+		return nil, rpc.Errorf(rpc.Conflict, "job %s was posted without parts; its result came here", id.Short())
+	case j.State != ledger.Settled:
+		return nil, rpc.Errorf(rpc.Conflict, "job %s is %s; it has parts once it is settled", id.Short(), j.State)
+	}
+	return j, nil
+}
+
+// listing is what j's result holds, and its parts in order, after its holders were asked for what is not known here.
+func (b backend) listing(ctx context.Context, j *ledger.Job) (files, parts []store.Entry, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
+	list := func(c crowd.CID) ([]store.Entry, error) {
+		if err := b.host.FetchFolder(ctx, c, maxListing, holders(j), nil); err != nil {
+			return nil, err
+		}
+		return b.store.List(ctx, c)
+	}
+	if files, err = list(j.Verdict.Outcome.Result); err == nil {
+		i := slices.IndexFunc(files, func(e store.Entry) bool { return e.Name == "parts" })
+		if i < 0 {
+			return nil, nil, rpc.Errorf(rpc.NodeFault, "the result of job %s has no parts", j.ID.Short())
+		}
+		parts, err = list(files[i].CID)
+	}
+	if err != nil {
+		return nil, nil, rpc.Errorf(rpc.Unavailable, "list the parts of job %s: %w", j.ID.Short(), err).WithHint("crowd_probe says who has them; post the job again if nobody comes back")
+	}
+	if len(parts) != int(j.Spec.Shuffle.Parts) {
+		return nil, nil, rpc.Errorf(rpc.NodeFault, "the result of job %s has %d parts, %d were asked for", j.ID.Short(), len(parts), j.Spec.Shuffle.Parts)
+	}
+	return files, parts, nil
+}
+
+// Parts implements rpc.Backend.
+func (b backend) Parts(ctx context.Context, id crowd.JobID) (rpc.PartsView, error) {
+	j, err := b.split(id)
+	if err != nil {
+		return rpc.PartsView{}, err
+	}
+	files, parts, err := b.listing(ctx, j)
+	if err != nil {
+		return rpc.PartsView{}, err
+	}
+	v := rpc.PartsView{Job: id, Result: j.Verdict.Outcome.Result, Holders: holders(j)}
+	for _, e := range parts {
+		v.Sizes, v.Bytes = append(v.Sizes, e.Size), v.Bytes+e.Size
+	}
+	for _, e := range files {
+		switch e.Name {
+		case "stdout":
+			v.Stdout = e.Size
+		case "stderr":
+			v.Stderr = e.Size
+		}
+	}
+	return v, nil
+}
+
+// Gather implements rpc.Backend.
+func (b backend) Gather(ctx context.Context, r rpc.GatherRequest) (rpc.Gathered, error) {
+	m := batch.Manifest{Items: r.Items}
+	g := rpc.Gathered{Items: uint32(len(r.Items)), Sizes: make([]uint64, len(r.Items))}
+	for s, id := range r.Jobs {
+		j, err := b.split(id)
+		if err != nil {
+			return g, err
+		}
+		_, parts, err := b.listing(ctx, j)
+		if err != nil {
+			return g, err
+		}
+		m.Sources = append(m.Sources, batch.Source{Result: j.Verdict.Outcome.Result, Holders: holders(j)})
+		for i, numbers := range r.Items {
+			for _, p := range numbers {
+				if int(p) >= len(parts) {
+					return g, rpc.Errorf(rpc.BadRequest, "item %d: part %d of job %s, which has %d (source %d)", i, p, id.Short(), len(parts), s)
+				}
+				if g.Sizes[i] += parts[p].Size; g.Sizes[i] > executor.MaxItemStdin {
+					return g, rpc.Errorf(rpc.TooLarge, "item %d: with part %d of job %s it has %d bytes, at most %d", i, p, id.Short(), g.Sizes[i], executor.MaxItemStdin).
+						WithHint("ask for more parts; if one key has so many lines, let the map program add up what it can")
+				}
+				g.Bytes += parts[p].Size
+			}
+		}
+	}
+	raw := crowd.Encode(&m)
+	if _, err := batch.DecodeManifest(raw, g.Items); err != nil {
+		return g, rpc.Errorf(rpc.BadRequest, "%w", err)
+	}
+	var err error
+	g.Manifest, err = b.AddFile(ctx, strings.NewReader(string(raw)))
+	return g, err
+}
+
+// Probe implements rpc.Backend.
+func (b backend) Probe(ctx context.Context, id crowd.JobID) ([]rpc.Holder, error) {
+	j, err := b.split(id)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	nodes := holders(j)
+	out := make([]rpc.Holder, len(nodes))
+	var asked sync.WaitGroup
+	for i, n := range nodes {
+		asked.Go(func() {
+			began := time.Now()
+			err := b.host.Holds(ctx, n, j.Verdict.Outcome.Result)
+			out[i] = rpc.Holder{Node: n, Here: err == nil}
+			if err != nil {
+				out[i].Why = err.Error()
+			} else {
+				out[i].Millis = time.Since(began).Milliseconds()
+			}
+		})
+	}
+	asked.Wait()
+	return out, nil
+}
+
+// unpackLeaves makes the folder dir with the leaves alone. It appears whole or not at all.
+func (n *Node) unpackLeaves(ctx context.Context, c crowd.CID, dir string) error {
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), "result-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := n.store.Export(ctx, c, filepath.Join(tmp, "leaves"), crowd.MaxItems*batch.LeafSize); err != nil {
+		return err
+	}
+	return os.Rename(tmp, dir)
+}
+
+// fetchFile brings one file of j's result here that somebody wants to see after all.
+func (b backend) fetchFile(ctx context.Context, j *ledger.Job, path string) error {
+	if _, err := b.split(j.ID); err != nil {
+		return err
+	}
+	files, parts, err := b.listing(ctx, j)
+	if err != nil {
+		return err
+	}
+	dir, name := b.resultDir(j.ID), path
+	if rest, ok := strings.CutPrefix(path, "parts/"); ok {
+		files, dir, name = parts, filepath.Join(dir, "parts"), rest
+	}
+	i := slices.IndexFunc(files, func(e store.Entry) bool { return e.Name == name && e.Name != "parts" })
+	if i < 0 {
+		return rpc.Errorf(rpc.NotFound, "the result of job %s has no file %q", j.ID.Short(), path)
+	}
+	if err = b.host.Fetch(ctx, files[i].CID, files[i].Size+1<<20, holders(j), nil); err == nil {
+		if err = os.MkdirAll(dir, 0o700); err == nil {
+			err = b.store.Export(ctx, files[i].CID, filepath.Join(dir, name), files[i].Size)
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return rpc.Errorf(rpc.Unavailable, "%w", fmt.Errorf("%s of job %s: %w", path, j.ID.Short(), err))
+	}
+	return nil
+}

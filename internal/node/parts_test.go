@@ -1,0 +1,216 @@
+//go:build linux
+
+package node
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/verify"
+)
+
+// textItems are n items of words, and how often each word is in all of them.
+func textItems(n, words int, counts map[string]int) (items [][]byte) {
+	rng := rand.New(rand.NewPCG(uint64(n), 9))
+	for range n {
+		var b bytes.Buffer
+		for range words {
+			w := fmt.Sprintf("word%d", rng.IntN(300))
+			counts[w]++
+			b.WriteString(w + " ")
+		}
+		items = append(items, b.Bytes())
+	}
+	return items
+}
+
+// provider is the index of a node.
+func (n *network) provider(id crowd.NodeID) int {
+	for i := range n.Local.Providers() {
+		if n.Local.Provider(i) == id {
+			return i
+		}
+	}
+	n.t.Fatalf("%s is no provider", id.Short())
+	return -1
+}
+
+func (n *network) traffic() uint64 {
+	n.t.Helper()
+	s, err := n.Status(n.t.Context())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return s.Traffic.Fetched + s.Traffic.Served
+}
+
+// Two map jobs, then one that reduces them. The outputs go from executors to executors: the owner never has them, they come
+// from a verifier when the executor is gone, and all counts are what this machine counts.
+func TestLocal_OutputsGoFromExecutorToExecutor(t *testing.T) {
+	n := start(t, LocalConfig{Providers: 7})
+	const items, parts = 12, 4
+	want := map[string]int{}
+	program := n.uploadFrom(bytes.NewReader(build(t, "testdata/words.c")))
+	limits := rpc.Limits{Gas: 1e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 30_000}
+	store := n.Consumer().store
+	var maps []crowd.JobID
+	var executor crowd.NodeID
+	shuffled := uint64(0)
+	for k := range 2 {
+		in := textItems(items, 6000+k, want)
+		if k == 1 {
+			in[3] = []byte("word1 poison word2")
+		}
+		r := rpc.PostRequest{
+			Program: program, Stdin: n.uploadFrom(frames(t, in)), Items: items, Parts: parts,
+			Plan: &rpc.SamplePlan{Verifiers: 2, Checks: items}, Limits: limits,
+		}
+		if k == 1 { // of the poisoned item nothing counts, nor of the item that it replaced
+			gone := map[string]int{}
+			textItems(items, 6000+k, gone)
+			clear(want)
+			textItems(items, 6000, want)
+			for i, item := range in {
+				if i != 3 {
+					for _, w := range strings.Fields(string(item)) {
+						want[w]++
+					}
+				}
+			}
+		}
+		id, events := n.finish(r)
+		if last := events[len(events)-1]; last.Stage != rpc.Settled {
+			t.Fatalf("map %d: got %+v", k, last)
+		}
+		maps = append(maps, id)
+		v, err := n.Job(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b := v.Batch; b.Failed == nil || *b.Failed != uint32(k) || len(b.Holders) != 3 || b.Parts != parts {
+			t.Fatalf("map %d: got %+v", k, b)
+		}
+		executor = v.Batch.Holders[0]
+		p, err := n.Parts(t.Context(), id)
+		if err != nil || len(p.Sizes) != parts || p.Bytes < 500_000 {
+			t.Fatalf("map %d: got %+v, %v", k, p, err)
+		}
+		shuffled += p.Bytes
+		if findings, good := verify.Check(n.receipt(id), verify.Trust{Chain: n.Genesis().ChainID(), Header: VerifyHeader}); !good {
+			t.Errorf("receipt: %+v", findings)
+		}
+	}
+	// Its holders are the executor and both verifiers; what the executor of the second map takes with it, they have.
+	n.Local.StopProvider(n.provider(executor))
+	hs, err := n.Probe(t.Context(), maps[1])
+	if err != nil || len(hs) != 3 || hs[0].Here || hs[0].Why == "" || !hs[1].Here || !hs[2].Here {
+		t.Fatalf("holders: got %+v, %v, want all but the first", hs, err)
+	}
+	before := n.traffic()
+	g, err := n.Gather(t.Context(), rpc.GatherRequest{Jobs: maps, Items: [][]uint32{{0}, {1, 3}, {2}}})
+	if err != nil || g.Bytes != shuffled {
+		t.Fatalf("gather: got %+v, %v, want %d bytes", g, err, shuffled)
+	}
+	r := rpc.PostRequest{
+		Program: n.uploadFrom(bytes.NewReader(build(t, "testdata/total.c"))), Stdin: g.Manifest, Items: g.Items, Gather: true,
+		Plan: &rpc.SamplePlan{Verifiers: 2, Checks: 3}, Limits: limits,
+	}
+	id, events := n.finish(r)
+	if last := events[len(events)-1]; last.Stage != rpc.Settled {
+		t.Fatalf("reduce: got %+v", last)
+	}
+	got := map[string]int{}
+	for i, out := range n.outputs(id, int(g.Items)) {
+		lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+		if !slices.IsSorted(lines) && i != 1 {
+			t.Errorf("item %d is not sorted", i)
+		}
+		for _, line := range lines {
+			var w string
+			var c int
+			if _, err := fmt.Sscanf(line, "%s\t%d", &w, &c); err != nil || got[w] != 0 {
+				t.Fatalf("item %d: line %q, %v, seen %d", i, line, err, got[w])
+			}
+			got[w] = c
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("got %d words want %d", len(got), len(want))
+	}
+	for w, c := range want {
+		if got[w] != c {
+			t.Errorf("%s: got %d want %d", w, got[w], c)
+		}
+	}
+	moved := n.traffic() - before
+	t.Logf("shuffled %d bytes; the owner moved %d for the reduce job: %.2f %%", shuffled, moved, 100*float64(moved)/float64(shuffled))
+
+	for _, id := range maps {
+		j, err := backend{n.Consumer()}.split(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, list, err := backend{n.Consumer()}.listing(t.Context(), j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range append(list, files...) {
+			has, err := store.Has(t.Context(), e.CID)
+			if err != nil || has != (e.Name == "leaves") {
+				t.Errorf("the owner's store: has %s: %v, %v", e.Name, has, err)
+			}
+		}
+		if has, err := store.Has(t.Context(), j.Verdict.Outcome.Result); has || err != nil {
+			t.Errorf("the owner's store has the result: %v", err)
+		}
+	}
+	// Only now somebody wants to know what went wrong: one file is fetched.
+	var said bytes.Buffer
+	if _, err := n.Download(t.Context(), maps[1], "stderr", &said); err != nil || !bytes.Contains(said.Bytes(), []byte("poison\n")) {
+		t.Errorf("stderr: got %d bytes, %v", said.Len(), err)
+	}
+}
+
+// What cannot be gathered is said before anything is posted.
+func TestLocal_GatherNamesTheCause(t *testing.T) {
+	n := start(t, LocalConfig{Providers: 3})
+	program := n.uploadFrom(bytes.NewReader(build(t, "testdata/words.c")))
+	limits := rpc.Limits{Gas: 1e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 30_000}
+	r := rpc.PostRequest{
+		Program: program, Stdin: n.uploadFrom(frames(t, [][]byte{[]byte(strings.Repeat("one ", 50_000)), []byte(strings.Repeat("one ", 50_000))})),
+		Items: 2, Parts: 1, Plan: &rpc.SamplePlan{Verifiers: 2, Checks: 2}, Limits: limits,
+	}
+	id, _ := n.finish(r)
+	r.Parts, r.Args = 0, []string{"plain"}
+	plain, _ := n.finish(r)
+	for _, c := range []struct {
+		name string
+		r    rpc.GatherRequest
+		kind rpc.Kind
+		want string
+	}{
+		{"a job without parts", rpc.GatherRequest{Jobs: []crowd.JobID{plain}, Items: [][]uint32{{0}}}, rpc.Conflict, "without parts"},
+		{"a stranger's job", rpc.GatherRequest{Jobs: []crowd.JobID{{1}}, Items: [][]uint32{{0}}}, rpc.NotFound, ""},
+		{"a part that is none", rpc.GatherRequest{Jobs: []crowd.JobID{id}, Items: [][]uint32{{0}, {1}}}, rpc.BadRequest, "item 1: part 1"},
+		{"no jobs", rpc.GatherRequest{Items: [][]uint32{{0}}}, rpc.BadRequest, "0 jobs"},
+		{"an item of nothing", rpc.GatherRequest{Jobs: []crowd.JobID{id}, Items: [][]uint32{{}}}, rpc.BadRequest, "item 0"},
+		{"too much for one item", rpc.GatherRequest{Jobs: []crowd.JobID{id, id}, Items: [][]uint32{{0}}}, rpc.TooLarge, "item 0: with part 0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := n.Gather(t.Context(), c.r); rpc.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v want %s with %q", err, c.kind, c.want)
+			}
+		})
+	}
+	r.Gather, r.Items = true, 1
+	r.Plan.Checks = 1
+	if _, err := n.Post(t.Context(), r); rpc.KindOf(err) != rpc.BadRequest || !strings.Contains(err.Error(), "manifest") {
+		t.Errorf("a frame file for a manifest: got %v", err)
+	}
+}

@@ -98,7 +98,7 @@ func (c *Consumer) cancel(now time.Time) {
 	}
 	late := j.State > ledger.Running
 	for i := range j.Places {
-		late = late || j.Places[i].State == ledger.Committed
+		late = late || j.Places[i].State == ledger.Committed && !j.Places[i].Verifier
 	}
 	if late {
 		c.tooLate = true

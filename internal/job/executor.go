@@ -174,7 +174,7 @@ func (e *Executor) hopeless(now time.Time, p *ledger.Place) string {
 	if w.flying || w.err == nil {
 		return ""
 	}
-	half := crowd.Time(e.job.Spec.Task.Limits.Wall.Milliseconds()+e.Params.DispatchGrace) / 2
+	half := crowd.Time(e.Params.Patience(&e.job.Spec, p.Verifier)) / 2
 	switch {
 	case w.kind == running && w.fails >= runFaults:
 		return cannotRun

@@ -494,6 +494,8 @@ func ownedBy(j *Job, id crowd.NodeID) *Refusal {
 	return nil
 }
 
+const whyCancelled = "work on a job that its owner cancelled"
+
 func (w *work) cancel(from crowd.NodeID, m *Cancel) *Refusal {
 	j, r := w.jobIn(m.Job, Posted, Claiming, Running)
 	if r != nil {
@@ -502,15 +504,21 @@ func (w *work) cancel(from crowd.NodeID, m *Cancel) *Refusal {
 	if r := ownedBy(&j, from); r != nil {
 		return r
 	}
-	if j.count(Committed) > 0 {
+	executors, _ := j.split(Committed) // verifiers commit early, and to nothing that anybody waits for
+	if executors > 0 {
 		return refuse(TooLate, "an executor has committed to the result of job %s; it will be delivered", j.ID.Short())
 	}
 	if j.State == Posted {
 		w.delete(drawKey(j.DrawAt, j.ID))
 	}
 	for i := range j.Places {
-		if p := &j.Places[i]; p.State == Working {
-			w.pay(&j, p.Node.Address(), p.Price.Cost(p.gas(&j.Spec, j.Spec.Limits().Gas)).PPM(w.params.CancelPPM), "work on a job that its owner cancelled")
+		p := &j.Places[i]
+		most := p.Price.Cost(p.gas(&j.Spec, j.Spec.Limits().Gas))
+		switch p.State {
+		case Working:
+			w.pay(&j, p.Node.Address(), most.PPM(w.params.CancelPPM), whyCancelled)
+		case Committed: // it has done all its work; how much gas that took nobody will know
+			w.pay(&j, p.Node.Address(), most, whyCancelled)
 		}
 	}
 	if j.State == Running {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -495,4 +496,53 @@ func TestSample_NobodyOpensWhileSomebodyWorks(t *testing.T) {
 	late := w.answers(seated[2], id, never)
 	w.refused(TooLate, seated[2], &Commit{Job: id, Commitment: Commitment(id, seated[2].ID(), late), Sealed: [][]byte{{1}}})
 	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+}
+
+// Verifiers commit within seconds: an owner who wants a straggler's job back must not be too late by that. They have
+// done their work and are paid all of it; who still works gets the share of a cancelled job; nothing is lost.
+func TestCancel_VerifiersDoNotMakeItTooLate(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	id, seated := w.sampled(sampleSpec())
+	j, had := w.job(id), w.balance(w.owner.ID())
+	w.commitOpening(seated[1], id, w.answers(seated[1], id, never))
+	w.must(w.owner, &Cancel{Job: id})
+	j = w.in(id, Cancelled)
+	limit, p := j.Spec.Limits().Gas, w.s.Params()
+	want := j.Places[0].Price.Cost(limit).PPM(p.CancelPPM) + j.Places[1].Price.Cost(CheckGas(&j.Spec, limit)) +
+		j.Places[2].Price.Cost(CheckGas(&j.Spec, limit)).PPM(p.CancelPPM)
+	if got := w.balance(w.owner.ID()) + j.Spent(); got != had+EscrowFor(&j.Spec)-p.TxFee || j.Spent() != want {
+		t.Errorf("cancelling cost %s, want %s; the owner has %s", j.Spent(), want, got)
+	}
+	if err := CheckInvariants(w.s); err != nil {
+		t.Error(err)
+	}
+
+	w = newWorld(t, 1, 3)
+	id, seated = w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	w.refused(TooLate, w.owner, &Cancel{Job: id}) // else an owner could see that it is done and pay a tenth
+}
+
+// A verifier that is away is replaced while the executor still works, and by nobody sooner than it can fetch.
+func TestSample_AnAbsentVerifierIsReplacedEarly(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	spec := sampleSpec()
+	spec.Task.Limits.Wall = 400 * time.Second
+	id, seated := w.sampled(spec)
+	w.commitOpening(seated[1], id, w.answers(seated[1], id, never))
+	grace := w.s.Params().DispatchGrace
+	w.wait(100_000 + grace - 1000)
+	if j := w.in(id, Running); len(j.Places) != 3 {
+		t.Fatalf("got %d places before the time, want 3", len(j.Places))
+	}
+	w.wait(1001)
+	j := w.in(id, Running)
+	if len(j.Places) != 4 || j.Places[2].State != Dropped || !j.Places[3].Verifier || j.Places[0].State != Working {
+		t.Errorf("got %d places, the third %s, the executor %s: want an alternate for the verifier alone", len(j.Places), j.Places[2].State, j.Places[0].State)
+	}
+	spec.Plan.Checks = sampleItems / 2
+	if got := w.s.Params().Patience(&spec, true) - grace; got < 190_000 || got > 200_000 {
+		t.Errorf("got %d ms for half of the items, want half of the time", got)
+	}
 }

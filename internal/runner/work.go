@@ -64,10 +64,14 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 		return o, nil, errors.New("this node executes nothing")
 	}
 	need := int64(min(e.Task.Limits.Memory, r.cfg.Memory))
-	if err := r.runs.Acquire(ctx, 1); err != nil {
+	runs := r.runs
+	if e.Only != nil { // it is short, and a whole batch waits for it
+		runs = r.samples
+	}
+	if err := runs.Acquire(ctx, 1); err != nil {
 		return o, nil, err
 	}
-	defer r.runs.Release(1)
+	defer runs.Release(1)
 	if err := r.memory.Acquire(ctx, need); err != nil {
 		return o, nil, err
 	}

@@ -28,7 +28,9 @@ func (m *Machine) load() (l load) {
 					n++
 					l.locked += sh.Bound
 					if a.State == Open || a.asked {
-						l.jobs++
+						if !a.silent {
+							l.jobs++
+						}
 						if !a.Leave {
 							l.wanted++
 						}
@@ -222,14 +224,18 @@ func (m *Machine) post(s, k int, l *load) {
 			m.ask(s, k, a, l)
 		}
 	}
-	for n := sh.live(); n < m.cfg.Copies && l.jobs < m.cfg.Parallel; n++ {
+	// A silent job may yet end, and counts for nothing until it is heard again.
+	for n, open := sh.awake(), sh.live(); n < m.cfg.Copies && open < max(m.cfg.Open, m.cfg.Copies) && l.jobs < m.cfg.Parallel; n, open = n+1, open+1 {
 		if !m.affords(l.locked + sh.Bound) {
 			if l.jobs == 0 {
 				m.end(GiveUp{Ref{s, k, 0}, OverBudget, "what a shard may cost is more than what is left of the budget"})
 			}
 			return
 		}
-		m.add(s, k, n > 0, l)
+		m.add(s, k, open > 0, l)
+		if n < open { // not a second one: all that there were are silent
+			sh.Attempts[len(sh.Attempts)-1].Instead = true
+		}
 	}
 }
 
@@ -272,21 +278,21 @@ func (m *Machine) speculate(s, left int, l *load) {
 	for k := range st.Shards {
 		all += st.Shards[k].Bound
 		for i := range st.Shards[k].Attempts {
-			if st.Shards[k].Attempts[i].Copy {
+			if a := &st.Shards[k].Attempts[i]; a.Copy && !a.Instead {
 				copies += st.Shards[k].Bound
 			}
 		}
 	}
 	for k := range st.Shards {
 		sh := &st.Shards[k]
-		if sh.Done || sh.Use != 0 || sh.given || sh.live() != 1 {
+		if sh.Done || sh.Use != 0 || sh.given || sh.awake() != 1 || sh.live() >= m.cfg.Open {
 			continue
 		}
 		usual := st.usual(sh)
 		if usual == 0 {
 			continue
 		}
-		a := &sh.Attempts[slices.IndexFunc(sh.Attempts, func(a Attempt) bool { return !a.Leave && (a.State == Open || a.State == Posting) })]
+		a := &sh.Attempts[slices.IndexFunc(sh.Attempts, func(a Attempt) bool { return !a.silent && !a.Leave && (a.State == Open || a.State == Posting) })]
 		if a.State != Open {
 			continue
 		}

@@ -78,6 +78,13 @@ type Probed struct {
 	Lost  []int
 }
 
+// Silent says that nobody who could end an open job answers, or with Heard that somebody does again. A driver that asks
+// nobody never says so.
+type Silent struct {
+	Ref   Ref
+	Heard bool
+}
+
 // Woke says that the deadline has come. It may come at any time.
 type Woke struct{}
 
@@ -91,6 +98,7 @@ func (Found) event()   {}
 func (Ended) event()   {}
 func (Fetched) event() {}
 func (Probed) event()  {}
+func (Silent) event()  {}
 func (Woke) event()    {}
 
 // Effect is what a machine wants done. All of them only begin; the answer comes back as an event, in any order.

@@ -22,6 +22,7 @@ type Config struct {
 	Parallel  int           // jobs at the same time, copies too; 0: 8
 	Budget    crowd.Credits // most that may be paid and locked together; 0: any amount
 	Patience  time.Duration // how long without any success until what may pass by itself is an end; 0: 2 min
+	Open      int           // jobs of a shard at the same time, those of them that are silent included; 0: 4
 	Tries     int           // jobs of a shard that fail before that is asked; 0: 4
 	Pause     time.Duration // before a shard is posted again, doubled each time up to LongPause; 0: 1 s
 	LongPause time.Duration // 0: 10 s
@@ -32,7 +33,7 @@ type Config struct {
 	Slow          float64       // 0: 2
 	SlowLeast     time.Duration // 0: 5 s
 	LastShare     float64       // of a stage's shards, from 0 to 1; 0: a quarter
-	CopyShare     float64       // most that copies may lock, of what all shards of the stage lock; 0: a fifth. One copy may always be
+	CopyShare     float64       // most that copies of slow shards may lock, of what all shards of the stage lock; 0: a fifth. One copy may always be
 
 	Return time.Duration // how long the holders of lost sources may take to come back; 0: 30 s
 	Linger time.Duration // how long the end waits for jobs that are not wanted any more and too late to cancel; 0: 10 s
@@ -56,6 +57,9 @@ func (c Config) withDefaults() Config {
 	set(&c.Linger, 10*time.Second)
 	if c.Parallel == 0 {
 		c.Parallel = 8
+	}
+	if c.Open == 0 {
+		c.Open = 4
 	}
 	if c.Tries == 0 {
 		c.Tries = 4
@@ -161,20 +165,22 @@ type Shard struct {
 
 // Attempt is one job of a shard.
 type Attempt struct {
-	Try    int           `json:"try"` // from 1
-	State  AttemptState  `json:"state"`
-	Copy   bool          `json:"copy,omitempty"` // another of the shard was under way
-	Job    crowd.JobID   `json:"job,omitzero"`   // once it is known
-	Posted time.Time     `json:"posted,omitzero"`
-	Took   time.Duration `json:"took,omitempty"`  // until it settled; 0: nobody watched
-	Leave  bool          `json:"leave,omitempty"` // it is not wanted any more: cancel it if that is possible
-	Root   crowd.Hash    `json:"root,omitzero"`   // of a settled one
-	Paid   crowd.Credits `json:"paid,omitempty"`  //
-	Why    string        `json:"why,omitempty"`   // of a failed one
-	Wrong  bool          `json:"wrong,omitempty"` // its root is not what two others agree on
-	Lost   bool          `json:"lost,omitempty"`  // nobody holds its parts any more
+	Try     int           `json:"try"` // from 1
+	State   AttemptState  `json:"state"`
+	Copy    bool          `json:"copy,omitempty"`    // another of the shard was under way
+	Instead bool          `json:"instead,omitempty"` // and nobody who could end it answered
+	Job     crowd.JobID   `json:"job,omitzero"`      // once it is known
+	Posted  time.Time     `json:"posted,omitzero"`
+	Took    time.Duration `json:"took,omitempty"`  // until it settled; 0: nobody watched
+	Leave   bool          `json:"leave,omitempty"` // it is not wanted any more: cancel it if that is possible
+	Root    crowd.Hash    `json:"root,omitzero"`   // of a settled one
+	Paid    crowd.Credits `json:"paid,omitempty"`  //
+	Why     string        `json:"why,omitempty"`   // of a failed one
+	Wrong   bool          `json:"wrong,omitempty"` // its root is not what two others agree on
+	Lost    bool          `json:"lost,omitempty"`  // nobody holds its parts any more
 
-	asked bool // in this run: Post or Find is under way
+	silent bool // nobody who could end it answers
+	asked  bool // in this run: Post or Find is under way
 }
 
 // AttemptState is where an attempt is.

@@ -80,6 +80,10 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.fetched(ev.Ref)
 	case Probed:
 		m.probed(ev)
+	case Silent:
+		if a := m.attempt(ev.Ref); a != nil {
+			a.silent = !ev.Heard
+		}
 	case Woke:
 	}
 	m.due()
@@ -342,6 +346,16 @@ func (m *Machine) ended(ev Ended) {
 func (sh *Shard) live() (n int) {
 	for i := range sh.Attempts {
 		if a := &sh.Attempts[i]; !a.Leave && (a.State == Posting || a.State == Open) {
+			n++
+		}
+	}
+	return n
+}
+
+// awake is how many of them are not silent.
+func (sh *Shard) awake() (n int) {
+	for i := range sh.Attempts {
+		if a := &sh.Attempts[i]; !a.silent && !a.Leave && (a.State == Posting || a.State == Open) {
 			n++
 		}
 	}

@@ -380,3 +380,55 @@ func TestConfig_Validate(t *testing.T) {
 		t.Errorf("got %v, want seven things", err)
 	}
 }
+
+// Whose job's nodes are all away gets another at once, late or not, and room for it; but no more than Open at a time. It is
+// as good as any when they are back: what settles first is used, the others are taken back.
+func TestMachine_SilentJobsAreReplacedAtOnce(t *testing.T) {
+	s, err := New([]Node{{Name: "map"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Resume(Config{Parallel: 2, Open: 3, Slow: 1000}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1e9, 0)
+	step := func(ev Event) (posts []Post, cancelled []crowd.JobID) {
+		for _, e := range m.Step(now, ev) {
+			switch e := e.(type) {
+			case Post:
+				posts = append(posts, e)
+			case Cancel:
+				cancelled = append(cancelled, e.Job)
+			}
+		}
+		return posts, cancelled
+	}
+	post := func(ev Event, shards ...int) {
+		t.Helper()
+		posts, _ := step(ev)
+		var got []int
+		for _, p := range posts {
+			got = append(got, p.Ref.Shard)
+			if p.Copy != (p.Ref.Try > 1) || len(p.Avoid) != p.Ref.Try-1 {
+				t.Errorf("%+v: want a copy for others, if it is not the first", p)
+			}
+			step(Posted{p.Ref, crowd.JobID{byte(10*p.Ref.Shard + p.Ref.Try)}})
+		}
+		if !slices.Equal(got, shards) {
+			t.Fatalf("%+v: got posts of shards %v, want %v", ev, got, shards)
+		}
+	}
+	step(Began{})
+	step(WasCut{0, 4})
+	post(Laid{0, []Layout{{Items: 1}, {Items: 1}, {Items: 1}, {Items: 1}}}, 0, 1)
+	post(Silent{Ref: Ref{0, 0, 1}}, 0)
+	post(Silent{Ref: Ref{0, 0, 1}, Heard: true})
+	post(Silent{Ref: Ref{0, 0, 1}}) // there is a second
+	post(Silent{Ref: Ref{0, 0, 2}}, 0)
+	post(Silent{Ref: Ref{0, 0, 3}}, 2) // as many as may be
+	_, cancelled := step(Ended{Ref: Ref{0, 0, 1}, State: Settled, Root: crowd.Hash{1}})
+	if want := []crowd.JobID{{2}, {3}}; !slices.Equal(cancelled, want) {
+		t.Errorf("got %v taken back, want %v", cancelled, want)
+	}
+}

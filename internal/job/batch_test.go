@@ -112,8 +112,14 @@ func (w *batchWorld) verified(t testing.TB, k *identity.Key) (Machine, []byte, *
 		some = append(some, w.leaves[i])
 	}
 	es := m.Step(w.now, Ran{Try: r.Try, Leaves: some})
-	expect(t, "bound, and the executor is not", es, "persist")
+	expect(t, "bound, and the executor is not", es, "persist commit")
 	journal := find[Persist](t, es).Journal
+	unsealed := find[Send](t, es).Message.(*ledger.Commit)
+	if len(unsealed.Sealed) > 0 {
+		t.Fatal("the answers are sealed to authorities before the executor is bound")
+	}
+	m.Step(w.now, Sent{Message: unsealed})
+	w.job.Place(k.ID()).Commitment = unsealed.Commitment
 	w.now = time.UnixMilli(int64(w.job.Due) + 1000) // the executor is late, perhaps an alternate: the verifier waits
 	expect(t, "the executor is late", m.Step(w.now, w.record(t)), "")
 	w.commits(w.one, nil)
@@ -123,6 +129,9 @@ func (w *batchWorld) verified(t testing.TB, k *identity.Key) (Machine, []byte, *
 	w.job.Due += 60_000
 	es = m.Step(w.now, w.record(t))
 	commit := find[Send](t, es).Message.(*ledger.Commit)
+	if commit.Commitment != unsealed.Commitment || len(commit.Sealed) == 0 {
+		t.Fatal("it is bound to something else, or seals nothing")
+	}
 	m.Step(w.now, Sent{Message: commit})
 	for _, p := range []*identity.Key{w.one, w.two, w.three} {
 		w.commits(p, nil)
@@ -220,8 +229,8 @@ func TestVerifier_CommitsOnlyToItsWholeSample(t *testing.T) {
 	expect(t, "an outcome of all", v.Step(w.now, Ran{Try: r.Try, Outcome: outcomeOf(t, w.leaves)}), "")
 }
 
-// Its time begins when the executor is bound.
-func TestVerifier_IsNotLateBeforeItsTurn(t *testing.T) {
+// It has a time of its own, before and after the executor is bound.
+func TestVerifier_GivesUpWhenItIsLate(t *testing.T) {
 	for _, bound := range []bool{false, true} {
 		w := newBatch(t)
 		v := w.machine(t, w.two, AsExecutor, nil)
@@ -231,8 +240,7 @@ func TestVerifier_IsNotLateBeforeItsTurn(t *testing.T) {
 			w.commits(w.one, nil)
 		}
 		w.now = time.UnixMilli(int64(w.job.Due) + 10)
-		want := map[bool]string{true: "stop"}[bound]
-		expect(t, fmt.Sprintf("late, executor bound %v", bound), v.Step(w.now, w.record(t)), want)
+		expect(t, fmt.Sprintf("late, executor bound %v", bound), v.Step(w.now, w.record(t)), "stop")
 	}
 }
 
@@ -510,11 +518,11 @@ func TestAuthority_InspectsABatchAsItsOwnerWould(t *testing.T) {
 
 // A verifier killed after any event goes on from its journal to the same commitment, and never to another.
 func TestVerifier_RestartsAtEveryPoint(t *testing.T) {
-	for at := range 6 {
+	for at := range 8 {
 		t.Run(fmt.Sprint(at), func(t *testing.T) {
 			w := newBatch(t)
 			var journal []byte
-			var commits [][]byte
+			var commits []crowd.Hash
 			m := w.machine(t, w.two, AsExecutor, nil)
 			todo, revealed := []Event{w.record(t)}, false
 			for n := 0; len(todo) > 0 && n < 100; n++ {
@@ -535,14 +543,19 @@ func TestVerifier_RestartsAtEveryPoint(t *testing.T) {
 						for _, i := range e.Only {
 							some = append(some, w.leaves[i])
 						}
-						w.commits(w.one, nil)
 						todo = append(todo, Ran{Try: e.Try, Leaves: some}, w.record(t))
 					case ReadLeaves:
 						todo = append(todo, LeavesRead{Try: e.Try, Leaves: w.leaves})
 					case Send:
 						switch c := e.Message.(type) {
 						case *ledger.Commit:
-							commits = append(commits, crowd.Encode(c))
+							commits = append(commits, c.Commitment)
+							if len(c.Sealed) == 0 {
+								w.job.Place(w.two.ID()).Commitment = c.Commitment
+								w.commits(w.one, nil)
+								todo = append(todo, Sent{Message: c}, w.record(t))
+								continue
+							}
 							for _, k := range []*identity.Key{w.two, w.three} {
 								w.commits(k, c)
 							}
@@ -559,7 +572,7 @@ func TestVerifier_RestartsAtEveryPoint(t *testing.T) {
 				t.Fatalf("got %d commits and revealed %v, want it to come through", len(commits), revealed)
 			}
 			for _, c := range commits {
-				if !bytes.Equal(c, commits[0]) {
+				if c != commits[0] {
 					t.Fatal("it committed twice, to different things")
 				}
 			}

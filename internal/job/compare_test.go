@@ -280,7 +280,8 @@ func TestVerifier_KeepsItsOutputs(t *testing.T) {
 	if k := find[Keep](t, es); k.CID != "outputs" {
 		t.Errorf("got %q kept", k.CID)
 	}
-	expect(t, "bound", es, "persist keep")
+	expect(t, "bound", es, "persist keep commit")
+	w.job.Place(w.two.ID()).Commitment = find[Send](t, es).Message.(*ledger.Commit).Commitment
 	w.commits(w.one, nil)
 	expect(t, "the executor is bound", v.Step(w.now, w.record(t)), "commit")
 }

@@ -104,11 +104,7 @@ func (c *Consumer) cancel(now time.Time) {
 	if j.State.Ended() || c.tooLate {
 		return
 	}
-	late := j.State > ledger.Running
-	for i := range j.Places {
-		late = late || j.Places[i].State == ledger.Committed
-	}
-	if late {
+	if j.State > ledger.Running || j.Bound() {
 		c.tooLate = true
 		c.emit(Report{Stage: StageTrouble, Why: "too late to cancel", Detail: "an executor has committed to the result; it will be delivered", Time: c.chainTime(now)})
 		return

@@ -236,6 +236,8 @@ func (c *core) send(now time.Time, m ledger.Message) {
 // sendKey tells apart what may be under way at once.
 func sendKey(m ledger.Message) string {
 	switch m := m.(type) {
+	case *ledger.Commit:
+		return fmt.Sprintf("commit %d", len(m.Sealed)) // a verifier's twice
 	case *ledger.Unseal:
 		return fmt.Sprintf("unseal %x", m.Executor[:])
 	case *ledger.Report:

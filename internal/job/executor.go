@@ -144,7 +144,11 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 	switch {
 	case e.jrn.Opening != nil:
 		if awaited {
-			e.send(now, &ledger.Commit{Job: e.id, Commitment: ledger.Commitment(e.id, e.self, *e.jrn.Opening), Sealed: e.jrn.Sealed})
+			c := &ledger.Commit{Job: e.id, Commitment: ledger.Commitment(e.id, e.self, *e.jrn.Opening)}
+			if !p.Verifier || e.job.Bound() {
+				c.Sealed = e.jrn.Sealed
+			}
+			e.send(now, c)
 		}
 		return
 	case awaited && e.due(now, p.Due): // too late for all; the chain drops the place
@@ -181,7 +185,7 @@ func (e *Executor) hopeless(now time.Time, p *ledger.Place) string {
 	if w.flying || w.err == nil {
 		return ""
 	}
-	half := crowd.Time(e.job.Spec.Task.Limits.Wall.Milliseconds()+e.Params.DispatchGrace) / 2
+	half := crowd.Time(e.Params.Patience(&e.job.Spec, p.Verifier)) / 2
 	switch {
 	case w.kind == running && w.fails >= runFaults:
 		return cannotRun

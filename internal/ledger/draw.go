@@ -178,6 +178,17 @@ func (w *work) dispatch(j *Job) {
 	w.move(j, Running, j.earliest(), "%d of %d eligible providers claimed", len(j.Drawn), j.Eligible)
 }
 
+// Patience is how long a place has to commit, a verifier without seals, in ms of block time. A verifier runs a few items only: whoever
+// is away is replaced while the executor still works. A quarter of the time it always has, since it fetches what an executor does.
+func (p Params) Patience(spec *crowd.JobSpec, verifier bool) int64 {
+	wall := spec.Task.Limits.Wall.Milliseconds()
+	if verifier {
+		items := int64(max(spec.Items, 1))
+		wall = max(wall/4, wall/items*min(int64(spec.Plan.Checks), items))
+	}
+	return wall + p.DispatchGrace
+}
+
 // seat gives the next drawn node a place, if there is one.
 func (w *work) seat(j *Job, verifier bool) bool {
 	if j.Spec.Plan.Method == crowd.PlanAudit {
@@ -206,7 +217,7 @@ func (w *work) place(j *Job, d *Drawn, verifier bool) bool {
 	w.putProvider(p)
 	j.Places = append(j.Places, Place{
 		Node: d.Node, Verifier: verifier, Price: d.Price, State: Working,
-		Due: w.in(j.Spec.Task.Limits.Wall.Milliseconds() + w.params.DispatchGrace),
+		Due: w.in(w.params.Patience(&j.Spec, verifier)),
 	})
 	return true
 }

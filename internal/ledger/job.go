@@ -209,11 +209,16 @@ func (j *Job) split(s PlaceState) (executors, verifiers int) {
 	return executors, verifiers
 }
 
-// Awaits reports whether p's commitment is wanted now. A verifier's comes after the executor's: what it seals to the
-// authorities one of them could open, and tell an executor that is not bound yet which items nobody looks at.
-func (j *Job) Awaits(p *Place) bool {
+// Bound reports whether an executor is. Before that no verifier seals its answers: of the authorities to whom it does one
+// could open them, and tell the executor which items nobody looks at. It commits without seals, so that it is known to be there.
+func (j *Job) Bound() bool {
 	bound, _ := j.split(Committed)
-	return p.State == Working && (!p.Verifier || bound > 0)
+	return bound > 0
+}
+
+// Awaits reports whether something is wanted of p now: its commitment, and the seals of a verifier's once an executor is bound.
+func (j *Job) Awaits(p *Place) bool {
+	return p.State == Working && (!p.Verifier || p.Commitment == crowd.Hash{} || j.Bound())
 }
 
 // earliest deadline among the places that are awaited.
@@ -348,6 +353,19 @@ func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
 	if p.State != Working {
 		return refuse(Duplicate, "the place is %s", p.State)
 	}
+	switch {
+	case m.Commitment == crowd.Hash{} || p.Commitment != crowd.Hash{} && p.Commitment != m.Commitment:
+		return refuse(BadTx, "another commitment than the place's, or none")
+	case p.Verifier && len(m.Sealed) == 0:
+		if p.Commitment != (crowd.Hash{}) {
+			return refuse(Duplicate, "the place has its commitment")
+		}
+		p.Commitment = m.Commitment
+		w.progress(&j)
+		return nil
+	case p.Verifier && !j.Bound():
+		return refuse(TooEarly, "no executor of job %s is bound yet: until then a verifier commits without seals", j.ID.Short())
+	}
 	if len(m.Sealed) != len(w.authorities()) {
 		return refuse(BadTx, "%d sealed openings for %d authorities", len(m.Sealed), len(w.authorities()))
 	}
@@ -359,9 +377,6 @@ func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
 		if len(s) > most {
 			return refuse(BadTx, "a sealed opening of %d bytes, at most %d", len(s), most)
 		}
-	}
-	if !j.Awaits(p) {
-		return refuse(TooEarly, "no executor of job %s is bound yet", j.ID.Short())
 	}
 	p.State, p.Commitment, p.Sealed = Committed, m.Commitment, m.Sealed
 	for i := range j.Places {
@@ -571,7 +586,7 @@ func (w *work) cancel(from crowd.NodeID, m *Cancel) *Refusal {
 	if r := ownedBy(&j, from); r != nil {
 		return r
 	}
-	if j.count(Committed) > 0 {
+	if j.Bound() {
 		return refuse(TooLate, "an executor has committed to the result of job %s; it will be delivered", j.ID.Short())
 	}
 	if j.State == Posted {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -674,6 +675,15 @@ func TestSample_VerifiersBindThemselvesAfterTheExecutor(t *testing.T) {
 		return &Commit{Job: id, Commitment: Commitment(id, k.ID(), o), Sealed: [][]byte{[]byte("sealed")}}
 	}
 	w.refused(TooEarly, seated[1], commitment(seated[1]))
+	for _, k := range seated[1:] {
+		unsealed := commitment(k)
+		unsealed.Sealed = nil
+		w.must(k, unsealed)
+		w.refused(Duplicate, k, unsealed)
+	}
+	w.refused(TooEarly, seated[1], commitment(seated[1]))
+	w.refused(BadTx, seated[0], &Commit{Job: id, Commitment: crowd.Hash{1}}) // an executor has nothing to hide
+	w.refused(BadTx, seated[0], &Commit{Job: id, Sealed: [][]byte{[]byte("sealed")}})
 	spec := sampleSpec()
 	turn := spec.Task.Limits.Wall.Milliseconds() + DevParams().DispatchGrace
 	w.wait(turn)
@@ -691,6 +701,9 @@ func TestSample_VerifiersBindThemselvesAfterTheExecutor(t *testing.T) {
 	w.wait(turn - 2000)
 	w.commitOpening(w.keyOf(last.Node), id, Opening{Outcome: out, Salt: crowd.Hash{1}})
 	w.wait(DevParams().DispatchGrace - 1000)
+	other := commitment(seated[1])
+	other.Commitment[0] ^= 1
+	w.refused(BadTx, seated[1], other) // it was bound before it could hear of anything
 	w.must(seated[1], commitment(seated[1]))
 	if j = w.in(id, Running); j.Places[2].State != Working {
 		t.Errorf("the other verifier still has time: got %s", j.Places[2].State)
@@ -699,6 +712,44 @@ func TestSample_VerifiersBindThemselvesAfterTheExecutor(t *testing.T) {
 	if j = w.job(id); j.Places[2].State != Dropped {
 		t.Errorf("the other verifier has had its time: got %s", j.Places[2].State)
 	}
+}
+
+// A verifier that is away is replaced while the executor still works, and by nobody sooner than it can fetch and run.
+func TestSample_AnAbsentVerifierIsReplacedEarly(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	spec := sampleSpec()
+	spec.Task.Limits.Wall = 400 * time.Second
+	id, seated := w.sampled(spec)
+	w.must(seated[1], &Commit{Job: id, Commitment: Commitment(id, seated[1].ID(), w.answers(seated[1], id, never))})
+	grace := w.s.Params().DispatchGrace
+	w.wait(100_000 + grace - 1000)
+	if j := w.in(id, Running); len(j.Places) != 3 {
+		t.Fatalf("got %d places before the time, want 3", len(j.Places))
+	}
+	w.wait(1001)
+	j := w.in(id, Running)
+	if len(j.Places) != 4 || j.Places[1].State != Working || j.Places[2].State != Dropped || !j.Places[3].Verifier || j.Places[0].State != Working {
+		t.Errorf("got %d places, the third %s, the executor %s: want an alternate for the absent verifier alone", len(j.Places), j.Places[2].State, j.Places[0].State)
+	}
+	spec.Plan.Checks = sampleItems / 2
+	if got := w.s.Params().Patience(&spec, true) - grace; got < 190_000 || got > 200_000 {
+		t.Errorf("got %d ms for half of the items, want half of the time", got)
+	}
+}
+
+// Verifiers that have shown that they are there do not make it too late for an owner that wants a straggler's job back.
+func TestCancel_VerifiersDoNotMakeItTooLate(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	id, seated := w.sampled(sampleSpec())
+	w.must(seated[1], &Commit{Job: id, Commitment: Commitment(id, seated[1].ID(), w.answers(seated[1], id, never))})
+	w.must(w.owner, &Cancel{Job: id})
+	w.in(id, Cancelled)
+
+	w = newWorld(t, 1, 3)
+	id, seated = w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	w.refused(TooLate, w.owner, &Cancel{Job: id}) // else an owner could see that it is done and pay a tenth
 }
 
 func TestSample_WithoutAnExecutorNobodyWaits(t *testing.T) {

@@ -262,7 +262,7 @@ func (c *comparison) run(a, b []byte) (equal bool, gas uint64, err error) {
 	if c.cfg.Executor == nil {
 		return false, 0, errors.New("this node executes nothing")
 	}
-	release, err := c.room(c.ctx, compareMemory)
+	release, err := c.room(c.ctx, compareMemory, true)
 	if err != nil {
 		return false, 0, err
 	}

@@ -189,6 +189,7 @@ type Runner struct {
 	cfg     Config
 	self    crowd.NodeID
 	runs    *semaphore.Weighted
+	samples *semaphore.Weighted // a verifier's, beside them
 	memory  *semaphore.Weighted
 	fetches *semaphore.Weighted
 	inbox   chan func(context.Context) // no capacity: who has an event waits for its turn
@@ -209,6 +210,7 @@ func New(c Config) (*Runner, error) {
 		cfg: c, self: c.Key.ID(),
 		inbox: make(chan func(context.Context)), over: make(chan struct{}), machines: map[slot]*active{},
 		runs:    semaphore.NewWeighted(int64(c.Runs)),
+		samples: semaphore.NewWeighted(1),
 		memory:  semaphore.NewWeighted(int64(min(c.Memory, 1<<62))),
 		fetches: semaphore.NewWeighted(int64(c.Fetches)),
 	}, nil

@@ -63,7 +63,7 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 	if r.cfg.Executor == nil {
 		return o, nil, "", errors.New("this node executes nothing")
 	}
-	release, err := r.room(ctx, e.Task.Limits.Memory)
+	release, err := r.room(ctx, e.Task.Limits.Memory, e.Only != nil)
 	if err != nil {
 		return o, nil, "", err
 	}
@@ -136,19 +136,22 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 	return o, nil, "", nil
 }
 
-// room waits until one more run with that much memory has its place.
-func (r *Runner) room(ctx context.Context, memory uint64) (release func(), err error) {
-	need := int64(min(memory, r.cfg.Memory))
-	if err := r.runs.Acquire(ctx, 1); err != nil {
+// room waits until one more run with that much memory has its place. One that is short stands behind no whole batch, which others wait for.
+func (r *Runner) room(ctx context.Context, memory uint64, short bool) (release func(), err error) {
+	need, runs := int64(min(memory, r.cfg.Memory)), r.runs
+	if short {
+		runs = r.samples
+	}
+	if err := runs.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	if err := r.memory.Acquire(ctx, need); err != nil {
-		r.runs.Release(1)
+		runs.Release(1)
 		return nil, err
 	}
 	return func() {
 		r.memory.Release(need)
-		r.runs.Release(1)
+		runs.Release(1)
 	}, nil
 }
 

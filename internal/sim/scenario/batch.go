@@ -39,10 +39,7 @@ type shard struct {
 }
 
 // LeafOf is what item i of a batch of t comes to: a pure function of both.
-func LeafOf(t *crowd.Task, i uint32, unusable bool) batch.Leaf {
-	if unusable {
-		return batch.Leaf{Status: crowd.NoInput}
-	}
+func LeafOf(t *crowd.Task, i uint32) batch.Leaf {
 	h := crowd.Digest("sim/item", struct {
 		_    struct{} `cbor:",toarray"`
 		Args []string
@@ -101,7 +98,9 @@ func (w *World) truth(t *crowd.Task, items uint32, unusable bool) *shard {
 	}
 	leaves := make([]batch.Leaf, items)
 	for i := range leaves {
-		leaves[i] = LeafOf(t, uint32(i), unusable)
+		if leaves[i] = (batch.Leaf{Status: crowd.NoInput}); !unusable {
+			leaves[i] = w.Config.Leaf(t, uint32(i))
+		}
 	}
 	s := w.made(leaves)
 	w.honest[key] = s
@@ -113,6 +112,23 @@ func lie(l batch.Leaf, taste string) batch.Leaf {
 	l.Status, l.ExitCode = crowd.Exited, 0
 	l.Output = crowd.Keccak256([]byte("lie"), []byte(taste), l.Output[:])
 	return l
+}
+
+// gasOf is what a Run uses. A single task counts for nothing.
+func (n *Node) gasOf(e *job.Run) (sum crowd.Gas) {
+	if e.Items == 0 {
+		return 0
+	}
+	leaves := n.w.truth(&e.Task, e.Items, e.Unusable).leaves
+	if e.Only == nil {
+		for i := range leaves {
+			sum += leaves[i].Gas
+		}
+	}
+	for _, i := range e.Only {
+		sum += leaves[i].Gas
+	}
+	return sum
 }
 
 // runBatch ends a Run of a batch.

@@ -49,7 +49,7 @@ func (w *World) Check() error {
 		j := &p.Last
 		for i := range j.Places {
 			pl := &j.Places[i]
-			if pr, _ := w.state.Provider(pl.Node.Address()); pl.State == ledger.Fraud && (!pr.Tombstoned || pr.Stake > grantedStake-grantedStake.PPM(w.Config.Params.SlashPPM)) {
+			if pr, _ := w.state.Provider(pl.Node.Address()); pl.State == ledger.Fraud && (!pr.Tombstoned || pr.Stake > w.Config.Stake-w.Config.Stake.PPM(w.Config.Params.SlashPPM)) {
 				bad("job %s: node %d was caught and holds a stake of %s", p.ID.Short(), w.byID[pl.Node].index, pr.Stake)
 			}
 		}

@@ -20,7 +20,7 @@ func dealOf(w *World, p *Posted) (Deal, Dealt) {
 	for i := range j.Places {
 		pl := &j.Places[i]
 		place[pl.Node.Address()] = i
-		d.Prices, d.Stakes = append(d.Prices, pl.Price), append(d.Stakes, grantedStake)
+		d.Prices, d.Stakes = append(d.Prices, pl.Price), append(d.Stakes, w.Config.Stake)
 		got.Caught, got.Change = append(got.Caught, pl.State == ledger.Fraud), append(got.Change, -int64(pl.Slashed))
 		if !pl.Verifier {
 			said, d.Gas = w.files[pl.Opening.Outcome.Leaves], pl.Opening.Outcome.Gas

@@ -29,5 +29,8 @@ func Part(w *World, n *Node, at, d time.Duration) {
 		for i := range w.Nodes {
 			w.Heal(i, n.index)
 		}
+		if n.alive {
+			n.catchUp()
+		}
 	})
 }

@@ -237,7 +237,7 @@ func measureFees(spec *crowd.JobSpec, p *ledger.Params) (f fees, err error) {
 	answers := &ledger.Opening{Sample: make([]byte, len(identity.VRFProof{})), Answers: make([]crowd.Hash, spec.Plan.Checks)}
 	f.claim = fee(&ledger.Claim{})
 	f.executor = f.claim + fee(&ledger.Commit{Sealed: sealed(work)}) + fee(&ledger.Reveal{Opening: *work})
-	f.verifier = f.claim + fee(&ledger.Commit{Sealed: sealed(answers)}) + fee(&ledger.Reveal{Opening: *answers})
+	f.verifier = f.claim + fee(&ledger.Commit{}) + fee(&ledger.Commit{Sealed: sealed(answers)}) + fee(&ledger.Reveal{Opening: *answers})
 	proof := batch.Proof{}
 	for n := uint32(1); n < spec.Items; n *= 2 {
 		proof.Path = append(proof.Path, batch.Node{})

@@ -22,6 +22,8 @@ type Node struct {
 	Steps int                           // effects carried out in all its lives
 	Done  map[string]int                // reports by stage
 	Wrong map[crowd.JobID]crowd.Outcome // what an adversary committed to in place of the truth
+	Ran   crowd.Gas                     // on a Host with a speed, what came of it or not
+	Sent  uint64                        // bytes handed to peers
 
 	w     *World
 	index int
@@ -29,6 +31,7 @@ type Node struct {
 	vrf   *identity.VRFKey
 	conf  job.Config
 	adv   Adversary
+	host  Host
 
 	// the disk: survives
 	journals map[slot][]byte
@@ -38,7 +41,7 @@ type Node struct {
 	swept    time.Time // last garbage collection
 
 	// the observer's: what it has committed itself to by its signature
-	commits map[crowd.JobID]string
+	commits map[crowd.JobID]ledger.Commit
 	twice   bool
 
 	// memory: each life begins without
@@ -48,6 +51,7 @@ type Node struct {
 	slots    []slot // of machines, in order of start
 	out      []outgoing
 	sending  bool
+	load     load
 	seen     map[crowd.JobID]crowd.Height // the newest record of each job: headers only go up
 }
 
@@ -77,7 +81,7 @@ func (w *World) newNode(i int) *Node {
 	n := &Node{
 		w: w, index: i, adv: nil, Done: map[string]int{}, Wrong: map[crowd.JobID]crowd.Outcome{},
 		journals: map[slot][]byte{}, blocks: map[crowd.CID]time.Time{}, came: map[crowd.CID]bool{}, pins: map[pin]bool{}, swept: sim.Epoch,
-		commits: map[crowd.JobID]string{},
+		commits: map[crowd.JobID]ledger.Commit{},
 	}
 	n.key, n.vrf = newKey(w.seeded(1, i))
 	n.ID = n.key.ID()
@@ -91,7 +95,7 @@ func (n *Node) Honest() bool { return n.adv == nil }
 func (n *Node) start() {
 	n.alive = true
 	n.life++
-	n.machines, n.slots, n.out, n.sending = map[slot]*running{}, nil, nil, false
+	n.machines, n.slots, n.out, n.sending, n.load = map[slot]*running{}, nil, nil, false, load{}
 	n.seen = map[crowd.JobID]crowd.Height{}
 	n.conf.Rand = n.w.seeded(2, n.index<<16|n.life)
 	n.sweep()
@@ -106,25 +110,48 @@ func (n *Node) start() {
 		n.step(s, job.Woke{}, n.journals[s])
 	}
 	if n.life > 1 {
-		n.w.state.EachJob(func(j ledger.Job) bool {
-			ev := n.w.record(j, true, n)
-			n.w.Send(chainPlace, n.index, 0, func() { n.news(j.ID, ev) })
-			return true
-		})
+		n.catchUp()
 	}
+}
+
+// catchUp is what the next header brings to a node that has missed some: the records that concern it.
+func (n *Node) catchUp() {
+	for _, p := range n.w.Jobs {
+		if !p.gone && (!p.Last.State.Ended() || n.follows(p.ID)) {
+			ev := n.w.record(p.Last, true, n)
+			n.w.Send(chainPlace, n.index, 0, func() { n.news(p.ID, ev) })
+		}
+	}
+}
+
+// follows reports whether a machine of the node is about that job.
+func (n *Node) follows(id crowd.JobID) bool {
+	return slices.ContainsFunc(job.Roles, func(r job.Role) bool { return n.machines[slot{id, r}] != nil })
 }
 
 // die loses all but the disk.
 func (n *Node) die() {
+	n.Off()
+	if n.Kill.Down > 0 {
+		n.w.After(n.Kill.Down, n.On)
+	}
+}
+
+// Off pulls the node's plug: all but the disk is lost.
+func (n *Node) Off() {
 	n.w.Logf("node %d dies", n.index)
 	n.alive = false
 	n.life++
-	if n.Kill.Down > 0 {
-		n.w.After(n.Kill.Down, func() {
-			n.w.Logf("node %d is back", n.index)
-			n.start()
-		})
+	for _, k := range n.load.running {
+		n.Ran += n.soFar(k)
 	}
+	n.load = load{}
+}
+
+// On begins the next life.
+func (n *Node) On() {
+	n.w.Logf("node %d is back", n.index)
+	n.start()
 }
 
 // later does f after d unless the node dies before.
@@ -211,14 +238,11 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 		if e.Result != "" { // of the parts, which nobody fetches, the simulation knows only whether they are right
 			e.CIDs = append(slices.Clone(e.CIDs), e.Result)
 		}
-		n.fetch(s, r, r.work, e, e.CIDs, e.From)
+		n.fetch(s, r, r.work, e)
 	case job.Run:
 		r.work++
 		work := r.work
-		n.later(duration(&e.Task, n.ID), func() {
-			if r.work != work {
-				return
-			}
+		n.compute(n.gasOf(&e), duration(&e.Task, n.ID), func() bool { return r.work == work }, func() {
 			if n.w.Chance(n.w.Config.Faults) {
 				n.tell(s, r, job.Ran{Try: e.Try, Err: errors.New("the worker crashed")})
 				return
@@ -255,6 +279,7 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 		})
 	case job.Stop:
 		r.work++
+		n.schedule()
 	case job.Persist:
 		if _, _, err := job.Journaled(e.Journal); err != nil {
 			n.w.broken(fmt.Errorf("node %d writes a journal that it could not read: %w", n.index, err))
@@ -314,8 +339,12 @@ func (n *Node) pump() {
 	nonce := n.w.state.Account(n.ID.Address()).Nonce
 	raw := ledger.Sign(n.key, n.w.chainID, nonce, o.m)
 	if m, ok := o.m.(*ledger.Commit); ok {
-		said := string(crowd.Encode(m))
-		n.twice = n.twice || n.commits[m.Job] != "" && n.commits[m.Job] != said
+		was, said := n.commits[m.Job], *m
+		if len(m.Sealed) == 0 { // a verifier's first
+			said.Sealed = was.Sealed
+		}
+		n.twice = n.twice || was.Commitment != (crowd.Hash{}) && (was.Commitment != said.Commitment ||
+			len(was.Sealed) > 0 && string(crowd.Encode(&was)) != string(crowd.Encode(&said)))
 		n.commits[m.Job] = said
 	}
 	over := false
@@ -345,18 +374,20 @@ func (n *Node) pump() {
 // askTimeout is how long a node waits for a peer that does not answer.
 const askTimeout = time.Second
 
-// fetch asks one peer after the other for what is missing.
-func (n *Node) fetch(s slot, r *running, work int, e job.Fetch, cids []crowd.CID, from []crowd.NodeID) {
-	cids = slices.DeleteFunc(slices.Clone(cids), func(c crowd.CID) bool { _, ok := n.blocks[c]; return ok })
+// fetch asks all peers at once for what is missing, takes each thing from who is first to have it free, and asks
+// again for what did not come, as long as anything does.
+func (n *Node) fetch(s slot, r *running, work int, e job.Fetch) {
+	wanted := func() bool { return r.work == work && n.alive && n.machines[s] == r }
 	end := func(err error) {
 		n.later(0, func() {
-			if r.work == work {
+			if wanted() {
 				n.tell(s, r, job.Fetched{Try: e.Try, Err: err})
 			}
 		})
 	}
+	missing := slices.DeleteFunc(slices.Clone(e.CIDs), n.Has)
 	switch {
-	case len(cids) == 0:
+	case len(missing) == 0:
 		for _, c := range e.CIDs {
 			n.blocks[c] = n.w.Now()
 			if oversized(c) {
@@ -366,31 +397,79 @@ func (n *Node) fetch(s slot, r *running, work int, e job.Fetch, cids []crowd.CID
 		}
 		end(nil)
 		return
-	case len(from) == 0:
+	case len(e.From) == 0:
 		end(errNobody)
 		return
 	}
-	peer, answered := n.w.byID[from[0]], false
-	next := func(got []crowd.CID) {
-		if answered || r.work != work {
+	holders, answers, known, begun := map[crowd.CID][]*Node{}, 0, 0, false
+	take := func() {
+		if begun || !wanted() {
 			return
 		}
-		answered = true
-		for _, c := range got {
-			n.hold(c)
-		}
-		n.fetch(s, r, work, e, cids, from[1:])
-	}
-	life := n.life
-	n.w.Send(n.index, peer.index, 0, func() {
-		got := peer.serve(n, cids)
-		n.w.Send(peer.index, n.index, time.Duration(len(got))*10*time.Millisecond, func() {
-			if n.life == life {
-				next(got)
+		begun = true
+		open, came := 0, false
+		over := func(ok bool) {
+			came = came || ok
+			if open--; open > 0 || !wanted() {
+				return
 			}
+			if !came {
+				end(errNobody)
+				return
+			}
+			n.fetch(s, r, work, e)
+		}
+		for _, c := range missing {
+			if len(holders[c]) > 0 {
+				open++
+				n.take(c, slices.MinFunc(holders[c], func(a, b *Node) int { return a.load.sending.Compare(b.load.sending) }), over)
+			}
+		}
+		if open == 0 {
+			open = 1
+			over(false)
+		}
+	}
+	for _, id := range e.From {
+		peer := n.w.byID[id]
+		n.w.Send(n.index, peer.index, 0, func() {
+			got := peer.serve(n, missing)
+			n.w.Send(peer.index, n.index, 0, func() {
+				for _, c := range got {
+					if len(holders[c]) == 0 {
+						known++
+					}
+					holders[c] = append(holders[c], peer)
+				}
+				if answers++; known == len(missing) || answers >= len(e.From) {
+					take()
+				}
+			})
 		})
+	}
+	n.later(askTimeout, take)
+}
+
+// take gets one thing from a peer that has it; over is called once. What breaks off is noticed when it should have been there.
+func (n *Node) take(c crowd.CID, peer *Node, over func(ok bool)) {
+	done := false
+	end := func(ok bool) {
+		if !done {
+			done = true
+			over(ok)
+		}
+	}
+	size := n.w.Config.Bytes(c)
+	d := n.w.carry(peer, n, size) + 10*time.Millisecond
+	lives := [2]int{n.life, peer.life}
+	n.w.Send(peer.index, n.index, d, func() {
+		if lives == [2]int{n.life, peer.life} {
+			n.hold(c)
+			peer.Sent += size
+			end(true)
+		}
 	})
-	n.later(askTimeout, func() { next(nil) })
+	n.later(d+askTimeout, func() { end(false) })
 }
 
 // oversized content is found to be so by everybody who fetches it.

@@ -21,7 +21,7 @@ func (c *Whitewash) Saw(w *World, n *Node, _ job.Chain) {
 	for _, s := range w.Slashed {
 		if s.Node == c.Was.ID {
 			c.Registered = true
-			n.Send(&ledger.Register{VRF: n.vrf.Public(), Offer: ledger.Offer{Price: 500}, Stake: grantedStake}, nil)
+			n.Send(&ledger.Register{VRF: n.vrf.Public(), Offer: ledger.Offer{Price: 500}, Stake: w.Config.Stake}, nil)
 			return
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
@@ -25,16 +26,20 @@ type Config struct {
 	Consumers   int // 1
 	Params      ledger.Params
 	Link        sim.Link
-	Block       time.Duration                     // least time between blocks
-	Faults      float64                           // share of runs that go wrong on an honest node
-	Drift       bool                              // honest runs of tolerant jobs differ from node to node
-	Veterans    bool                              // providers begin with a record beyond doubt, so that audits are as rare as they may be
-	Undeclared  bool                              // with Drift: those of strict jobs too
-	Provider    func(w *World, i int) Adversary   // nil, or nil from it: honest
-	Consumer    func(w *World, i int) Adversary   // the same
-	Spec        func(w *World, s *crowd.JobSpec)  // changes what is posted
-	After       func(w *World, b *ledger.Applied) // sees each block
-	Trace       *sim.Trace                        // gets a copy of all lines; nil: none
+	Block       time.Duration                        // least time between blocks
+	Faults      float64                              // share of runs that go wrong on an honest node
+	Drift       bool                                 // honest runs of tolerant jobs differ from node to node
+	Veterans    bool                                 // providers begin with a record beyond doubt, so that audits are as rare as they may be
+	Undeclared  bool                                 // with Drift: those of strict jobs too
+	Stake       crowd.Credits                        // of each provider; 100
+	Host        func(i int) Host                     // of provider i; nil: the zero Host
+	Leaf        func(*crowd.Task, uint32) batch.Leaf // what an item comes to; nil: LeafOf
+	Bytes       func(crowd.CID) uint64               // how large content is, on lines; nil: nothing is
+	Provider    func(w *World, i int) Adversary      // nil, or nil from it: honest
+	Consumer    func(w *World, i int) Adversary      // the same
+	Spec        func(w *World, s *crowd.JobSpec)     // changes what is posted
+	After       func(w *World, b *ledger.Applied)    // sees each block
+	Trace       *sim.Trace                           // gets a copy of all lines; nil: none
 }
 
 func (c Config) withDefaults() Config {
@@ -46,6 +51,15 @@ func (c Config) withDefaults() Config {
 	set(&c.Authorities, 4)
 	set(&c.Providers, 6)
 	set(&c.Consumers, 1)
+	if c.Stake == 0 {
+		c.Stake = 100 * crowd.Credit
+	}
+	if c.Leaf == nil {
+		c.Leaf = LeafOf
+	}
+	if c.Bytes == nil {
+		c.Bytes = func(crowd.CID) uint64 { return 0 }
+	}
 	if c.Params == (ledger.Params{}) {
 		c.Params = ledger.DevParams()
 		c.Params.Retention = 30_000 // so that histories see it end
@@ -82,9 +96,6 @@ type World struct {
 	near    map[crowd.Hash]crowd.Hash // outputs of items that drifted, and of what
 }
 
-// grantedStake is what every provider begins with.
-const grantedStake = 100 * crowd.Credit
-
 // chainPlace is where links to the chain lead: it is not at any one authority.
 const chainPlace = -1
 
@@ -96,6 +107,7 @@ type Posted struct {
 	At    time.Time
 	Last  ledger.Job // newest record
 	Ended time.Time  // zero: not yet
+	gone  bool       // the chain has forgotten it
 }
 
 type pooled struct {
@@ -122,7 +134,7 @@ func New(c Config) *World {
 		case i < c.Authorities:
 			g.Authorities = append(g.Authorities, ledger.Authority{ID: n.ID, VRF: n.vrf.Public()})
 		case i < c.Authorities+c.Providers:
-			grant.Stake, grant.VRF = grantedStake, n.vrf.Public()
+			grant.Stake, grant.VRF = c.Stake, n.vrf.Public()
 			grant.Offer = ledger.Offer{Price: crowd.Price(500 + 100*(i%5))}
 		}
 		g.Grants = append(g.Grants, grant)
@@ -142,6 +154,9 @@ func New(c Config) *World {
 		case i < c.Authorities+c.Providers:
 			if c.Provider != nil {
 				n.adv = c.Provider(w, i-c.Authorities)
+			}
+			if c.Host != nil {
+				n.host = c.Host(i - c.Authorities)
 			}
 		case c.Consumer != nil:
 			n.adv = c.Consumer(w, i-c.Authorities-c.Providers)
@@ -318,6 +333,8 @@ func (w *World) tell(id crowd.JobID) {
 				w.After(time.Duration(w.Config.Params.Retention/2)*time.Millisecond, func() { w.checkHeld(p) })
 			}
 		}
+	} else if p := w.jobs[id]; p != nil {
+		p.gone = true
 	}
 	for _, n := range w.Nodes {
 		ev := w.record(j, ok, n)

@@ -85,6 +85,31 @@ func TestValidate_NamesEveryFault(t *testing.T) {
 	}
 }
 
+// What Validate takes, every executor must be able to run, and everybody to fetch: else the owner has it for nothing.
+func TestValidate_BoundsTheOutputOfABatch(t *testing.T) {
+	for _, tt := range []struct {
+		items  uint32
+		output uint64
+		want   string // "" is good
+	}{
+		{1, MaxItemOutput, ""},
+		{1, MaxItemOutput + 1, "output of 1048577 bytes for an item"},
+		{MaxItems, MaxOutput / MaxItems, ""},
+		{MaxItems, MaxOutput/MaxItems + 1, "for all of them together"},
+		{0, MaxOutput, ""},
+	} {
+		s := spec()
+		s.Items, s.Task.Stdin, s.Task.Limits.Output = tt.items, "bafyitems", tt.output
+		s.Task.Limits.Gas, s.Task.Limits.Wall = 1e6, MaxWall
+		if s.Items > 0 {
+			s.Plan = Plan{Method: PlanSample, Verifiers: 1, Checks: 1}
+		}
+		if err := s.Validate(); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%d items of %d bytes: got %v want %q", tt.items, tt.output, err, tt.want)
+		}
+	}
+}
+
 func TestValidate_ShuffleIsBetweenSampledBatches(t *testing.T) {
 	good := spec()
 	good.Items, good.Task.Stdin, good.Plan = 10, "items", Plan{Method: PlanSample, Verifiers: 1, Checks: 1}

@@ -88,10 +88,11 @@ const (
 
 	LeastSpeed Gas = 1_000_000_000 // gas in a second of Wall: a slower machine is no executor
 
-	MaxItems     = 1 << 20 // of one job; larger batches are several jobs
-	MaxParts     = 4096    // of one job's outputs, and items of one that gathers them: a folder of so many is one block
-	MaxVerifiers = 8
-	MaxChecks    = 256
+	MaxItems      = 1 << 20 // of one job; larger batches are several jobs
+	MaxItemOutput = 1 << 20 // Limits.Output of an item: it is held in memory. All items together have MaxOutput
+	MaxParts      = 4096    // of one job's outputs, and items of one that gathers them: a folder of so many is one block
+	MaxVerifiers  = 8
+	MaxChecks     = 256
 
 	MinCommittee = 3
 	MaxCommittee = 9
@@ -147,6 +148,11 @@ func (s *JobSpec) Validate() error {
 	if s.Items > 0 && t.Stdin == "" {
 		bad("items: %d, and no file that holds them", s.Items)
 	}
+	if s.Items > 0 && l.Output > MaxItemOutput {
+		bad("limits: output of %d bytes for an item, at most %d", l.Output, MaxItemOutput)
+	} else if n := uint64(s.Items); n > 0 && l.Output*n > MaxOutput { // what nobody may fetch would be executed for nothing
+		bad("limits: output of %d bytes for each of %d items, at most %d for all of them together", l.Output, n, uint64(MaxOutput))
+	}
 	switch h := s.Shuffle; {
 	case h == Shuffle{}:
 	case s.Items == 0 || s.Plan.Method != PlanSample:
@@ -198,7 +204,7 @@ func (s *JobSpec) Validate() error {
 	if err := s.Compare.Validate(); err != nil {
 		errs = append(errs, err)
 	}
-	if tolerant := !s.Compare.Strict(); tolerant && s.Plan.Method != PlanSample && (s.Plan.Method != PlanPair || s.Items > 0) {
+	if tolerant := !s.Compare.Strict(); tolerant && s.Items > 0 && s.Plan.Method != PlanSample {
 		bad("compare: the plan %q for %d items compares every byte", s.Plan.Method, s.Items)
 	} else if tolerant && s.Shuffle != (Shuffle{}) {
 		bad("compare: outputs that go on to other executors are compared byte for byte, as their parts are cut from the bytes")

@@ -6,6 +6,7 @@ package sdk
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -55,6 +56,7 @@ func run(stdin io.Reader, stdout, stderr io.Writer, f func(io.Reader, func(key, 
 func reduce(in io.Reader, f func(string, iter.Seq[string], func(string, string)) error, emit func(string, string)) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, MaxLine+1)
+	lines.Split(wholeLines)
 	var key, value string
 	var bad error
 	next := func() bool {
@@ -86,4 +88,15 @@ func reduce(in io.Reader, f func(string, iter.Seq[string], func(string, string))
 		}
 	}
 	return errors.Join(bad, lines.Err())
+}
+
+// wholeLines is bufio.ScanLines that takes no carriage return from a line's end: it is part of the value.
+func wholeLines(data []byte, end bool) (int, []byte, error) {
+	if line, _, ok := bytes.Cut(data, []byte("\n")); ok {
+		return len(line) + 1, line, nil
+	}
+	if end && len(data) > 0 {
+		return len(data), data, nil
+	}
+	return 0, nil, nil
 }

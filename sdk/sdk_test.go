@@ -45,6 +45,7 @@ func TestReduce_GivesEachKeyOnce(t *testing.T) {
 	}{
 		{"nothing", "", 9, "", true},
 		{"groups", "a\t1\na\t2\nb\t3\n", 9, "a=1,2 b=3 ", true},
+		{"a carriage return is of the value", "a\t1\r\na\t\r", 9, "a=1\r,\r ", true},
 		{"no newline at the end", "a\t1\nb\t2", 9, "a=1 b=2 ", true},
 		{"an empty key, a tab in a value", "\tx\ty\n", 9, "=x\ty ", true},
 		{"values left unread", "a\t1\na\t2\na\t3\nb\t4\n", 1, "a=1 b=4 ", true},

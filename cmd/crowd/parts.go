@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"math/big"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -148,11 +150,12 @@ func joinNetwork(getenv func(string) string) func(context.Context, joinConfig) (
 			level = slog.LevelInfo
 		}
 		log := slog.New(slog.NewTextHandler(c.Log, &slog.HandlerOptions{Level: level}))
-		key, err := node.OpenKey(c.Dir)
+		file, genesis, err := chooseNetwork(ctx, c, log)
 		if err != nil {
 			return nil, err
 		}
-		file, genesis, err := chooseNetwork(ctx, c, key, log)
+		static := genesis.Params.Puzzles.Static
+		key, err := node.OpenKey(ctx, c.Dir, static, minting(c.Log, static))
 		if err != nil {
 			return nil, err
 		}
@@ -194,9 +197,20 @@ func joinNetwork(getenv func(string) string) func(context.Context, joinConfig) (
 	}
 }
 
+// minting tells how far the making of a key is, if that takes longer than a second.
+func minting(w io.Writer, static uint8) identity.Progress {
+	next := time.Now().Add(time.Second)
+	return func(tries uint64) {
+		if now := time.Now(); !now.Before(next) {
+			next = now.Add(5 * time.Second)
+			fmt.Fprintf(w, "making this node's key, which this network wants to cost something, once: %d tries; %d are needed on the average\n", tries, 1<<static)
+		}
+	}
+}
+
 // chooseNetwork is the one that the user means, with all seeds that are known: that of a file, of a chain ID whose genesis a
 // peer gives, or the one that the folder keeps.
-func chooseNetwork(ctx context.Context, c joinConfig, key *identity.Key, log *slog.Logger) (rpc.Network, *ledger.Genesis, error) {
+func chooseNetwork(ctx context.Context, c joinConfig, log *slog.Logger) (rpc.Network, *ledger.Genesis, error) {
 	kept, keptGenesis, err := readNetwork(filepath.Join(c.Dir, networkFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return rpc.Network{}, nil, err
@@ -212,7 +226,7 @@ func chooseNetwork(ctx context.Context, c joinConfig, key *identity.Key, log *sl
 		if len(c.Peers) == 0 {
 			return rpc.Network{}, nil, misuse("add --peer ADDRESS of a node of that network", "nobody to ask for the genesis of chain %s", c.Chain)
 		}
-		if genesis, err = node.FetchGenesis(ctx, key, c.Peers, c.Chain, log); err != nil {
+		if genesis, err = node.FetchGenesis(ctx, c.Peers, c.Chain, log); err != nil {
 			return rpc.Network{}, nil, noGenesis(c.Chain, err)
 		}
 		file = node.NetworkFile(genesis, nil)

@@ -190,7 +190,7 @@ func stageLines(ev rpc.JobEvent, start time.Time) []string {
 
 func committeeText(members []rpc.Member) string {
 	var parts []string
-	for _, role := range []string{"executor", "verifier", "alternate"} {
+	for _, role := range []string{"executor", "auditor", "verifier", "alternate"} {
 		var ids []string
 		proofs := "proofs ok"
 		for _, m := range members {

@@ -20,6 +20,7 @@ var (
 	ErrNotFound = errors.New("no such node found in the overlay")
 	ErrBusy     = errors.New("too many lookups under way")
 	ErrStopped  = errors.New("discovery has stopped")
+	ErrWaiting  = errors.New("the overlay waits for the chain's beacon, to which its puzzle is bound")
 )
 
 // Paths of lookups, DESIGN section 4: more where a lie costs more.
@@ -72,8 +73,12 @@ type PeerInfo struct {
 
 type watcher struct{ news chan *overlay.Record }
 
-// call runs f on Run's goroutine, as soon as that runs.
+// call runs f on Run's goroutine, as soon as that runs. Where that waits for the chain, which may wait for what discovery finds, it
+// is ErrWaiting at once.
 func (d *Discovery) call(ctx context.Context, f func()) error {
+	if d.waiting.Load() {
+		return ErrWaiting
+	}
 	select {
 	case d.calls <- f:
 		return nil

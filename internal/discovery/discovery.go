@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -136,14 +137,15 @@ const (
 // Discovery is one node's part in the overlay. Its methods may be called concurrently; those that ask wait until Run runs.
 type Discovery struct {
 	// set once
-	cfg    Config
-	id     crowd.NodeID
-	key    crowd.Key
-	counts counters
-	calls  chan func()   // to Run's goroutine; capacity 0: who is not heard yet can still give up
-	over   chan struct{} // closed when Run returns
-	ready  chan struct{}
-	solved *lru.Cache[crowd.NodeID, bool] // static puzzles; locked by itself
+	cfg     Config
+	id      crowd.NodeID
+	key     crowd.Key
+	counts  counters
+	calls   chan func()   // to Run's goroutine; capacity 0: who is not heard yet can still give up
+	over    chan struct{} // closed when Run returns
+	ready   chan struct{}
+	waiting atomic.Bool                    // for the first beacon
+	solved  *lru.Cache[crowd.NodeID, bool] // static puzzles; locked by itself
 
 	// capacities bound memory and delay: at 15 ms a puzzle, one second of work; what comes above is dropped
 	puzzlesAsked chan arrival
@@ -227,6 +229,7 @@ func New(cfg Config) (*Discovery, error) {
 		observed: newGenerations[source, netip.AddrPort](128), shunned: newGenerations[crowd.NodeID, overlay.Time](maxShunned), voices: map[crowd.NodeID]time.Duration{},
 		peers: map[crowd.NodeID]*peer{}, watchers: map[*watcher]struct{}{},
 	}
+	d.waiting.Store(cfg.Difficulty.Dynamic > 0 && len(cfg.Beacons()) == 0)
 	d.own.solutions = make(chan solution, 1)
 	d.own.tags = slices.Clone(cfg.Tags)
 	slices.Sort(d.own.tags)

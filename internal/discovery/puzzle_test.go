@@ -138,6 +138,9 @@ func TestNoBeacon(t *testing.T) {
 		if !m.log.has("waiting for the chain's beacon") {
 			t.Errorf("nothing said: %s", m.log)
 		}
+		if _, err := m.FindTag(t.Context(), "chain", 1); !errors.Is(err, ErrWaiting) {
+			t.Errorf("a lookup meanwhile: %v", err)
+		}
 		m.stop()
 	})
 }

@@ -131,6 +131,7 @@ func (d *Discovery) firstSolution(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("discovery: %w", err)
 	}
+	d.waiting.Store(false)
 	d.own.epoch, d.own.nonce = beacon.Epoch, nonce
 	return nil
 }

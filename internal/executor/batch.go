@@ -13,8 +13,8 @@ import (
 
 // Bounds on an item of a batch: it travels and is held in memory.
 const (
-	MaxItemStdin  = 1 << 20 // bytes
-	MaxItemOutput = 1 << 20 // bytes: the most that Limits.Output may be in a batch
+	MaxItemStdin  = 1 << 20             // bytes
+	MaxItemOutput = crowd.MaxItemOutput // bytes: the most that Limits.Output may be in a batch
 )
 
 // Item is one run among many of the same program.

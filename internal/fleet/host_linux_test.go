@@ -83,7 +83,7 @@ func (w *world) node(name string, h *lab.Host, port int, tags ...string) *member
 	w.Helper()
 	n := &member{w: w, name: name, dir: filepath.Join(w.dir, name), listen: fmt.Sprintf("0.0.0.0:%d", port), host: h, tags: tags}
 	var err error
-	if n.key, err = node.OpenKey(n.dir); err != nil {
+	if n.key, err = node.OpenKey(w.Context(), n.dir, 0, nil); err != nil {
 		w.Fatal(err)
 	}
 	if len(tags) > 0 {

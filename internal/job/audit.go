@@ -129,16 +129,39 @@ func (c *core) differing() *ledger.Report {
 }
 
 func (c *core) compare(p *ledger.Place) *ledger.Report {
-	lot, err := c.job.Lot(p.Node, p.Opening)
-	if err != nil {
-		return nil // the chain took it: it cannot be
+	if proof := c.differs(p.Node, p.Opening); proof != nil {
+		return &ledger.Report{Job: c.id, Verifier: p.Node, Proof: *proof}
 	}
-	for k, i := range ledger.Sampled(&c.job.Spec, lot) {
-		if leaf := c.audit.leaves[i]; leaf.Hash() != p.Opening.Answers[k] {
-			return &ledger.Report{Job: c.id, Verifier: p.Node, Answer: uint32(k), Proof: c.audit.tree.Prove(i, leaf)}
+	return nil
+}
+
+// differs shows the first item for which the executor has another leaf than a verifier
+// answers in its opening, or nothing. The leaves must be known.
+func (c *core) differs(verifier crowd.NodeID, o *ledger.Opening) *batch.Proof {
+	lot, err := c.job.Lot(verifier, o)
+	if err != nil {
+		return nil // the chain would not take it
+	}
+	items := ledger.Sampled(&c.job.Spec, lot)
+	if len(items) != len(o.Answers) {
+		return nil
+	}
+	for k, i := range items {
+		if leaf := c.audit.leaves[i]; leaf.Hash() != o.Answers[k] {
+			proof := c.audit.tree.Prove(i, leaf)
+			return &proof
 		}
 	}
 	return nil
+}
+
+// shown is what goes with a verifier's opening: where it differs from the executor. In a tolerant job only the owner says
+// what is beyond the tolerance, and nobody whom it does not harm.
+func (c *core) shown(verifier crowd.NodeID, o *ledger.Opening) *batch.Proof {
+	if !c.job.Spec.Compare.Strict() {
+		return nil
+	}
+	return c.differs(verifier, o)
 }
 
 // watch reports a conflict while that can be heard. In a tolerant job it would not be.

@@ -58,6 +58,7 @@ func (a *Authority) act(now time.Time) {
 	if a.at != j.State || a.item != item { // other questions, other work
 		a.stop()
 		a.work = working{try: a.work.try}
+		a.unkeep(a.weighing.own)
 		a.at, a.item, a.leaf, a.weighing = j.State, item, nil, weighing{}
 		a.audit = audit{}
 	}
@@ -113,6 +114,9 @@ func (a *Authority) unseal(now time.Time, p *ledger.Place) {
 	}
 	if o, ok := a.opening(p); ok {
 		unseal.Opening = o
+		if p.Verifier { // its leaves are known: mayOpen
+			unseal.Conflict = a.shown(p.Node, &o)
+		}
 		a.send(now, unseal)
 	} else {
 		a.send(now, vote)

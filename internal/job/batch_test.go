@@ -112,7 +112,17 @@ func (w *batchWorld) verified(t testing.TB, k *identity.Key) (Machine, []byte, *
 		some = append(some, w.leaves[i])
 	}
 	es := m.Step(w.now, Ran{Try: r.Try, Leaves: some})
-	journal, commit := find[Persist](t, es).Journal, find[Send](t, es).Message.(*ledger.Commit)
+	expect(t, "bound, and the executor is not", es, "persist")
+	journal := find[Persist](t, es).Journal
+	w.now = time.UnixMilli(int64(w.job.Due) + 1000) // the executor is late, perhaps an alternate: the verifier waits
+	expect(t, "the executor is late", m.Step(w.now, w.record(t)), "")
+	w.commits(w.one, nil)
+	for i := range w.job.Places {
+		w.job.Places[i].Due += 60_000
+	}
+	w.job.Due += 60_000
+	es = m.Step(w.now, w.record(t))
+	commit := find[Send](t, es).Message.(*ledger.Commit)
 	m.Step(w.now, Sent{Message: commit})
 	for _, p := range []*identity.Key{w.one, w.two, w.three} {
 		w.commits(p, nil)
@@ -147,13 +157,27 @@ func TestVerifier_RevealsOnlyWhenItHoldsTheLeaves(t *testing.T) {
 	r = find[ReadLeaves](t, v.Step(w.now, Fetched{Try: f.Try}))
 	es = v.Step(w.now, LeavesRead{Try: r.Try, Leaves: w.leaves})
 	expect(t, "held", es, "reveal")
-	o := find[Send](t, es).Message.(*ledger.Reveal).Opening
-	if ledger.Commitment(w.job.ID, w.two.ID(), o) != commit.Commitment || len(o.Answers) != batchChecks {
-		t.Fatal("the reveal does not open the commitment")
+	m := find[Send](t, es).Message.(*ledger.Reveal)
+	if ledger.Commitment(w.job.ID, w.two.ID(), m.Opening) != commit.Commitment || len(m.Opening.Answers) != batchChecks || m.Conflict != nil {
+		t.Fatalf("got %+v, want what opens the commitment, and no conflict", m)
 	}
 
 	again := w.machine(t, w.two, AsExecutor, journal)
 	expect(t, "after a restart", again.Step(w.now, w.record(t)), "keep keep keep fetch")
+}
+
+func TestVerifier_RevealsAConflictInTheSameBreath(t *testing.T) {
+	w := newBatch(t)
+	v, _, _ := w.verified(t, w.two)
+	_, mine := w.sampleOf(w.two)
+	said := w.lied(mine[2], mine[4])
+	w.opens(t, w.one, said)
+	f := find[Fetch](t, v.Step(w.now, w.record(t)))
+	r := find[ReadLeaves](t, v.Step(w.now, Fetched{Try: f.Try}))
+	m := find[Send](t, v.Step(w.now, LeavesRead{Try: r.Try, Leaves: said})).Message.(*ledger.Reveal)
+	if m.Conflict == nil || m.Conflict.Index != mine[2] || m.Conflict.Check(ledger.Root(&w.job.Spec, &w.job.Executor().Opening.Outcome)) != nil {
+		t.Fatalf("got conflict %+v, want a proof of item %d", m.Conflict, mine[2])
+	}
 }
 
 func TestVerifier_NeverRevealsForOtherLeaves(t *testing.T) {
@@ -196,6 +220,22 @@ func TestVerifier_CommitsOnlyToItsWholeSample(t *testing.T) {
 	expect(t, "an outcome of all", v.Step(w.now, Ran{Try: r.Try, Outcome: outcomeOf(t, w.leaves)}), "")
 }
 
+// Its time begins when the executor is bound.
+func TestVerifier_IsNotLateBeforeItsTurn(t *testing.T) {
+	for _, bound := range []bool{false, true} {
+		w := newBatch(t)
+		v := w.machine(t, w.two, AsExecutor, nil)
+		f := find[Fetch](t, v.Step(w.now, w.record(t)))
+		find[Run](t, v.Step(w.now, Fetched{Try: f.Try}))
+		if bound {
+			w.commits(w.one, nil)
+		}
+		w.now = time.UnixMilli(int64(w.job.Due) + 10)
+		want := map[bool]string{true: "stop"}[bound]
+		expect(t, fmt.Sprintf("late, executor bound %v", bound), v.Step(w.now, w.record(t)), want)
+	}
+}
+
 func TestExecutor_CommitsOnlyToABatch(t *testing.T) {
 	w := newBatch(t)
 	e := w.machine(t, w.one, AsExecutor, nil)
@@ -235,8 +275,8 @@ func TestPlace_ReportsTheFirstConflict(t *testing.T) {
 			m, es := w.holding(t, who, said)
 			expect(t, "a conflict", es, "report")
 			r := find[Send](t, es).Message.(*ledger.Report)
-			if r.Verifier != w.two.ID() || r.Answer != 2 || r.Proof.Index != mine[2] {
-				t.Fatalf("got a report about answer %d of %s, item %d; want the first conflict, answer 2, item %d", r.Answer, r.Verifier.Short(), r.Proof.Index, mine[2])
+			if r.Verifier != w.two.ID() || r.Proof.Index != mine[2] {
+				t.Fatalf("got a report about item %d of %s, want the first conflict, item %d", r.Proof.Index, r.Verifier.Short(), mine[2])
 			}
 			if err := r.Proof.Check(ledger.Root(&w.job.Spec, &w.job.Executor().Opening.Outcome)); err != nil {
 				t.Fatal(err)
@@ -345,10 +385,10 @@ func TestConsumer_AcceptsABatchOnlyIfAllAgree(t *testing.T) {
 }
 
 func TestAuthority_OpensASilentVerifierOnlyWithTheLeaves(t *testing.T) {
-	setup := func(t *testing.T) (*batchWorld, Machine, []Effect) {
+	setup := func(t *testing.T, lies ...uint32) (*batchWorld, Machine, []Effect) {
 		w := newBatch(t)
 		w.verified(t, w.two) // it sealed its opening to the court, and is silent
-		w.opens(t, w.one, w.leaves)
+		w.opens(t, w.one, w.lied(lies...))
 		w.opens(t, w.three, w.leaves)
 		w.enter(ledger.Unsealing, 60_000)
 		a := w.machine(t, w.court, AsAuthority, nil)
@@ -361,8 +401,17 @@ func TestAuthority_OpensASilentVerifierOnlyWithTheLeaves(t *testing.T) {
 		es = a.Step(w.now, Fetched{Try: find[Fetch](t, es).Try})
 		es = a.Step(w.now, LeavesRead{Try: find[ReadLeaves](t, es).Try, Leaves: w.leaves})
 		expect(t, "leaves", es, "unseal")
-		if m := find[Send](t, es).Message.(*ledger.Unseal); m.Executor != w.two.ID() || len(m.Opening.Answers) != batchChecks {
+		if m := find[Send](t, es).Message.(*ledger.Unseal); m.Executor != w.two.ID() || len(m.Opening.Answers) != batchChecks || m.Conflict != nil {
 			t.Fatalf("got %+v, want the silent verifier's opening", m)
+		}
+	})
+	t.Run("with them, and they differ from its answers", func(t *testing.T) {
+		_, mine := newBatch(t).sampleOf(newBatch(t).two)
+		w, a, es := setup(t, mine[3])
+		es = a.Step(w.now, Fetched{Try: find[Fetch](t, es).Try})
+		es = a.Step(w.now, LeavesRead{Try: find[ReadLeaves](t, es).Try, Leaves: w.lied(mine[3])})
+		if m := find[Send](t, es).Message.(*ledger.Unseal); m.Conflict == nil || m.Conflict.Index != mine[3] {
+			t.Fatalf("got conflict %+v, want item %d", m.Conflict, mine[3])
 		}
 	})
 	t.Run("with others", func(t *testing.T) {
@@ -486,7 +535,8 @@ func TestVerifier_RestartsAtEveryPoint(t *testing.T) {
 						for _, i := range e.Only {
 							some = append(some, w.leaves[i])
 						}
-						todo = append(todo, Ran{Try: e.Try, Leaves: some})
+						w.commits(w.one, nil)
+						todo = append(todo, Ran{Try: e.Try, Leaves: some}, w.record(t))
 					case ReadLeaves:
 						todo = append(todo, LeavesRead{Try: e.Try, Leaves: w.leaves})
 					case Send:

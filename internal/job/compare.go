@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -113,7 +114,7 @@ func (c *core) beyond(now time.Time, lost crowd.Time) (r *ledger.Report, known b
 		items := ledger.Sampled(&c.job.Spec, lot)
 		for _, k := range d.beyond {
 			if item := items[k]; !c.job.IsCleared(item) {
-				return &ledger.Report{Job: c.id, Verifier: p.Node, Answer: k, Proof: c.audit.tree.Prove(item, c.audit.leaves[item])}, true
+				return &ledger.Report{Job: c.id, Verifier: p.Node, Proof: c.audit.tree.Prove(item, c.audit.leaves[item])}, true
 			}
 		}
 	}
@@ -124,7 +125,7 @@ func (c *core) beyond(now time.Time, lost crowd.Time) (r *ledger.Report, known b
 func (c *core) lookAt(now time.Time, p *ledger.Place, d *divergence, lost crowd.Time) bool {
 	if c.audit.at != p.Node {
 		c.turn()
-		c.audit.at = p.Node
+		c.audit.at, c.work.brief = p.Node, true
 	}
 	late := c.due(now, lost) && !(c.work.flying && c.work.kind == comparing)
 	switch {
@@ -192,12 +193,20 @@ func (c *core) holders(of crowd.NodeID) []crowd.NodeID {
 type weighing struct {
 	own    crowd.CID  // of a batch: what the disputed item wrote here
 	leaf   crowd.Hash // and its leaf
-	found  map[crowd.NodeID]ledger.Finding
-	on     crowd.NodeID // whose output is looked at
-	turned int          // to another party, as one was not to be had
+	found  map[subject]ledger.Finding
+	on     subject // whose output is looked at
+	turned int     // to another's, as one was not to be had
 }
 
-// weigh re-executes, compares each party's output with the own one and votes about each.
+// subject is whose output is held against the own one: a party's, or another authority's.
+type subject struct {
+	node  crowd.NodeID
+	court bool
+}
+
+// weigh re-executes, says what came of it, compares each party's output with that and votes about each.
+// Before it calls one another answer it looks at the other authorities' own: a comparator that does not
+// take more than 2/3 of them for the same is the user's fault, as the program is that makes them differ.
 func (a *Authority) weigh(now time.Time) {
 	j, w := a.job, &a.weighing
 	var only []uint32
@@ -218,67 +227,149 @@ func (a *Authority) weigh(now time.Time) {
 		return
 	}
 	if w.found == nil {
-		w.found = map[crowd.NodeID]ledger.Finding{}
+		w.found = map[subject]ledger.Finding{}
 	}
+	own := &ledger.Vote{Job: a.id, Question: ledger.OwnAnswer, Item: j.Asked(), Leaf: w.leaf}
+	if own.Outcome.Result = w.own; only == nil {
+		own.Outcome = *a.jrn.Outcome
+	}
+	a.send(now, own)
 	late := a.due(now, j.Due-crowd.Time(a.Params.CourtWindow/3))
-	var open []*ledger.Place
+	var open []subject
+	fit, doubted := a.fit()
 	for _, p := range j.Judged() {
-		f := w.found[p.Node]
-		if f == 0 {
-			f = a.plain(p)
-		}
-		if f == 0 && late {
-			f = ledger.Missing
-		}
-		if f == 0 {
-			open = append(open, p)
+		f := a.finding(subject{node: p.Node})
+		switch {
+		case f == 0 && !late:
+			open = append(open, subject{node: p.Node})
 			continue
+		case f == 0:
+			f = ledger.Missing
+		case f != ledger.Other || fit:
+		case len(doubted) > 0 || late:
+			if !late {
+				open = append(open, doubted...)
+			}
+			continue
+		default:
+			f = ledger.Unjudged
 		}
-		vote := &ledger.Vote{Job: a.id, Question: ledger.SameAnswer, Executor: p.Node, Finding: f}
-		if j.Dispute != nil {
-			vote.Item = j.Dispute.Item
-		}
-		a.send(now, vote)
+		a.send(now, &ledger.Vote{Job: a.id, Question: ledger.SameAnswer, Executor: p.Node, Item: j.Asked(), Finding: f})
 	}
+	open = slices.DeleteFunc(open, func(s subject) bool { return s.node == (crowd.NodeID{}) }) // who has not said anything yet
 	if len(open) == 0 {
 		a.stop()
 		return
 	}
-	if w.on != (crowd.NodeID{}) && a.busy(now) {
+	if w.on != (subject{}) && a.busy(now) {
 		return
 	}
-	p := open[w.turned%len(open)]
-	if a.work.err != nil && w.on == p.Node { // others first
+	s := open[w.turned%len(open)]
+	if a.work.err != nil && w.on == s { // others first
 		w.turned++
-		p = open[w.turned%len(open)]
+		s = open[w.turned%len(open)]
 	}
-	if w.on != p.Node {
-		fails := a.work.fails // of all parties together, so that nobody is asked without a pause
+	if w.on != s {
+		fails := a.work.fails // of all together, so that nobody is asked without a pause
 		a.turn()
-		w.on, a.work.fails = p.Node, fails
+		w.on, a.work.fails, a.work.brief = s, fails, true
 	}
+	_, their, _ := a.said(s)
 	switch {
 	case a.work.fetched && a.work.unusable: // on any machine alike: it is bound to what is no output
-		w.found[p.Node] = ledger.Other
+		w.found[s] = ledger.Other
 		a.weigh(now)
 	case a.work.fetched:
-		a.compareOutputs(now, a.pair(p))
+		a.compareOutputs(now, Pair{a.mine(), their})
 	default:
-		a.fetch(now, Fetch{CIDs: []crowd.CID{a.pair(p).Their.CID}, From: a.holders(p.Node), Max: a.maxResult()})
+		a.fetch(now, Fetch{CIDs: []crowd.CID{their.CID}, From: a.holders(s.node), Max: a.maxResult()})
 	}
 }
 
-// plain is what can be said without looking at outputs; 0: nothing.
-func (a *Authority) plain(p *ledger.Place) ledger.Finding {
+// fit reports whether more than 2/3 of the authorities came to what the comparator takes for the own answer.
+// Where that is not known yet, doubted are those whose answers are to be looked at, and nobody for who is still to speak.
+func (a *Authority) fit() (fit bool, doubted []subject) {
+	same, n := 0, len(a.Authorities)
+	for i := range a.Authorities {
+		s := subject{a.Authorities[i].ID, true}
+		f := ledger.Same
+		if s.node != a.self {
+			f = 0
+			if _, _, ok := a.said(s); !ok {
+				s.node = crowd.NodeID{}
+			} else {
+				f = a.finding(s)
+			}
+		}
+		switch f {
+		case ledger.Same:
+			same++
+		case 0:
+			doubted = append(doubted, s)
+		}
+	}
+	if fit = 3*same > 2*n; fit || 3*(same+len(doubted)) <= 2*n {
+		doubted = nil
+	}
+	return fit, doubted
+}
+
+// said is what a subject is bound to by its word: the outcome of a single task, and where the output lies.
+func (a *Authority) said(s subject) (o crowd.Outcome, out Output, ok bool) {
+	j := a.job
+	if s.court {
+		for i := range j.Ballots {
+			if b := &j.Ballots[i]; b.Authority == s.node && b.Question == ledger.OwnAnswer && b.Item == j.Asked() {
+				out = Output{CID: b.Outcome.Result}
+				if j.Dispute != nil {
+					out.Of, out.Leaf = 1, b.Leaf
+				}
+				return b.Outcome, out, true
+			}
+		}
+		return o, out, false
+	}
+	p := j.Place(s.node)
+	if p == nil || p.Opening == nil {
+		return o, out, false
+	}
+	o, out = p.Opening.Outcome, Output{CID: p.Opening.Outcome.Result}
+	switch {
+	case j.Dispute == nil:
+	case p.Verifier:
+		answer, k, _ := j.Answer(p, j.Dispute.Item)
+		out = Output{CID: p.Opening.Outputs, Of: uint32(len(p.Opening.Answers)), Index: k, Leaf: answer}
+	default:
+		out.Of, out.Index, out.Leaf = j.Spec.Items, j.Dispute.Item, j.Dispute.Executor
+	}
+	return o, out, true
+}
+
+// mine is the own output.
+func (a *Authority) mine() Output {
+	if a.job.Dispute == nil {
+		return Output{CID: a.jrn.Outcome.Result}
+	}
+	return Output{CID: a.weighing.own, Of: 1, Leaf: a.weighing.leaf}
+}
+
+// finding about a subject that has spoken, as far as it is known; 0: its output is to be looked at.
+func (a *Authority) finding(s subject) ledger.Finding {
+	if f := a.weighing.found[s]; f != 0 {
+		return f
+	}
+	their, out, ok := a.said(s)
+	if !ok {
+		return 0
+	}
 	if a.job.Dispute != nil {
-		if a.pair(p).Their.Leaf == a.weighing.leaf {
+		if out.Leaf == a.weighing.leaf {
 			return ledger.Same
 		}
 		return 0
 	}
-	own, their := a.jrn.Outcome, &p.Opening.Outcome
-	switch {
-	case *own == *their:
+	switch own := a.jrn.Outcome; {
+	case *own == their:
 		return ledger.Same
 	case own.Status != their.Status || own.ExitCode != their.ExitCode || !a.job.Spec.Compare.NearGas(own.Gas, their.Gas):
 		return ledger.Other
@@ -288,24 +379,10 @@ func (a *Authority) plain(p *ledger.Place) ledger.Finding {
 	return 0
 }
 
-// pair is the own output and p's.
-func (a *Authority) pair(p *ledger.Place) Pair {
-	d := a.job.Dispute
-	if d == nil {
-		return Pair{Own: Output{CID: a.jrn.Outcome.Result}, Their: Output{CID: p.Opening.Outcome.Result}}
-	}
-	own := Output{CID: a.weighing.own, Of: 1, Leaf: a.weighing.leaf}
-	if !p.Verifier {
-		return Pair{own, Output{CID: p.Opening.Outcome.Result, Of: a.job.Spec.Items, Index: d.Item, Leaf: d.Executor}}
-	}
-	answer, k, _ := a.job.Answer(p, d.Item)
-	return Pair{own, Output{CID: p.Opening.Outputs, Of: uint32(len(p.Opening.Answers)), Index: k, Leaf: answer}}
-}
-
 // weighed takes in the end of weigh's Compare.
 func (a *Authority) weighed(now time.Time, ev Compared) {
-	w, p := &a.weighing, a.job.Place(a.weighing.on)
-	if p == nil || p.Opening == nil || w.found == nil || w.found[p.Node] != 0 {
+	w := &a.weighing
+	if w.found == nil || w.on == (subject{}) || w.found[w.on] != 0 {
 		return
 	}
 	found := a.compared(now, ev, 1)
@@ -315,8 +392,9 @@ func (a *Authority) weighed(now time.Time, ev Compared) {
 		}
 		return
 	}
-	if w.found[p.Node] = found[0]; found[0] == ledger.Same {
-		a.keep(a.pair(p).Their.CID) // the owner may need it
+	if w.found[w.on] = found[0]; found[0] == ledger.Same && !w.on.court && a.job.Dispute == nil {
+		_, their, _ := a.said(w.on)
+		a.keep(their.CID) // the owner may need it
 	}
 }
 

@@ -202,7 +202,7 @@ func TestConsumer_ComparesOutputsBeforeItReports(t *testing.T) {
 				return
 			}
 			r, ok := find[Send](t, es).Message.(*ledger.Report)
-			if !ok || r.Verifier != w.two.ID() || int(r.Answer) != tt.report || r.Proof.Index != mine[tt.report] {
+			if !ok || r.Verifier != w.two.ID() || r.Proof.Index != mine[tt.report] {
 				t.Fatalf("got %q: %+v", kinds(es), r)
 			}
 			c.Step(w.now, Sent{Message: r})
@@ -213,10 +213,10 @@ func TestConsumer_ComparesOutputsBeforeItReports(t *testing.T) {
 			w.enter(ledger.Delivering, 10_000)
 			es = c.Step(w.now, w.record(t))
 			if next, ok := find[Send](t, es).Message.(*ledger.Report); tt.name == "two beyond" {
-				if !ok || next.Answer != 6 {
+				if !ok || next.Proof.Index != mine[6] {
 					t.Errorf("got %q, want a report of the next", kinds(es))
 				}
-			} else if ok && next.Answer == r.Answer {
+			} else if ok && next.Proof.Index == r.Proof.Index {
 				t.Errorf("got the same report again")
 			}
 		})
@@ -225,6 +225,7 @@ func TestConsumer_ComparesOutputsBeforeItReports(t *testing.T) {
 
 func TestConsumer_ReportsAVerifierThatHidesItsOutputs(t *testing.T) {
 	w := tolerantBatch(t, func(uint32) bool { return true })
+	_, mine := w.sampleOf(w.two)
 	c, es := w.checking(t)
 	for n := 0; ; n++ {
 		if n == 100 {
@@ -232,7 +233,7 @@ func TestConsumer_ReportsAVerifierThatHidesItsOutputs(t *testing.T) {
 		}
 		for _, e := range es {
 			if s, ok := e.(Send); ok {
-				if r, ok := s.Message.(*ledger.Report); !ok || r.Verifier != w.two.ID() || r.Answer != 0 {
+				if r, ok := s.Message.(*ledger.Report); !ok || r.Verifier != w.two.ID() || r.Proof.Index != mine[0] {
 					t.Fatalf("got %T", s.Message)
 				}
 				if left := time.UnixMilli(int64(w.job.Due)).Sub(w.now); left > time.Duration(ledger.DevParams().DeliveryWindow/2)*time.Millisecond {
@@ -241,7 +242,7 @@ func TestConsumer_ReportsAVerifierThatHidesItsOutputs(t *testing.T) {
 				return
 			}
 			if f, ok := e.(Fetch); ok {
-				es = c.Step(w.now, Fetched{Try: f.Try, Err: errors.New("nobody serves them")})
+				c.Step(w.now, Fetched{Try: f.Try, Err: errors.New("nobody serves them")})
 			}
 		}
 		w.now = w.now.Add(100 * time.Millisecond)
@@ -279,5 +280,7 @@ func TestVerifier_KeepsItsOutputs(t *testing.T) {
 	if k := find[Keep](t, es); k.CID != "outputs" {
 		t.Errorf("got %q kept", k.CID)
 	}
-	expect(t, "bound", es, "persist keep commit")
+	expect(t, "bound", es, "persist keep")
+	w.commits(w.one, nil)
+	expect(t, "the executor is bound", v.Step(w.now, w.record(t)), "commit")
 }

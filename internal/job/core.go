@@ -104,6 +104,7 @@ type working struct {
 	cids     []crowd.CID // of the newest fetch
 	fetched  bool
 	unusable bool // what was fetched
+	brief    bool // what is fetched is read at once, and not kept
 }
 
 // workKind is what can be in flight.
@@ -172,7 +173,7 @@ func (c *core) step(now time.Time, ev Event, act func(time.Time)) []Effect {
 	case Fetched:
 		if c.landed(now, ev.Try, fetching, ev.Err) {
 			c.work.fetched, c.work.unusable = true, ev.Err != nil
-			if ev.Err == nil && c.job != nil && c.job.Spec.Items > 0 {
+			if ev.Err == nil && c.job != nil && c.job.Spec.Items > 0 && !c.work.brief {
 				c.keep(c.work.cids...) // a court may take longer than what no pin holds is kept
 			}
 		}
@@ -238,7 +239,7 @@ func sendKey(m ledger.Message) string {
 	case *ledger.Unseal:
 		return fmt.Sprintf("unseal %x", m.Executor[:])
 	case *ledger.Report:
-		return fmt.Sprintf("report %x %d", m.Verifier[:], m.Answer)
+		return fmt.Sprintf("report %x %d", m.Verifier[:], m.Proof.Index)
 	case *ledger.Vote:
 		if m.Question == ledger.WhatItem {
 			return fmt.Sprintf("vote %d %d", m.Question, m.Item) // once for each item
@@ -418,6 +419,15 @@ func (c *core) release(spare crowd.CID) {
 		}
 	}
 	c.jrn.Kept = slices.DeleteFunc(c.jrn.Kept, func(cid crowd.CID) bool { return cid != spare })
+}
+
+// unkeep takes back one pin.
+func (c *core) unkeep(cid crowd.CID) {
+	if i := slices.Index(c.jrn.Kept, cid); i >= 0 {
+		c.jrn.Kept = slices.Delete(c.jrn.Kept, i, i+1)
+		c.emit(Release{cid})
+		c.persist()
+	}
 }
 
 // retire holds on to the result until t, then ends.

@@ -112,10 +112,14 @@ func (e *Executor) place(now time.Time, p *ledger.Place) {
 		if e.jrn.Opening == nil || j.State != ledger.Revealing && j.State != ledger.Unsealing {
 			return
 		}
-		if p.Verifier && !e.leaves(now) {
-			return
+		reveal := &ledger.Reveal{Job: e.id, Opening: *e.jrn.Opening}
+		if p.Verifier {
+			if !e.leaves(now) {
+				return
+			}
+			reveal.Conflict = e.shown(e.self, e.jrn.Opening)
 		}
-		e.send(now, &ledger.Reveal{Job: e.id, Opening: *e.jrn.Opening})
+		e.send(now, reveal)
 	case ledger.Revealed:
 		if j.Spec.Plan.Method == crowd.PlanSample && (j.State == ledger.Delivering || j.State == ledger.Inspecting) {
 			e.audit.own = !p.Verifier
@@ -136,11 +140,14 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 		}
 		e.ran = nil
 	}
+	awaited := e.job.Awaits(p)
 	switch {
 	case e.jrn.Opening != nil:
-		e.send(now, &ledger.Commit{Job: e.id, Commitment: ledger.Commitment(e.id, e.self, *e.jrn.Opening), Sealed: e.jrn.Sealed})
+		if awaited {
+			e.send(now, &ledger.Commit{Job: e.id, Commitment: ledger.Commitment(e.id, e.self, *e.jrn.Opening), Sealed: e.jrn.Sealed})
+		}
 		return
-	case e.due(now, p.Due): // too late for all; the chain drops the place
+	case awaited && e.due(now, p.Due): // too late for all; the chain drops the place
 		e.stop()
 		return
 	}

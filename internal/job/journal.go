@@ -21,8 +21,8 @@ type journal struct {
 	Kept    []crowd.CID     // pinned in the own store
 }
 
-// maxKept is a program, a folder, a stdin, a comparator, two results, an executor's leaves, and what each verifier's items wrote.
-const maxKept = 7 + crowd.MaxVerifiers
+// maxKept is a program, a folder, a stdin, a comparator, two results, an executor's leaves, and a committee's results that differ.
+const maxKept = 7 + crowd.MaxCommittee
 
 func decodeJournal(raw []byte) (j journal, err error) {
 	if err := crowd.Decode(raw, &j); err != nil {

@@ -184,6 +184,7 @@ func (w *work) open() error {
 		}
 		w.beacon = next
 		w.put(keyBeacon, &next)
+		w.turn()
 	} else if len(w.block.Txs) > 0 || w.base.DrawPending() {
 		return refuse(BadProof, "block %d carries no beacon", w.height())
 	}

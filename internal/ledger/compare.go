@@ -96,8 +96,8 @@ func (j *Job) Judged() (places []*Place) {
 	return places
 }
 
-// item that the court is asked about; 0 of a single task.
-func (j *Job) item() uint32 {
+// Asked is the item that the court is asked about; 0 of a single task.
+func (j *Job) Asked() uint32 {
 	if j.Dispute == nil {
 		return 0
 	}
@@ -149,7 +149,7 @@ func (j *Job) Found(node crowd.NodeID, n int) Finding {
 // who found f about a place.
 func (j *Job) who(node crowd.NodeID, f Finding) (who []crowd.Address) {
 	for i := range j.Ballots {
-		if b := &j.Ballots[i]; b.Question == SameAnswer && b.Item == j.item() && b.Executor == node && b.Finding == f {
+		if b := &j.Ballots[i]; b.Question == SameAnswer && b.Item == j.Asked() && b.Executor == node && b.Finding == f {
 			who = append(who, b.Authority.Address())
 		}
 	}

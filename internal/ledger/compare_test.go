@@ -130,6 +130,12 @@ func TestTolerant_VotesAreAboutWhatIsAsked(t *testing.T) {
 	w.refused(TooLate, a, &Vote{Job: id, Question: SameAnswer, Executor: seated[0].ID(), Finding: Same, Item: 1})
 	w.refused(NotFound, a, &Vote{Job: id, Question: SameAnswer, Executor: w.owner.ID(), Finding: Same})
 	w.refused(NotYours, seated[0], good)
+	for _, k := range w.authorities { // what all of them came to themselves decides nothing
+		w.must(k, &Vote{Job: id, Question: OwnAnswer, Outcome: near(0)})
+		w.in(id, Court)
+	}
+	w.refused(Duplicate, a, &Vote{Job: id, Question: OwnAnswer, Outcome: near(1)})
+	w.refused(BadTx, w.authorities[1], &Vote{Job: id, Question: OwnAnswer, Outcome: crowd.Outcome{Result: crowd.CID(make([]byte, crowd.MaxCID+1))}})
 	w.must(a, good)
 	w.refused(Duplicate, a, &Vote{Job: id, Question: SameAnswer, Executor: seated[0].ID(), Finding: Other})
 
@@ -155,6 +161,13 @@ func (w *world) tolerantBatch(differ func(uint32) bool) (id crowd.JobID, seated 
 		w.commitOpening(k, id, openings[i])
 	}
 	for i, k := range seated {
+		j := w.job(id)
+		for n, item := range lotOf(w, &j, k, &openings[i]) {
+			if proof := tree.Prove(item, leaves[item]); proof.Leaf.Hash() != openings[i].Answers[n] {
+				w.refused(NotYours, k, &Reveal{Job: id, Opening: openings[i], Conflict: &proof})
+				break
+			}
+		}
 		w.must(k, &Reveal{Job: id, Opening: openings[i]})
 	}
 	j := w.in(id, Delivering)
@@ -164,9 +177,9 @@ func (w *world) tolerantBatch(differ func(uint32) bool) (id crowd.JobID, seated 
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		for a, item := range Sampled(&j.Spec, lot) {
+		for _, item := range Sampled(&j.Spec, lot) {
 			if differ(item) {
-				reports = append(reports, &Report{Job: id, Verifier: k.ID(), Answer: uint32(a), Proof: tree.Prove(item, leaves[item])})
+				reports = append(reports, &Report{Job: id, Verifier: k.ID(), Proof: tree.Prove(item, leaves[item])})
 			}
 		}
 	}
@@ -302,4 +315,17 @@ func TestTolerant_AVerifierNamesItsOutputs(t *testing.T) {
 			}
 		}
 	}
+}
+
+// lotOf are the items of a verifier's sample; none of an executor's.
+func lotOf(w *world, j *Job, k *identity.Key, o *Opening) []uint32 {
+	w.t.Helper()
+	if len(o.Sample) == 0 {
+		return nil
+	}
+	lot, err := j.Lot(k.ID(), o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return Sampled(&j.Spec, lot)
 }

@@ -17,6 +17,7 @@ const (
 	WhatItem                        // re-execute one item of a batch: what does it come to?
 	LeavesThere                     // are the executor's leaves to be had, before verifiers are opened?
 	SameAnswer                      // of a tolerant job: is this party's answer the court's, as far as the job tells them apart?
+	OwnAnswer                       // of a tolerant job: what this authority's own run came to, for the others to look at; it decides nothing
 )
 
 func (q Question) String() string {
@@ -33,6 +34,8 @@ func (q Question) String() string {
 		return "are the executor's leaves to be had"
 	case SameAnswer:
 		return "is it the same answer"
+	case OwnAnswer:
+		return "what is the court's own answer"
 	}
 	return fmt.Sprintf("question %d", uint8(q))
 }
@@ -45,7 +48,7 @@ type Ballot struct {
 	Executor  crowd.NodeID
 	Outcome   crowd.Outcome
 	Leaf      crowd.Hash
-	Item      uint32 // of WhatItem, and of SameAnswer in a batch: which one it was about
+	Item      uint32 // of WhatItem, and of SameAnswer and OwnAnswer in a batch: which one it was about
 	Yes       bool
 	Finding   Finding // of SameAnswer
 }
@@ -62,7 +65,7 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 	if _, ok := w.authority(from); !ok {
 		return refuse(NotYours, "%s is no authority", from.Short())
 	}
-	in := map[Question]JobState{WhatOutcome: Court, WhatItem: Court, SameAnswer: Court, BadSeal: Unsealing, LeavesThere: Unsealing, Retrievable: Inspecting}[m.Question]
+	in := map[Question]JobState{WhatOutcome: Court, WhatItem: Court, SameAnswer: Court, OwnAnswer: Court, BadSeal: Unsealing, LeavesThere: Unsealing, Retrievable: Inspecting}[m.Question]
 	if in == 0 {
 		return refuse(BadTx, "question %d is none", m.Question)
 	}
@@ -71,7 +74,7 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		return r
 	}
 	b := Ballot{Authority: from, Question: m.Question}
-	if j.State == Court && (m.Question == SameAnswer) == j.Spec.Compare.Strict() {
+	if j.State == Court && (m.Question == SameAnswer || m.Question == OwnAnswer) == j.Spec.Compare.Strict() {
 		return refuse(BadTx, "the court of job %s, which is %s, is not asked %q", j.ID.Short(), j.Spec.Compare.Class(), m.Question)
 	}
 	switch m.Question {
@@ -79,8 +82,8 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		if m.Finding < Same || m.Finding > Unjudged {
 			return refuse(BadTx, "%s is none", m.Finding)
 		}
-		if m.Item != j.item() {
-			return refuse(TooLate, "job %s is asked about item %d, not %d", j.ID.Short(), j.item(), m.Item)
+		if m.Item != j.Asked() {
+			return refuse(TooLate, "job %s is asked about item %d, not %d", j.ID.Short(), j.Asked(), m.Item)
 		}
 		if !slices.ContainsFunc(j.Judged(), func(p *Place) bool { return p.Node == m.Executor }) {
 			return refuse(NotFound, "nothing of %s is before the court of job %s", m.Executor.Short(), j.ID.Short())
@@ -94,6 +97,14 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 			return refuse(TooLate, "job %s is asked about item %d, not %d", j.ID.Short(), j.Dispute.Item, m.Item)
 		}
 		b.Item, b.Leaf = m.Item, m.Leaf
+	case OwnAnswer:
+		if m.Item != j.Asked() {
+			return refuse(TooLate, "job %s is asked about item %d, not %d", j.ID.Short(), j.Asked(), m.Item)
+		}
+		if m.Outcome.Gas > j.Spec.Limits().Gas || len(m.Outcome.Result) > crowd.MaxCID || m.Outcome.Leaves != "" {
+			return refuse(BadTx, "an impossible outcome")
+		}
+		b.Outcome, b.Item, b.Leaf = m.Outcome, m.Item, m.Leaf
 	case WhatOutcome:
 		if j.Dispute != nil {
 			return refuse(BadTx, "the court of job %s is asked about one item", j.ID.Short())
@@ -126,7 +137,7 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		}
 	}
 	j.Ballots = append(j.Ballots, b)
-	if 3*same <= 2*len(w.authorities()) { // more than 2/3, DESIGN section 6
+	if b.Question == OwnAnswer || 3*same <= 2*len(w.authorities()) { // more than 2/3, DESIGN section 6
 		w.putJob(&j)
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/batch"
 )
 
 // pairSize is how many executors the plan "pair" runs side by side.
@@ -110,6 +111,7 @@ type Place struct {
 	Commitment crowd.Hash
 	Sealed     [][]byte // to each authority; gone once opened
 	Opening    *Opening
+	Conflict   *Dispute      // of a verifier: shown when it opened, and the court has not looked at it
 	Slashed    crowd.Credits // stake lost to Fraud
 }
 
@@ -166,7 +168,7 @@ type Job struct {
 	Favoured   bool          // it does
 	Beacon     crowd.Hash    // R of block DrawAt
 	Drawn      []Drawn       // by priority; the first get places, the rest are alternates
-	Next       uint32        // index in Drawn of the next alternate
+	Next       uint32        // index in Drawn of the next alternate; of PlanAudit all without a place are alternates
 	Places     []Place
 	Audit      *Audit // of PlanAudit: of the newest executor
 	Ballots    []Ballot
@@ -207,10 +209,17 @@ func (j *Job) split(s PlaceState) (executors, verifiers int) {
 	return executors, verifiers
 }
 
-// earliest deadline among those who still work.
+// Awaits reports whether p's commitment is wanted now. A verifier's comes after the executor's: what it seals to the
+// authorities one of them could open, and tell an executor that is not bound yet which items nobody looks at.
+func (j *Job) Awaits(p *Place) bool {
+	bound, _ := j.split(Committed)
+	return p.State == Working && (!p.Verifier || bound > 0)
+}
+
+// earliest deadline among the places that are awaited.
 func (j *Job) earliest() (t crowd.Time) {
 	for i := range j.Places {
-		if p := &j.Places[i]; p.State == Working && (t == 0 || p.Due < t) {
+		if p := &j.Places[i]; j.Awaits(p) && (t == 0 || p.Due < t) {
 			t = p.Due
 		}
 	}
@@ -301,6 +310,9 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	if err := spec.Validate(); err != nil {
 		return refuse(BadSpec, "%v", err)
 	}
+	if n := len(w.authorities()); spec.Plan.Checks > MaxChecks(n) {
+		return refuse(BadSpec, "plan %q: %d checks by each verifier; what it seals to %d authorities fits a transaction with at most %d", spec.Plan.Method, spec.Plan.Checks, n, MaxChecks(n))
+	}
 	need := EscrowFor(&spec)
 	if need > spec.Budget {
 		_, verifiers := Seats(&spec.Plan)
@@ -348,7 +360,15 @@ func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
 			return refuse(BadTx, "a sealed opening of %d bytes, at most %d", len(s), most)
 		}
 	}
+	if !j.Awaits(p) {
+		return refuse(TooEarly, "no executor of job %s is bound yet", j.ID.Short())
+	}
 	p.State, p.Commitment, p.Sealed = Committed, m.Commitment, m.Sealed
+	for i := range j.Places {
+		if v := &j.Places[i]; !p.Verifier && v.Verifier && v.State == Working {
+			v.Due = max(v.Due, w.in(w.params.DispatchGrace))
+		}
+	}
 	w.progress(&j)
 	return nil
 }
@@ -356,15 +376,21 @@ func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
 // maxSealed bounds a sealed opening, in bytes.
 const maxSealed = 1024
 
+// MaxChecks is the most checks of a verifier whose commitment, sealed to so many authorities, fits a transaction.
+func MaxChecks(authorities int) uint32 {
+	const around, opening, answer = 1024, 512, 34 // bytes: of the transaction; of a sealed opening; of an answer in it
+	return uint32(min(crowd.MaxChecks, max((MaxTx-around)/max(authorities, 1)-opening, 0)/answer))
+}
+
 // progress goes on when nobody works any more, else waits for who does.
 func (w *work) progress(j *Job) {
-	if j.count(Working) > 0 {
-		w.wait(j, j.earliest())
+	executors, verifiers := j.split(Committed)
+	if working, _ := j.split(Working); working+executors == 0 {
+		w.end(j, Failed, "no drawn node did the work")
 		return
 	}
-	executors, verifiers := j.split(Committed)
-	if executors == 0 {
-		w.end(j, Failed, "no drawn node did the work")
+	if j.count(Working) > 0 {
+		w.wait(j, j.earliest())
 		return
 	}
 	if _, want := Seats(&j.Spec.Plan); verifiers < want {
@@ -383,7 +409,7 @@ func (w *work) reveal(from crowd.NodeID, m *Reveal) *Refusal {
 	if r != nil {
 		return r
 	}
-	return w.openPlace(&j, from, m.Opening)
+	return w.openPlace(&j, from, m.Opening, m.Conflict)
 }
 
 // unseal is reveal by an authority, in place of a silent executor.
@@ -395,14 +421,14 @@ func (w *work) unseal(from crowd.NodeID, m *Unseal) *Refusal {
 	if r != nil {
 		return r
 	}
-	r = w.openPlace(&j, m.Executor, m.Opening)
+	r = w.openPlace(&j, m.Executor, m.Opening, m.Conflict)
 	if p := j.Place(m.Executor); r == nil && p.Verifier { // the authority had the leaves that it could have waited for
 		w.there(p.Node, false, 1e6)
 	}
 	return r
 }
 
-func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
+func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening, conflict *batch.Proof) *Refusal {
 	p := j.Place(node)
 	switch {
 	case p == nil:
@@ -418,6 +444,16 @@ func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening) *Refusal {
 		return w.convict(j, p, why)
 	}
 	p.State, p.Opening, p.Sealed = Revealed, &o, nil
+	if conflict != nil {
+		d, r := j.conflict(node, conflict)
+		if r == nil {
+			r = w.mayReport(j, node, d.Item)
+		}
+		if r != nil {
+			return r
+		}
+		d.Reporter, p.Conflict = node, d
+	}
 	return w.compare(j)
 }
 
@@ -563,7 +599,7 @@ func (w *work) expire(id crowd.JobID) {
 		w.dispatch(&j)
 	case Running:
 		for i := range len(j.Places) { // drop appends
-			if p := &j.Places[i]; p.State == Working && p.Due <= due {
+			if p := &j.Places[i]; j.Awaits(p) && p.Due <= due {
 				w.drop(&j, p, "did not commit in time")
 			}
 		}

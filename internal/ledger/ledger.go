@@ -42,6 +42,7 @@ type Params struct {
 	CancelPPM uint32 // of the most an executor could earn, paid when a running job is cancelled
 
 	Reputation ReputationParams
+	Puzzles    PuzzleParams // of the overlay
 }
 
 // MainParams are the figures for a network of strangers.
@@ -53,7 +54,7 @@ func MainParams() Params {
 		ClaimWindow: 5 * second, DispatchGrace: 60 * second, RevealWindow: 30 * second, CourtWindow: 3600 * second,
 		DeliveryWindow: 600 * second, Unbonding: 7 * 86400 * second, Retention: 30 * 86400 * second,
 		BurnPPM: 20_000, SlashPPM: 1_000_000, BountyPPM: 100_000, CancelPPM: 100_000,
-		Reputation: mainReputation(),
+		Reputation: mainReputation(), Puzzles: mainPuzzles(),
 	}
 }
 
@@ -70,6 +71,7 @@ func DevParams() Params {
 	p.DeliveryWindow = 10 * second
 	p.Unbonding = 60 * second
 	p.Retention = 86400 * second
+	p.Puzzles = PuzzleParams{} // its nodes are one user's own, and are to start at once
 	return p
 }
 
@@ -89,7 +91,7 @@ func (p Params) Validate() error {
 		p.DeliveryWindow <= 0 || p.Unbonding <= 0 || p.Retention <= 0 {
 		errs = append(errs, errors.New("params: every window must be longer than nothing"))
 	}
-	errs = append(errs, p.Reputation.validate())
+	errs = append(errs, p.Reputation.validate(), p.Puzzles.validate())
 	return errors.Join(errs...)
 }
 
@@ -148,7 +150,9 @@ func New(g *Genesis) (State, error) {
 	w.params = g.Params
 	w.put(keyParams, &g.Params)
 	w.put(keyAuthorities, &g.Authorities)
-	w.put(keyBeacon, &Beacon{R: crowd.Digest("beacon", g)})
+	w.beacon = Beacon{R: crowd.Digest("beacon", g)}
+	w.put(keyBeacon, &w.beacon)
+	w.turn()
 	supply := Supply{}
 	seen := map[crowd.Address]bool{}
 	for i, a := range g.Authorities {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -151,8 +152,27 @@ func (w *work) checked(j *Job) {
 	case open == 0 || open+fraud < want:
 		w.end(j, Failed, "the answers of %d of %d verifiers are open", open, want)
 	default:
-		w.decide(j, Verdict{Outcome: e.Opening.Outcome, By: BySample}, "%d verifiers have answered for %d items each", open, min(j.Spec.Plan.Checks, j.Spec.Items))
+		w.stand(j, "%d verifiers have answered for %d items each", open, min(j.Spec.Plan.Checks, j.Spec.Items))
 	}
+}
+
+// stand lets the executor's word stand, unless a verifier that is not convicted has shown a conflict with it.
+func (w *work) stand(j *Job, why string, a ...any) {
+	for i := range j.Places {
+		if p := &j.Places[i]; p.Conflict != nil && p.State == Revealed {
+			var d *Dispute
+			d, p.Conflict = p.Conflict, nil
+			w.dispute(j, d)
+			return
+		}
+	}
+	w.decide(j, Verdict{Outcome: j.Executor().Opening.Outcome, By: BySample}, why, a...)
+}
+
+// dispute asks the court about one item.
+func (w *work) dispute(j *Job, d *Dispute) {
+	j.Dispute = d
+	w.move(j, Court, w.in(w.params.CourtWindow), "executor and verifier %s differ about item %d", d.Verifier.Short(), d.Item)
 }
 
 func (w *work) report(from crowd.NodeID, m *Report) *Refusal {
@@ -160,30 +180,40 @@ func (w *work) report(from crowd.NodeID, m *Report) *Refusal {
 	if r != nil {
 		return r
 	}
-	e, v := j.Executor(), j.Place(m.Verifier)
-	if j.Spec.Plan.Method != crowd.PlanSample || e == nil || v == nil || !v.Verifier || v.State != Revealed || int(m.Answer) >= len(v.Opening.Answers) {
-		return refuse(NotFound, "no such answer in job %s", j.ID.Short())
+	d, r := j.conflict(m.Verifier, &m.Proof)
+	if r != nil {
+		return r
+	}
+	if r := w.mayReport(&j, from, d.Item); r != nil {
+		return r
+	}
+	d.Reporter = from
+	w.dispute(&j, d)
+	return nil
+}
+
+// conflict is what proof, of an item under the executor's root, shows to differ from the answer of a verifier.
+func (j *Job) conflict(verifier crowd.NodeID, proof *batch.Proof) (*Dispute, *Refusal) {
+	e, v := j.Executor(), j.Place(verifier)
+	if j.Spec.Plan.Method != crowd.PlanSample || e == nil || v == nil || !v.Verifier || v.State != Revealed {
+		return nil, refuse(NotFound, "no executor and verifier of job %s that could differ are open", j.ID.Short())
 	}
 	lot, err := j.Lot(v.Node, v.Opening)
 	if err != nil {
-		return refuse(BadProof, "%v", err)
+		return nil, refuse(BadProof, "%v", err)
 	}
-	if item := Sampled(&j.Spec, lot)[m.Answer]; item != m.Proof.Index {
-		return refuse(BadProof, "answer %d is about item %d, the proof about %d", m.Answer, item, m.Proof.Index)
+	k, sampled := slices.BinarySearch(Sampled(&j.Spec, lot), proof.Index)
+	if !sampled {
+		return nil, refuse(BadProof, "item %d is not in the sample of %s", proof.Index, v.Node.Short())
 	}
-	if err := m.Proof.Check(Root(&j.Spec, &e.Opening.Outcome)); err != nil {
-		return refuse(BadProof, "%v", err)
+	if err := proof.Check(Root(&j.Spec, &e.Opening.Outcome)); err != nil {
+		return nil, refuse(BadProof, "%v", err)
 	}
-	claimed, answer := m.Proof.Leaf.Hash(), v.Opening.Answers[m.Answer]
+	claimed, answer := proof.Leaf.Hash(), v.Opening.Answers[k]
 	if claimed == answer {
-		return refuse(BadProof, "executor and verifier agree on item %d", m.Proof.Index)
+		return nil, refuse(BadProof, "executor and verifier agree on item %d", proof.Index)
 	}
-	if r := w.mayReport(&j, from, m.Proof.Index); r != nil {
-		return r
-	}
-	j.Dispute = &Dispute{Item: m.Proof.Index, Executor: claimed, Verifier: v.Node, Answer: answer, Reporter: from}
-	w.move(&j, Court, w.in(w.params.CourtWindow), "executor and verifier %s differ about item %d", v.Node.Short(), m.Proof.Index)
-	return nil
+	return &Dispute{Item: proof.Index, Executor: claimed, Verifier: v.Node, Answer: answer}, nil
 }
 
 // judgeItem convicts everybody who committed to another outcome of the item than the court's.
@@ -218,5 +248,5 @@ func (w *work) judgeItem(j *Job, right crowd.Hash, votes int) {
 		w.end(j, Failed, "no verifier is left after the court looked at item %d", d.Item)
 		return
 	}
-	w.move(j, Delivering, w.in(w.params.DeliveryWindow), "the executor was right about item %d, as %d authorities found", d.Item, votes)
+	w.stand(j, "the executor was right about item %d, as %d authorities found", d.Item, votes)
 }

@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/crowdcompute/crowd"
@@ -109,7 +111,7 @@ func (w *world) conflict(id crowd.JobID, v crowd.NodeID, leaves []batch.Leaf, tr
 	}
 	for k, i := range Sampled(&j.Spec, lot) {
 		if leaves[i].Hash() != o.Answers[k] {
-			return &Report{Job: id, Verifier: v, Answer: uint32(k), Proof: tree.Prove(i, leaves[i])}
+			return &Report{Job: id, Verifier: v, Proof: tree.Prove(i, leaves[i])}
 		}
 	}
 	return nil
@@ -212,15 +214,21 @@ func TestReport_OnlyARealConflictIsHeard(t *testing.T) {
 	good := w.conflict(id, liar, leaves, tree)
 	lie := leafOf(sample[0], true)
 	forged := tree.Prove(sample[0], lie)
-	elsewhere := uint32(slices.IndexFunc(leaves, func(l batch.Leaf) bool { return l.Gas == 1000 }))
+	theirs, err := j.Lot(liar, j.Place(liar).Opening)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := uint32(0)
+	for slices.Contains(Sampled(&j.Spec, theirs), elsewhere) {
+		elsewhere++
+	}
 	for name, m := range map[string]struct {
 		r    Report
 		code Code
 	}{
 		"no conflict":         {Report{Job: id, Verifier: honest, Proof: tree.Prove(sample[0], leaves[sample[0]])}, BadProof},
 		"a forged leaf":       {Report{Job: id, Verifier: honest, Proof: forged}, BadProof},
-		"an item not sampled": {Report{Job: id, Verifier: liar, Answer: good.Answer, Proof: tree.Prove(elsewhere, leaves[elsewhere])}, BadProof},
-		"an answer beyond":    {Report{Job: id, Verifier: liar, Answer: 22, Proof: good.Proof}, NotFound},
+		"an item not sampled": {Report{Job: id, Verifier: liar, Proof: tree.Prove(elsewhere, leaves[elsewhere])}, BadProof},
 		"an executor":         {Report{Job: id, Verifier: seated[0].ID(), Proof: good.Proof}, NotFound},
 		"another job":         {Report{Job: crowd.JobID{1}, Verifier: liar, Proof: good.Proof}, NotFound},
 	} {
@@ -511,6 +519,230 @@ func TestSample_AnExecutorWithoutAResultIsConvicted(t *testing.T) {
 	j := w.job(id)
 	if p := j.Place(seated[0].ID()); p.State != Fraud {
 		t.Errorf("got %s, want fraud: a batch without a result would be settled", p.State)
+	}
+}
+
+// revealing plays a batch up to the verifiers' reveals: the executor has opened.
+func (w *world) revealing(spec crowd.JobSpec, executor func(uint32) bool, verifiers ...func(uint32) bool) (crowd.JobID, []*identity.Key, []Opening, []*batch.Proof) {
+	w.t.Helper()
+	id, seated := w.sampled(spec)
+	leaves, tree, out := sampleWork(w.t.(*testing.T), executor)
+	openings := []Opening{{Outcome: out, Salt: crowd.Keccak256([]byte("salt"))}}
+	proofs := []*batch.Proof{nil}
+	for i, k := range seated[1:] {
+		o := w.answers(k, id, verifiers[i])
+		j := w.job(id)
+		lot, err := j.Lot(k.ID(), &o)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		var conflict *batch.Proof
+		for n, item := range Sampled(&j.Spec, lot) {
+			if leaves[item].Hash() != o.Answers[n] {
+				p := tree.Prove(item, leaves[item])
+				conflict = &p
+				break
+			}
+		}
+		openings, proofs = append(openings, o), append(proofs, conflict)
+	}
+	for i, k := range seated {
+		w.commitOpening(k, id, openings[i])
+	}
+	w.must(seated[0], &Reveal{Job: id, Opening: openings[0]})
+	return id, seated, openings, proofs
+}
+
+// judge has all authorities vote on the item before the court, which executor works on like this.
+func (w *world) judge(id crowd.JobID) {
+	w.t.Helper()
+	item := w.in(id, Court).Dispute.Item
+	for _, a := range w.authorities {
+		w.must(a, &Vote{Job: id, Question: WhatItem, Item: item, Leaf: leafOf(item, false).Hash()})
+	}
+}
+
+// An owner that is in league with its executor would accept before anybody could report.
+func TestReveal_ConflictsComeBeforeTheOwner(t *testing.T) {
+	everyFifth := func(i uint32) bool { return i%5 == 0 }
+	for _, silent := range []bool{false, true} { // the verifier that caught it, so that an authority opens it
+		w := newWorld(t, 3, 5)
+		id, seated, openings, proofs := w.revealing(sampleSpec(), everyFifth, never, everyFifth)
+		w.must(seated[2], &Reveal{Job: id, Opening: openings[2]})
+		if silent {
+			w.in(id, Revealing)
+			w.wait(DevParams().RevealWindow)
+			w.in(id, Unsealing)
+			w.must(w.authorities[0], &Unseal{Job: id, Executor: seated[1].ID(), Opening: openings[1], Conflict: proofs[1]})
+		} else {
+			w.must(seated[1], &Reveal{Job: id, Opening: openings[1], Conflict: proofs[1]})
+		}
+		w.refused(TooEarly, w.owner, &Accept{Job: id})
+		before := w.balance(seated[1].ID())
+		w.judge(id)
+		w.in(id, Failed)
+		if w.stake(seated[0].ID()) != 0 || w.stake(seated[1].ID()) == 0 {
+			t.Error("the liar alone should have lost its stake")
+		}
+		if got, least := w.balance(seated[1].ID())-before, (100 * crowd.Credit).PPM(DevParams().BountyPPM); got < least {
+			t.Errorf("silent %v: who caught it got %s, want the bounty of %s", silent, got, least)
+		}
+	}
+}
+
+func TestReveal_EachConflictHasItsTurn(t *testing.T) {
+	w := newWorld(t, 1, 6)
+	lie := func(i uint32) bool { return i%3 == 1 }
+	id, seated, openings, proofs := w.revealing(sampleSpec(), lie, func(i uint32) bool { return !lie(i) }, never)
+	// The first verifier answers falsely where the executor does not: in its name, too, that is looked at.
+	w.must(seated[1], &Reveal{Job: id, Opening: openings[1], Conflict: proofs[1]})
+	w.must(seated[2], &Reveal{Job: id, Opening: openings[2], Conflict: proofs[2]})
+	if lie(proofs[1].Index) {
+		t.Fatal("another seed is wanted: the first verifier's conflict is the executor's lie")
+	}
+	w.judge(id)
+	if j := w.in(id, Court); j.Dispute.Verifier != seated[2].ID() || w.stake(seated[1].ID()) != 0 || w.stake(seated[0].ID()) == 0 {
+		t.Fatalf("got a court about %s, want the second conflict, and the framer convicted", j.Dispute.Verifier.Short())
+	}
+	w.judge(id)
+	w.in(id, Failed)
+	if w.stake(seated[0].ID()) != 0 || w.stake(seated[2].ID()) == 0 {
+		t.Error("the executor lied and should have lost its stake, the second verifier none")
+	}
+}
+
+func TestReveal_OnlyARealConflictIsHeard(t *testing.T) {
+	w := newWorld(t, 1, 6)
+	id, seated, openings, _ := w.revealing(sampleSpec(), never, never, never)
+	leaves, tree, _ := sampleWork(t, never)
+	j := w.job(id)
+	lot, err := j.Lot(seated[1].ID(), &openings[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := Sampled(&j.Spec, lot)
+	same, forged := tree.Prove(mine[0], leaves[mine[0]]), tree.Prove(mine[0], leafOf(mine[0], true))
+	for _, p := range []*batch.Proof{&same, &forged} {
+		w.refused(BadProof, seated[1], &Reveal{Job: id, Opening: openings[1], Conflict: p})
+	}
+	w.must(seated[1], &Reveal{Job: id, Opening: openings[1]})
+	w.must(seated[2], &Reveal{Job: id, Opening: openings[2]})
+	w.in(id, Delivering)
+}
+
+// Two framers lie about one item, and each shows another: the court needs to look only once.
+func TestReveal_AConvictedVerifierIsNotHeard(t *testing.T) {
+	w := newWorld(t, 1, 6)
+	spec := sampleSpec()
+	spec.Plan.Verifiers, spec.Plan.Checks = 3, 200
+	always := func(uint32) bool { return true }
+	id, seated, openings, proofs := w.revealing(spec, never, always, always, never)
+	leaves, tree, _ := sampleWork(t, never)
+	j := w.job(id)
+	var samples [2][]uint32
+	for i := range samples {
+		lot, err := j.Lot(seated[1+i].ID(), &openings[1+i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		samples[i] = Sampled(&j.Spec, lot)
+	}
+	at := slices.IndexFunc(samples[0], func(i uint32) bool { return i != samples[1][0] && slices.Contains(samples[1], i) })
+	if at < 0 {
+		t.Fatal("no item is in both samples: another seed is wanted")
+	}
+	both := samples[0][at]
+	shown := tree.Prove(both, leaves[both])
+	proofs[1] = &shown
+	for i := 1; i < 4; i++ {
+		w.must(seated[i], &Reveal{Job: id, Opening: openings[i], Conflict: proofs[i]})
+	}
+	w.judge(id)
+	w.in(id, Delivering)
+	if w.stake(seated[1].ID()) != 0 || w.stake(seated[2].ID()) != 0 || w.stake(seated[3].ID()) == 0 {
+		t.Error("both framers, and they alone, should have lost their stake")
+	}
+}
+
+// One authority of many may be in league with an executor, and opens what verifiers seal to it: it must be too late then.
+func TestSample_VerifiersBindThemselvesAfterTheExecutor(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated := w.sampled(sampleSpec()) // two of five are alternates
+	_, _, out := sampleWork(t, never)
+	commitment := func(k *identity.Key) *Commit {
+		o := w.answers(k, id, never)
+		return &Commit{Job: id, Commitment: Commitment(id, k.ID(), o), Sealed: [][]byte{[]byte("sealed")}}
+	}
+	w.refused(TooEarly, seated[1], commitment(seated[1]))
+	spec := sampleSpec()
+	turn := spec.Task.Limits.Wall.Milliseconds() + DevParams().DispatchGrace
+	w.wait(turn)
+	j := w.in(id, Running)
+	last := &j.Places[len(j.Places)-1]
+	if j.Places[0].State != Dropped || last.Verifier || len(j.Places) != 4 {
+		t.Fatalf("got %+v, want an alternate in place of the executor", j.Places)
+	}
+	for _, p := range j.Places[1:3] {
+		if p.State != Working || w.s.Reputation(p.Node.Address()).Faults != 0 {
+			t.Errorf("a verifier that must wait: got %s, %d faults", p.State, w.s.Reputation(p.Node.Address()).Faults)
+		}
+	}
+	w.refused(TooEarly, seated[1], commitment(seated[1]))
+	w.wait(turn - 2000)
+	w.commitOpening(w.keyOf(last.Node), id, Opening{Outcome: out, Salt: crowd.Hash{1}})
+	w.wait(DevParams().DispatchGrace - 1000)
+	w.must(seated[1], commitment(seated[1]))
+	if j = w.in(id, Running); j.Places[2].State != Working {
+		t.Errorf("the other verifier still has time: got %s", j.Places[2].State)
+	}
+	w.wait(2000)
+	if j = w.job(id); j.Places[2].State != Dropped {
+		t.Errorf("the other verifier has had its time: got %s", j.Places[2].State)
+	}
+}
+
+func TestSample_WithoutAnExecutorNobodyWaits(t *testing.T) {
+	w := newWorld(t, 1, 3) // there is no alternate
+	id, seated := w.sampled(sampleSpec())
+	w.must(seated[0], &GiveUp{Job: id, Why: "no space"})
+	w.in(id, Failed)
+	for _, k := range seated[1:] {
+		if r := w.s.Reputation(k.ID().Address()); r.Faults != 0 {
+			t.Errorf("a verifier got %d faults for its executor", r.Faults)
+		}
+	}
+}
+
+// What is posted can be committed to: else every honest node that is drawn would miss its deadline.
+func TestPost_AsManyChecksAsASealedCommitmentHolds(t *testing.T) {
+	for _, n := range []int{1, 7, 8, 20} {
+		w := newWorld(t, n, 5)
+		spec := sampleSpec()
+		most := MaxChecks(n)
+		if spec.Plan.Checks = most + 1; most < crowd.MaxChecks {
+			w.refused(BadSpec, w.owner, &Post{Spec: spec})
+		}
+		spec.Plan.Checks = most
+		w.post(spec)
+		k := w.providers[0]
+		proof, _ := k.VRF().Prove([]byte("x"))
+		o := Opening{Salt: crowd.Hash{0xff}, Sample: proof[:], Outputs: crowd.CID(strings.Repeat("b", crowd.MaxCID))}
+		for range most {
+			o.Answers = append(o.Answers, crowd.Hash{0xff})
+		}
+		m := &Commit{Job: crowd.JobID{0xff}, Commitment: crowd.Hash{0xff}}
+		for _, a := range w.authorities {
+			sealed, err := identity.Seal(rand.NewChaCha8([32]byte{}), a.ID(), crowd.Encode(&o), SealPurpose(m.Job, k.ID()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Sealed = append(m.Sealed, sealed)
+		}
+		raw := Sign(k, w.chain, 1<<40, m)
+		if _, err := Open(w.chain, raw); err != nil {
+			t.Errorf("%d authorities, %d checks: %v", n, most, err)
+		}
+		t.Logf("%d authorities: %d checks in %d bytes", n, most, len(raw))
 	}
 }
 

@@ -82,6 +82,7 @@ const (
 	keyParams        = "sys/params"
 	keyAuthorities   = "sys/authorities"
 	keyBeacon        = "sys/beacon"
+	keyEpochs        = "sys/epochs"
 	keySupply        = "sys/supply"
 	prefixAccount    = "account/"
 	PrefixProvider   = "provider/"

@@ -82,11 +82,13 @@ type Opening struct {
 	Outputs crowd.CID    // of a verifier in a tolerant job: a folder like a batch's result, with what its items wrote
 }
 
-// Reveal opens the sender's own commitment.
+// Reveal opens the sender's own commitment. A verifier has seen the executor's leaves by then: it says in
+// the same breath where they differ from its answers, before the owner can accept.
 type Reveal struct {
-	_       struct{} `cbor:",toarray"`
-	Job     crowd.JobID
-	Opening Opening
+	_        struct{} `cbor:",toarray"`
+	Job      crowd.JobID
+	Opening  Opening
+	Conflict *batch.Proof // of a verifier: an item of its sample under the executor's root; nil: they agree
 }
 
 // GiveUp frees the sender's place for an alternate: it cannot do the job.
@@ -102,6 +104,7 @@ type Unseal struct {
 	Job      crowd.JobID
 	Executor crowd.NodeID
 	Opening  Opening
+	Conflict *batch.Proof // as in Reveal
 }
 
 // Vote is an authority's answer to the question before the court.
@@ -110,9 +113,9 @@ type Vote struct {
 	Job      crowd.JobID
 	Question Question
 	Executor crowd.NodeID  // of BadSeal and SameAnswer
-	Outcome  crowd.Outcome // of WhatOutcome
-	Item     uint32        // of WhatItem and SameAnswer: which one. A vote that comes late is not taken for one about another item
-	Leaf     crowd.Hash    // of WhatItem: batch.Leaf.Hash
+	Outcome  crowd.Outcome // of WhatOutcome and OwnAnswer; of an item OwnAnswer's Result alone, a folder like a batch's with that item
+	Item     uint32        // of WhatItem, SameAnswer and OwnAnswer: which one. A vote that comes late is not taken for one about another item
+	Leaf     crowd.Hash    // of WhatItem and OwnAnswer: batch.Leaf.Hash
 	Yes      bool          // of the others
 	Finding  Finding       // of SameAnswer
 }
@@ -123,8 +126,7 @@ type Report struct {
 	_        struct{} `cbor:",toarray"`
 	Job      crowd.JobID
 	Verifier crowd.NodeID
-	Answer   uint32      // which of its answers
-	Proof    batch.Proof // of the item under the executor's root
+	Proof    batch.Proof // of an item of its sample, under the executor's root
 }
 
 // Accept says that the owner has the result.

@@ -110,7 +110,7 @@ func everyMessage(t testing.TB) []Message {
 		&Complain{Job: job},
 		&Cancel{Job: job},
 		&Tick{},
-		&Report{Job: job, Verifier: node, Answer: 3, Proof: batch.Proof{
+		&Report{Job: job, Verifier: node, Proof: batch.Proof{
 			Index: 7, Leaf: batch.Leaf{Status: crowd.Exited, Gas: 12, Output: batch.Digest([]byte("out"), nil)}, Path: []batch.Node{{Hash: crowd.Hash{9}, Gas: 5}},
 		}},
 	}
@@ -404,8 +404,9 @@ func FuzzRecord(f *testing.F) {
 		Verdict: &Verdict{Outcome: outcome}, Payments: []Payment{{}}, History: []Step{{}}}))
 	f.Add(crowd.Encode(Reputation{Missed: 1}))
 	f.Add(crowd.Encode([]Evidence{{Passed: true}}))
+	f.Add(crowd.Encode([]Epoch{{Number: 1}}))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, v := range []any{&Params{}, &[]Authority{}, &Beacon{}, &Supply{}, &Account{}, &Provider{}, &Reputation{}, &[]Evidence{}, &Job{}} {
+		for _, v := range []any{&Params{}, &[]Authority{}, &Beacon{}, &Supply{}, &Account{}, &Provider{}, &Reputation{}, &[]Evidence{}, &[]Epoch{}, &Job{}} {
 			if crowd.Decode(raw, v) == nil && !bytes.Equal(crowd.Encode(v), raw) {
 				t.Errorf("%T: got %x, want %x", v, crowd.Encode(v), raw)
 			}

@@ -69,7 +69,7 @@ func storeError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, store.ErrNoSpace):
-		return rpc.Errorf(rpc.Unavailable, "%w", err).WithHint("free space on the node's disk, or raise its store's limit")
+		return rpc.Errorf(rpc.Unavailable, "%w", err).WithHint("free space on the disk of the node: it leaves the last GiB, or twentieth, to others")
 	case errors.Is(err, store.ErrTooBig):
 		return rpc.Errorf(rpc.TooLarge, "%w", err)
 	}
@@ -156,7 +156,11 @@ func (b backend) fit(ctx context.Context, r *rpc.PostRequest, spec *crowd.JobSpe
 	case spec.Plan.Method == crowd.PlanPair:
 		return e, nil
 	}
-	have := rpc.Errorf(rpc.NoProvider, "%d providers could be drawn, the plan %q needs %d: %s", e.Count, plan.Method, ledger.Needs(&spec.Plan), e.Why())
+	why := ""
+	if e.Count < e.Steps[0].Left { // else there are no more
+		why = ": " + e.Why()
+	}
+	have := rpc.Errorf(rpc.NoProvider, "%d providers could be drawn, the plan %q needs %d%s", e.Count, plan.Method, ledger.Needs(&spec.Plan), why)
 	return e, have.WithHint("a %s of %d is within reach: --confidence %.12g", most.Method, most.Executors, 1-most.Undetected)
 }
 
@@ -320,7 +324,9 @@ func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, 
 			x.Fix = "nothing; if more depends on it than its price, run it again with --plan pair"
 		}
 	case ledger.Failed:
-		if x.Fix = e.Why(); x.Fix == "" {
+		if f := failure(j); f.Kind == rpc.UserError {
+			x.Fix = f.Hint
+		} else if x.Fix = e.Why(); x.Fix == "" {
 			x.Fix = "run it again: the requirements are met"
 		}
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
-	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/verify"
@@ -23,9 +22,6 @@ import (
 
 // completeBatch states the plan's probability and refuses one that does not reach the confidence asked for.
 func completeBatch(spec *crowd.JobSpec, confidence float64) error {
-	if out := spec.Task.Limits.Output; out > executor.MaxItemOutput {
-		return rpc.Errorf(rpc.BadRequest, "an output of %d bytes for each item, at most %d", out, executor.MaxItemOutput)
-	}
 	p := &spec.Plan
 	undetected := verify.SampleUndetected(spec.Items, p.Verifiers, p.Checks)
 	allowed, err := verify.Allowed(confidence)
@@ -50,6 +46,7 @@ type batchPlanner struct {
 	records   map[crowd.NodeID]verify.Record
 	burn      uint32
 	most      uint64 // items of one shard
+	checks    uint64 // most of one verifier
 	wall      time.Duration
 	shards    uint64 // that the budget and a promise about the whole are divided by
 }
@@ -98,6 +95,9 @@ func (b backend) PlanBatch(ctx context.Context, r rpc.BatchRequest) (rpc.BatchQu
 	pl.most, pl.wall = min(r.Items, crowd.MaxItems), crowd.MaxWall
 	if r.Limits.WallMillis > 0 {
 		pl.wall = spec.Task.Limits.Wall
+	}
+	if pl.checks = uint64(ledger.MaxChecks(len(b.cfg.Genesis.Authorities))); pl.checks < crowd.MaxChecks {
+		pl.checks = max(pl.checks, 2) - 1 // a last, smaller shard may need one more
 	}
 	if r.Shard > 0 {
 		pl.most = min(pl.most, r.Shard)
@@ -208,10 +208,10 @@ func (pl *batchPlanner) fit(n uint64) (verify.BatchPlan, error) {
 			}
 		}
 		p, err := verify.ForBatch(r)
-		if err != nil || p.Checks <= crowd.MaxChecks {
+		if err != nil || p.Checks <= pl.checks {
 			return p, err
 		}
-		n = max(1, min(n-1, n*crowd.MaxChecks/p.Checks))
+		n = max(1, min(n-1, n*pl.checks/p.Checks))
 	}
 }
 

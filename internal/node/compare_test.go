@@ -22,11 +22,12 @@ func drifting(f func(adversary.Both) executor.Executor) Cheat {
 
 // Executors that differ from the others are convicted or not by what the job says of differences, and by nothing else.
 func TestLocal_WhatAJobToleratesIsNoLie(t *testing.T) {
-	const reorder, honest, rounds, lies, flips = 0, 1, 2, 3, 4
-	n := start(t, LocalConfig{Providers: 5, Cheats: map[int]Cheat{
+	const reorder, honest, rounds, lies, flips, cheats = 0, 1, 2, 3, 4, 5
+	n := start(t, LocalConfig{Providers: 6, Cheats: map[int]Cheat{
 		reorder: drifting(func(e adversary.Both) executor.Executor { return adversary.Reorder{Honest: e} }),
 		rounds:  drifting(func(e adversary.Both) executor.Executor { return adversary.Noise{Honest: e, By: 1e-9} }),
 		lies:    drifting(func(e adversary.Both) executor.Executor { return adversary.Noise{Honest: e, By: 1e-3} }),
+		cheats:  wrongItems(0.9),
 		flips:   func(e executor.Executor) executor.Executor { return adversary.WrongResult{Honest: e} },
 	}})
 	table := rpc.PostRequest{Program: n.uploadFrom(bytes.NewReader(build(t, "testdata/table.c"))), Limits: rpc.Limits{Gas: 1e8, Memory: 16 << 20, Output: 1 << 16, WallMillis: 20_000}}
@@ -137,6 +138,7 @@ func TestLocal_WhatAJobToleratesIsNoLie(t *testing.T) {
 			t.Errorf("got %+v, %v", e, err)
 		}
 	}
+	try([]tried{{"flipped bits in a batch where order is free", "lines", []int{cheats, honest}, true, rpc.Failed, []int{cheats}, "malice"}})
 	told(ids[2], "declare --compare lines")
 	told(ids[3], "declare --compare numeric:rel=1e-8")
 	if n.stake(honest) != providerStake {

@@ -38,7 +38,7 @@ func (n *Node) openChain() error {
 	}
 	light := chain.NewLight(chain.LightConfig{
 		Genesis: n.cfg.Genesis, Dial: n.dialChain, Log: n.log,
-		Prefixes: []string{ledger.PrefixJob},
+		Prefixes: []string{ledger.PrefixJob, string(ledger.EpochsKey())},
 	})
 	n.chain, n.wallet = light, chain.NewWallet(n.cfg.Key, light)
 	return nil
@@ -73,7 +73,9 @@ func (n *Node) dialChain(ctx context.Context) (io.ReadWriteCloser, error) {
 			return s, nil
 		}
 	}
-	found, err := n.disc.FindTag(ctx, tagChain, fullNodes)
+	find, cancel := context.WithTimeout(ctx, findTime) // the overlay waits for the chain's beacon, where records have a puzzle
+	defer cancel()
+	found, err := n.disc.FindTag(find, tagChain, fullNodes)
 	if err != nil {
 		errs = append(errs, err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/chain"
+	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/runner"
@@ -142,12 +143,20 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 	}), h, nil
 }
 
+// accept says why this machine would only fail at a job: whoever posts it could have all small machines blamed.
+func accept(s *crowd.JobSpec) error {
+	if have := wasm.MachineMemory(); s.Task.Limits.Memory > have {
+		return fmt.Errorf("memory of %d bytes: this machine has %d", s.Task.Limits.Memory, have)
+	}
+	return nil
+}
+
 // jobBlocks is the store and the peers as the runner wants them.
 type jobBlocks struct{ *Node }
 
 // Fetch asks all sources at once, so that a dead one delays nobody.
 func (b jobBlocks) Fetch(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error {
-	return b.host.Fetch(ctx, c, max, from, progress)
+	return b.spaced(b.host.Fetch(ctx, c, max, from, progress))
 }
 
 // unusable are the errors for which the content itself is to blame, on every machine alike.
@@ -189,11 +198,12 @@ func (b jobBlocks) Read(ctx context.Context, c crowd.CID, max uint64) ([]byte, e
 }
 
 func (b jobBlocks) Export(ctx context.Context, c crowd.CID, path string, max uint64) error {
-	return b.store.Export(ctx, c, path, max)
+	return b.spaced(b.store.Export(ctx, c, path, max))
 }
 
 func (b jobBlocks) AddDir(ctx context.Context, dir string) (crowd.CID, error) {
-	return b.store.AddDir(ctx, dir)
+	c, err := b.store.AddDir(ctx, dir)
+	return c, b.spaced(err)
 }
 
 // AddFile implements runner.Blocks.
@@ -203,7 +213,8 @@ func (b jobBlocks) AddFile(ctx context.Context, path string) (crowd.CID, error) 
 		return "", err
 	}
 	defer f.Close()
-	return b.store.AddFile(ctx, f)
+	c, err := b.store.AddFile(ctx, f)
+	return c, b.spaced(err)
 }
 
 func (b jobBlocks) Pin(c crowd.CID, by string) error   { return b.store.Pin(c, by) }

@@ -60,7 +60,7 @@ func (w *crew) run(name string, c Config) *hand {
 	}
 	if c.Key == nil {
 		var err error
-		if c.Key, err = OpenKey(c.Dir); err != nil {
+		if c.Key, err = OpenKey(w.t.Context(), c.Dir, c.Genesis.Params.Puzzles.Static, nil); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -189,15 +189,11 @@ func TestJoin(t *testing.T) {
 	})
 
 	t.Run("genesis from a peer", func(t *testing.T) {
-		k, err := identity.Generate(rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g, err := FetchGenesis(t.Context(), k, other.Addrs(), w.genesis.ChainID(), nil)
+		g, err := FetchGenesis(t.Context(), other.Addrs(), w.genesis.ChainID(), nil)
 		if err != nil || !bytes.Equal(crowd.Encode(g), crowd.Encode(w.genesis)) {
 			t.Errorf("got %v, %v", g, err)
 		}
-		_, err = FetchGenesis(t.Context(), k, other.Addrs()[:1], "crowd-local-aaaa", nil)
+		_, err = FetchGenesis(t.Context(), other.Addrs()[:1], "crowd-local-aaaa", nil)
 		if wrong := (*OtherChainError)(nil); !errors.As(err, &wrong) || wrong.Got != w.genesis.ChainID() {
 			t.Errorf("another chain: got %v", err)
 		}

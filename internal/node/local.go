@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -153,14 +152,20 @@ func (l *Local) load() error {
 		l.cfg.Providers = len(l.genesis.Grants) - 2
 		l.cfg.Params = l.genesis.Params
 	}
-	if l.keys.authority, err = nodeKey(l.dir("authority"), !made); err != nil {
+	key := func(name string) (*identity.Key, error) {
+		if made {
+			return readKey(filepath.Join(l.dir(name), "key"))
+		}
+		return OpenKey(context.Background(), l.dir(name), l.cfg.Params.Puzzles.Static, nil)
+	}
+	if l.keys.authority, err = key("authority"); err != nil {
 		return err
 	}
-	if l.keys.consumer, err = nodeKey(l.dir("consumer"), !made); err != nil {
+	if l.keys.consumer, err = key("consumer"); err != nil {
 		return err
 	}
 	for i := range l.cfg.Providers {
-		k, err := nodeKey(l.dir(providerName(i)), !made)
+		k, err := key(providerName(i))
 		if err != nil {
 			return err
 		}
@@ -310,39 +315,6 @@ func (l *Local) Run(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
-}
-
-// OpenKey reads the key of a node's folder, or makes both.
-func OpenKey(dir string) (*identity.Key, error) {
-	k, err := nodeKey(dir, true)
-	if err != nil {
-		return nil, fmt.Errorf("open key: %w", err)
-	}
-	return k, nil
-}
-
-// nodeKey reads the key of a node's folder; with make it makes one that is not there.
-func nodeKey(dir string, make bool) (*identity.Key, error) {
-	path := filepath.Join(dir, "key")
-	raw, err := os.ReadFile(path)
-	switch {
-	case err == nil:
-		k, err := identity.FromBytes(raw)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", path, err)
-		}
-		return k, nil
-	case !make || !errors.Is(err, fs.ErrNotExist):
-		return nil, err
-	}
-	k, err := identity.Generate(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	return k, writePrivate(path, k.Bytes())
 }
 
 // writePrivate replaces a file that only its owner may read.

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,8 +85,13 @@ func (e *OtherChainError) Error() string {
 }
 
 // FetchGenesis asks the nodes behind multiaddrs with /p2p/, one after another, for the genesis of a chain. What
-// comes is the genesis of that chain, or an error.
-func FetchGenesis(ctx context.Context, key *identity.Key, peers []string, chain string, log *slog.Logger) (*ledger.Genesis, error) {
+// comes is the genesis of that chain, or an error. The key that asks is used for nothing else: which puzzle the node's own must
+// solve, the genesis says.
+func FetchGenesis(ctx context.Context, peers []string, chain string, log *slog.Logger) (*ledger.Genesis, error) {
+	key, err := identity.Generate(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
 	h, err := p2p.New(p2p.Config{PrivateKey: key.Bytes(), Listen: []string{}, Log: log})
 	if err != nil {
 		return nil, err

@@ -23,6 +23,7 @@ import (
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/ledger"
+	"github.com/crowdcompute/crowd/internal/overlay"
 	"github.com/crowdcompute/crowd/internal/p2p"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/runner"
@@ -88,12 +89,14 @@ type Node struct {
 	choresEnd chan struct{} // closed when no more are done
 	opened    chan struct{} // closed when New has made all of these
 	ready     chan struct{}
+	short     chan struct{} // space is; one that asks is enough
 
 	mu      sync.Mutex
 	friends map[crowd.NodeID]bool      // guarded by mu: seeds, and peers seen on the LAN
 	asked   map[crowd.NodeID]time.Time // guarded by mu: full nodes, when each was last turned to
 	enrol   string                     // guarded by mu: how far the registration of Config.Offer is
 	left    bool                       // guarded by mu: the user wants it no more
+	epochs  []overlay.Beacon           // guarded by mu: see beacons
 }
 
 // New opens everything that the node keeps and listens; nothing runs before Run.
@@ -104,7 +107,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, id: cfg.Key.ID(), chainID: cfg.Genesis.ChainID(), params: cfg.Genesis.Params,
 		log: cfg.Log, started: time.Now().UTC(), chores: make(chan func(context.Context), chores), choresEnd: make(chan struct{}),
-		opened: make(chan struct{}), ready: make(chan struct{}), friends: map[crowd.NodeID]bool{}, asked: map[crowd.NodeID]time.Time{},
+		opened: make(chan struct{}), ready: make(chan struct{}), short: make(chan struct{}, 1), friends: map[crowd.NodeID]bool{}, asked: map[crowd.NodeID]time.Time{},
 	}
 	if n.seeds, err = parseSeeds(cfg.Seeds); err != nil {
 		return nil, err
@@ -126,7 +129,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.book, err = openBook(filepath.Join(cfg.Dir, "jobs"), n.params.CommitteeUnits); err != nil {
 		return nil, err
 	}
-	if n.store, err = store.Open(filepath.Join(cfg.Dir, "store"), store.Config{}); err != nil {
+	if n.store, err = store.Open(filepath.Join(cfg.Dir, "store"), store.Config{Reserve: reserve}); err != nil {
 		return nil, err
 	}
 	n.host, err = p2p.New(p2p.Config{
@@ -145,7 +148,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n.runner, err = runner.New(runner.Config{
 		Dir: filepath.Join(cfg.Dir, "runner"), Key: cfg.Key, Rand: rand.Reader, Params: n.params, Authorities: cfg.Genesis.Authorities,
 		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable,
-		Logs: n.teller, Report: n.reported, Undelivered: n.undelivered, Log: cfg.Log,
+		Accept: accept, Logs: n.teller, Report: n.reported, Undelivered: n.undelivered, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -217,11 +220,15 @@ func (n *Node) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	part("store", n.tidy)
 	part("p2p", n.host.Run)
 	part("discovery", n.disc.Run)
 	part("introductions", n.introduce)
 	part("doubts", n.doubt)
 	part("chain", n.chain.Run)
+	if n.params.Puzzles.Dynamic > 0 {
+		part("epochs", n.followEpochs)
+	}
 	part("jobs", func(ctx context.Context) error {
 		select {
 		case <-n.chain.Ready():

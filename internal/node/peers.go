@@ -43,7 +43,7 @@ func (n *Node) openDiscovery() (err error) {
 	n.host.Datagrams() // from here on they are kept: the first answers come at once
 	n.disc, err = discovery.New(discovery.Config{
 		Key: n.cfg.Key, Network: overlay.NetworkOf(n.chainID), Port: n.host, Self: discovery.SelfOf(n.host, n.private, n.relay), Tags: tags, Seeds: seeds,
-		Folder: n.cfg.Dir, Overlay: overlay.Config{Private: n.private}, Log: n.log,
+		Difficulty: n.difficulty(), Beacons: n.beacons, Folder: n.cfg.Dir, Overlay: overlay.Config{Private: n.private}, Log: n.log,
 	})
 	return err
 }

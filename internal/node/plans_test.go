@@ -29,7 +29,7 @@ func TestLocal_PlansOfASingleTask(t *testing.T) {
 		}
 		worked := 0
 		for _, m := range last.Committee {
-			if m.Role == "executor" {
+			if m.Role == "executor" || m.Role == "auditor" {
 				worked++
 			}
 		}
@@ -65,6 +65,9 @@ func TestLocal_PlansOfASingleTask(t *testing.T) {
 		says := "not chosen: nobody has done the work again"
 		if *v.Audit.Chosen {
 			audited++
+			if !slices.ContainsFunc(v.Committee, func(m rpc.Member) bool { return m.Role == "auditor" && m.Node != v.Audit.Executor }) {
+				t.Errorf("got %+v want an auditor among them", v.Committee)
+			}
 			check(events, id.Short(), "audit", true, 2)
 			says = "chosen: the work was done again"
 		} else {

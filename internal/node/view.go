@@ -40,6 +40,22 @@ func stage(j *ledger.Job, s ledger.JobState) rpc.Stage {
 
 func wallTime(t crowd.Time) time.Time { return time.UnixMilli(int64(t)).UTC() }
 
+// audits reports whether p was given by an audit's lot: after the executor's, which was bound by then.
+func audits(j *ledger.Job, p *ledger.Place) bool {
+	if j.Audit == nil {
+		return false
+	}
+	for i := range j.Places {
+		if &j.Places[i] == p {
+			return false
+		}
+		if j.Places[i].Node == j.Audit.Executor {
+			return true
+		}
+	}
+	return false
+}
+
 // committee lists who was drawn. Each proof is checked anew, here.
 func committee(j *ledger.Job, units uint64) []rpc.Member {
 	out := make([]rpc.Member, 0, len(j.Drawn))
@@ -56,6 +72,9 @@ func committee(j *ledger.Job, units uint64) []rpc.Member {
 				m.Revealed, m.Gas = true, p.Opening.Outcome.Gas
 			}
 			m.Match = match(j, p)
+			if audits(j, p) {
+				m.Role = "auditor"
+			}
 			if p.Verifier {
 				m.Role, m.Checks, m.Sample = "verifier", min(j.Spec.Plan.Checks, j.Spec.Items), sample(j, p)
 			}

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
 	"testing"
@@ -533,4 +534,23 @@ func TestAds_NoPartOfTheInternetCrowdsOutTheRest(t *testing.T) {
 	if got := m.adsUnder(topic, nil, 200); len(got) != 110 {
 		t.Errorf("%d of 110", len(got))
 	}
+}
+
+// FuzzTicket: a ticket opens only as it was made, and says when its owner began to wait.
+func FuzzTicket(f *testing.F) {
+	w := newWorld(f, 32, Config{Secret: [32]byte{9}})
+	m, o := w.join(), w.join()
+	m.now = w.now
+	ev := Received{From: o.rec.ID, Addr: o.addr}
+	good := m.makeTicket(Topic("gpu"), ev, w.now.Add(-time.Second), time.Second)
+	f.Add(good)
+	f.Add(good[:ticketLen-1])
+	f.Add(bytes.Repeat([]byte{255}, ticketLen))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m.now = w.now.Add(time.Second)
+		first, ok := m.openTicket(&Register{Topic: Topic("gpu"), Ticket: b}, ev)
+		if ok != bytes.Equal(b, good) || ok && first != w.now.Add(-time.Second) {
+			t.Fatalf("opened as %d, %v", first, ok)
+		}
+	})
 }

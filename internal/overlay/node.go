@@ -748,7 +748,7 @@ func (n *Node) sow() (next Time) {
 }
 
 // interval is how long after a try the next one comes at most. A seed that is silent may be the only one who knows the other half of
-// the network: it is asked soon, and then as seldom as it was silent for long. At rest this costs 0.2 B/s for each.
+// the network: it is asked soon, and then as seldom as it was silent for long. At rest this costs 0.4 B/s for each.
 func (s *seed) interval(alone bool) time.Duration {
 	switch {
 	case alone:

@@ -183,7 +183,7 @@ func (o *Outcome) String() string {
 // Member is one node in a job's committee.
 type Member struct {
 	Node      crowd.NodeID `json:"node"`
-	Role      string       `json:"role"`             // executor, verifier, alternate
+	Role      string       `json:"role"`             // executor, auditor, verifier, alternate
 	Priority  uint64       `json:"priority"`         // the lot: highest 64 bits of the VRF output; lower comes first
 	ProofOK   bool         `json:"proofOK"`          // this node checked the VRF proof
 	State     string       `json:"state"`            // claimed, running, committed, revealed, silent, failed

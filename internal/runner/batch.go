@@ -11,6 +11,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -360,6 +361,15 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 		return nil, err
 	} else if !ok {
 		return nil, bad("result: no folder of at most %d bytes", e.Max)
+	}
+	list, err := os.ReadDir(result)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range list { // only what is checked below
+		if made == nil && !slices.Contains([]string{leavesFile, stdoutFile, stderrFile}, f.Name()) {
+			return nil, bad("result: %.40q is no part of a batch's", f.Name())
+		}
 	}
 	if same, err := holds(filepath.Join(result, leavesFile), raw); err != nil {
 		return nil, bad("leaves of the result: %w", err)

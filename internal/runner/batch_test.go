@@ -106,9 +106,10 @@ func TestRunner_Batch(t *testing.T) {
 }
 
 func TestRunner_ALiarLosesItsStakeInEitherPlace(t *testing.T) {
-	for _, liar := range []int{providerA, providerB} { // one of them is the executor
+	for i := range 4 {
+		liar := []int{providerA, providerB}[i/2] // one of them is the executor
 		bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
-			w.nodes[liar].lies = true
+			w.nodes[liar].lies, w.bribed = true, i%2 == 1
 			id := w.post(ctx, "echo", w.batched(itemFile(t)))
 			until(t, "the end of the batch", w.ends(id))
 			j := w.job(id)
@@ -191,18 +192,36 @@ func TestRunner_BatchThatNobodyServesIsNotPaid(t *testing.T) {
 	})
 }
 
-// Users read the leaves in the result to know which items failed.
-func TestRunner_BatchWithOtherLeavesInItsResultIsNotPaid(t *testing.T) {
-	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
-		for _, i := range []int{providerA, providerB} {
-			w.nodes[i].doctor = true
-		}
-		id := w.post(ctx, "echo", w.batched(itemFile(t)))
-		until(t, "the end of the batch", w.ends(id))
-		if j := w.job(id); j.State != ledger.Failed {
-			t.Fatalf("got %s: %+v", j.State, j.History)
-		}
-	})
+// Users take the folder for the result: which items failed, the leaves in it say.
+func TestRunner_BatchWithAnotherResultThanItsOutputsIsNotPaid(t *testing.T) {
+	for name, doctor := range map[string]func(dir string) error{
+		"other leaves": func(dir string) error {
+			raw, err := os.ReadFile(filepath.Join(dir, leavesFile))
+			if err != nil {
+				return err
+			}
+			raw[4]++ // the exit code of the first item
+			return os.WriteFile(filepath.Join(dir, leavesFile), raw, 0o600)
+		},
+		"no leaves": func(dir string) error { return os.Remove(filepath.Join(dir, leavesFile)) },
+		"more files": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "report.html"), []byte("all is well"), 0o600)
+		},
+		"more stderr": func(dir string) error { return os.WriteFile(filepath.Join(dir, stderrFile), []byte("none"), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+				for _, i := range []int{providerA, providerB} {
+					w.nodes[i].doctor = doctor
+				}
+				id := w.post(ctx, "echo", w.batched(itemFile(t)))
+				until(t, "the end of the batch", w.ends(id))
+				if j := w.job(id); j.State != ledger.Failed {
+					t.Fatalf("got %s: %+v", j.State, j.History)
+				}
+			})
+		})
+	}
 }
 
 func TestRunner_ReadsAsMuchOfABatchAsItMay(t *testing.T) {

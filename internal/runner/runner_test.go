@@ -260,3 +260,21 @@ func TestRunner_PutsDamagedJournalsAside(t *testing.T) {
 		<-ended
 	})
 }
+
+// A node that cannot do a job takes no place in it, and is not to blame for that.
+func TestRunner_TakesNoPartInWhatItDoesNotAccept(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		w.nodes[providerA].shy = true
+		id := w.post(ctx, "echo", nil)
+		until(t, "the end of the job", w.ends(id))
+		j := w.job(id)
+		if j.State != ledger.Failed || len(j.Drawn) != 1 || j.Drawn[0].Node != w.nodes[providerB].key.ID() {
+			t.Errorf("got %s and %d claims, want one: %+v", j.State, len(j.Drawn), j.History)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if r := w.state.Reputation(w.nodes[providerA].key.ID().Address()); r.Faults != 0 {
+			t.Errorf("got %d faults", r.Faults)
+		}
+	})
+}

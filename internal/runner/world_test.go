@@ -36,6 +36,7 @@ type world struct {
 	height  crowd.Height
 	time    crowd.Time
 	pool    []pooled
+	bribed  bool // the owner accepts whatever it is told of, before anybody else can say a word
 	subs    map[chan Update]context.Context
 	commits map[crowd.NodeID]map[string]bool // every commit ever sent
 	poke    chan struct{}
@@ -128,6 +129,13 @@ func (w *world) block() {
 	proof, _ := w.auth.VRF().Prove(r[:])
 	b := ledger.Block{Height: w.height, Time: w.time, Proposer: w.auth.ID(), Beacon: &proof}
 	var done []chan error
+	w.state.EachJob(func(j ledger.Job) bool {
+		if k := w.nodes[consumer].key; w.bribed && j.State == ledger.Delivering {
+			accept := ledger.Sign(k, w.chainID, w.state.Account(k.ID().Address()).Nonce, &ledger.Accept{Job: j.ID})
+			w.pool = slices.Insert(w.pool, 0, pooled{accept, make(chan error, 1)})
+		}
+		return true
+	})
 	for _, p := range w.pool {
 		tx, err := ledger.Open(w.chainID, p.raw)
 		if err != nil {
@@ -206,11 +214,12 @@ type node struct {
 	killAt int // call at which it is killed; 0: never
 	calls  int
 	runs   int
-	items  int  // of batches
-	lies   bool // about every fourth item
-	hides  bool // serves nobody
-	doctor bool // puts other leaves into a batch's result than those under its root
-	bends  bool // the parts of its results, before they are stored
+	items  int                    // of batches
+	lies   bool                   // about every fourth item
+	shy    bool                   // wants no part in any job
+	hides  bool                   // serves nobody
+	doctor func(dir string) error // changes a result before it is stored; nil: not
+	bends  bool                   // the parts of its results, before they are stored
 	heard  []Chunk
 	tales  []job.Report // of the consumer's machines
 }
@@ -416,13 +425,8 @@ func (n *node) AddDir(_ context.Context, dir string) (crowd.CID, error) {
 	if err := n.alive(false); err != nil {
 		return "", err
 	}
-	if path := filepath.Join(dir, leavesFile); n.doctor {
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			return "", err
-		}
-		raw[4]++ // the exit code of the first item
-		if err := os.WriteFile(path, raw, 0o600); err != nil {
+	if n.doctor != nil {
+		if err := n.doctor(dir); err != nil {
 			return "", err
 		}
 	}
@@ -640,6 +644,14 @@ func (n *node) start(ctx context.Context) (r *Runner, ended chan struct{}) {
 		roles = append(roles, job.AsExecutor)
 	}
 	r, err := New(Config{
+		Accept: func(*crowd.JobSpec) error {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.shy {
+				return errors.New("too large")
+			}
+			return nil
+		},
 		Dir: filepath.Join(n.dir, "runner"), Key: n.key, Rand: rand.NewChaCha8([32]byte{9, byte(n.calls)}), Params: params, Authorities: n.w.auths,
 		Chain: n, Blocks: n, Executor: n, Logs: n, Report: n.report, Roles: roles, Unusable: func(err error) bool { return errors.Is(err, errTooBig) },
 	})

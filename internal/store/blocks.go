@@ -23,8 +23,10 @@ type blocks struct {
 	blockstore.Blockstore // over disk
 
 	// set once
-	disk *flatfs.Datastore
-	max  uint64
+	disk    *flatfs.Datastore
+	max     uint64
+	dir     string
+	reserve uint64
 
 	writing atomic.Int64 // bytes of puts under way, not yet in disk's count
 
@@ -107,10 +109,25 @@ func (b *blocks) put(ctx context.Context, blk block.Block) (seq uint64, fresh bo
 			return seq, false, fmt.Errorf("%w: store holds %d of %d bytes", ErrNoSpace, used, b.max)
 		}
 	}
+	if err := b.fits(uint64(coming)); err != nil {
+		return seq, false, err
+	}
 	if err := b.Blockstore.Put(ctx, blk); err != nil {
 		return seq, false, fmt.Errorf("write block %s: %w", c, noSpace(err))
 	}
 	return seq, true, nil
+}
+
+// fits is ErrNoSpace when n more bytes would take of what is reserved.
+func (b *blocks) fits(n uint64) error {
+	if b.reserve == 0 {
+		return nil
+	}
+	left, all, err := room(b.dir)
+	if reserve := min(b.reserve, all/20); err == nil && (left < reserve || left-reserve < n) {
+		err = fmt.Errorf("%w: the disk has %d bytes left, of which %d are reserved", ErrNoSpace, left, reserve)
+	}
+	return err
 }
 
 // PutMany puts one after the other; on an error some are written and some are not.

@@ -30,6 +30,8 @@ func (s *Store) Export(ctx context.Context, c crowd.CID, path string, max uint64
 		return err
 	} else if in.Size > max {
 		return fmt.Errorf("%d bytes, at most %d: %w", in.Size, max, ErrTooBig)
+	} else if err := s.blocks.fits(in.Size); err != nil {
+		return err
 	}
 	temp, err := os.MkdirTemp(filepath.Dir(path), ".export-*")
 	if err != nil {

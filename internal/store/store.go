@@ -34,7 +34,7 @@ var (
 	ErrMissing = errors.New("block is missing")   // see MissingError; fetch it
 	ErrInvalid = errors.New("unusable content")   // the CID will never name anything usable; same on every machine
 	ErrTooBig  = errors.New("content is too big") // more than the given maximum; same on every machine
-	ErrNoSpace = errors.New("no space left")      // of the disk or of Config.MaxBytes; collect garbage
+	ErrNoSpace = errors.New("no space left")      // of the disk, of Config.MaxBytes or Reserve; collect garbage
 	ErrLocked  = errors.New("store is in use by another process")
 )
 
@@ -63,6 +63,9 @@ func (e *MissingError) Is(target error) bool {
 type Config struct {
 	// MaxBytes on disk; a write above it is ErrNoSpace. 0: as much as the disk holds.
 	MaxBytes uint64
+	// Reserve is how many bytes of the disk are left to others, of this process too, a twentieth of it at most;
+	// a write or an export that would take them is ErrNoSpace.
+	Reserve uint64
 	// Sync makes each block durable before it counts as written. Without it a killed process loses nothing,
 	// but a power cut may lose or damage blocks of the last seconds; a damaged one is noticed when it is read,
 	// dropped, and can be fetched again.
@@ -129,6 +132,8 @@ func Open(dir string, cfg Config) (_ *Store, err error) {
 		Blockstore: blockstore.NewBlockstore(s.disk, blockstore.NoPrefix()),
 		disk:       s.disk,
 		max:        cfg.MaxBytes,
+		dir:        dir,
+		reserve:    cfg.Reserve,
 		young:      map[string]uint64{},
 	}
 	return s, nil

@@ -71,7 +71,7 @@ func playedBatch(t testing.TB, lie bool, change ...func(*crowd.JobSpec)) (receip
 			t.Fatal(err)
 		}
 		item := ledger.Sampled(&spec, lot)[0]
-		st.block(st.owner, &ledger.Report{Job: id, Verifier: v.Node, Answer: 0, Proof: tree.Prove(item, leaves[item])})
+		st.block(st.owner, &ledger.Report{Job: id, Verifier: v.Node, Proof: tree.Prove(item, leaves[item])})
 		st.block(st.authority, &ledger.Vote{Job: id, Question: ledger.WhatItem, Item: item, Leaf: leaves[item].Hash()})
 	}
 	st.block(st.owner, &ledger.Accept{Job: id})
@@ -83,6 +83,22 @@ func encodeLeaves(leaves []batch.Leaf) (raw []byte) {
 		raw = l.Append(raw)
 	}
 	return raw
+}
+
+// An owner that names the providers may name its own, and a receipt is for others.
+func TestReceipt_SaysWhatTheOwnerLeftInTheDraw(t *testing.T) {
+	for _, named := range []int{0, 3} {
+		receipt, _, chain := playedBatch(t, false, func(s *crowd.JobSpec) {
+			for _, gr := range newStage(t, 4).g.Grants[1:][:named] {
+				s.Filters.Providers = append(s.Filters.Providers, gr.ID)
+			}
+		})
+		findings, good := Check(receipt, Trust{Chain: chain, Header: verifyHeader})
+		i := slices.IndexFunc(findings, func(f Finding) bool { return f.Name == "draw" })
+		if !good || strings.Contains(findings[i].Detail, "75 % of the weight") != (named > 0) {
+			t.Errorf("%d providers named: got %+v", named, findings)
+		}
+	}
 }
 
 func TestReceipt_OfABatch(t *testing.T) {

@@ -75,7 +75,11 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	if !note("job", "the ID is the hash of owner, nonce and specification", checkID(&j)) {
 		return findings, false // what follows believes the bounds of the specification
 	}
-	drawOK := note("draw", fmt.Sprintf("%d VRF proofs under the beacon of block %d; places went by priority", len(j.Drawn), j.DrawAt), checkDraw(&g.Params, &j))
+	order := "places went by priority"
+	if j.Spec.Plan.Method == crowd.PlanAudit {
+		order = "nobody has a place who is not among them"
+	}
+	drawOK := note("draw", fmt.Sprintf("%d VRF proofs under the beacon of block %d; %s%s", len(j.Drawn), j.DrawAt, order, caveat(&j)), checkDraw(&g.Params, &j))
 	if j.Spec.Plan.Method == crowd.PlanAudit || j.Audit != nil {
 		lot, err := "", errors.New("not checked: the draw is not to be trusted")
 		if drawOK {
@@ -106,6 +110,15 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	}
 	note("summary", "says what the evidence says", err)
 	return findings, good
+}
+
+// caveat warns whom an owner could deceive: a plan's probability assumes a share of all weight, and who may name the
+// providers may name its own.
+func caveat(j *ledger.Job) string {
+	if j.Open >= Million {
+		return ""
+	}
+	return fmt.Sprintf("; the owner's demands left %.3g %% of the weight in the draw: the plan's probability is about an owner who wants to be told the truth", float64(j.Open)/(Million/100))
 }
 
 // normal is s by its own encoding, in which nil and empty lists are one.

@@ -70,6 +70,7 @@ type Draw struct {
 	Beacon   crowd.Hash   `json:"beacon"`
 	Eligible uint32       `json:"eligible"` // providers
 	Tickets  uint64       `json:"tickets"`  // of them together
+	OpenPPM  uint32       `json:"open_ppm"` // of all tickets: what the owner's demands left in the draw
 	Claimed  int          `json:"claimed"`  // proofs shown
 }
 
@@ -155,7 +156,7 @@ func summarize(chain string, j *ledger.Job) Summary {
 		Chain: chain, Job: j.ID, Owner: j.Owner.Address(), State: j.State.String(), Why: last.Why, Height: last.Height, Time: last.Time,
 		Task: Task{Program: t.Program, Inputs: t.Inputs, Stdin: t.Stdin, Args: t.Args, Env: t.Env, Limits: t.Limits},
 		Plan: Stated(&j.Spec.Plan),
-		Draw: Draw{Height: j.DrawAt, Beacon: j.Beacon, Eligible: j.Eligible, Tickets: j.Tickets, Claimed: len(j.Drawn)},
+		Draw: Draw{Height: j.DrawAt, Beacon: j.Beacon, Eligible: j.Eligible, Tickets: j.Tickets, OpenPPM: j.Open, Claimed: len(j.Drawn)},
 	}
 	s.Plan.Compare = j.Spec.Compare.String()
 	s.Audit = summarizeAudit(j)
@@ -184,6 +185,11 @@ func summarize(chain string, j *ledger.Job) Summary {
 			v.Answer = b.Outcome.String()
 		case ledger.WhatItem:
 			v.Answer = fmt.Sprintf("item %d: %s", b.Item, b.Leaf)
+		case ledger.OwnAnswer:
+			v.Answer = b.Outcome.String()
+			if j.Spec.Items > 0 {
+				v.Answer = fmt.Sprintf("item %d: %s", b.Item, b.Leaf)
+			}
 		case ledger.SameAnswer:
 			v.Answer = fmt.Sprintf("%s: %s", b.Executor.Short(), b.Finding)
 			if j.Spec.Items > 0 {

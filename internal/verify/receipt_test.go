@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,7 +112,8 @@ func (st *stage) run(spec crowd.JobSpec) crowd.JobID {
 	st.block(nil, nil)
 	for _, gr := range st.g.Grants[1:] {
 		k := st.nodes[gr.ID]
-		if p, _ := st.s.Provider(k.ID().Address()); p.Tombstoned {
+		p, _ := st.s.Provider(k.ID().Address())
+		if named := spec.Filters.Providers; p.Tombstoned || len(named) > 0 && !slices.Contains(named, gr.ID) {
 			continue
 		}
 		proof, _ := k.VRF().Prove(ledger.DrawInput(id, k.ID(), st.job(id).Beacon))

@@ -339,7 +339,7 @@ func (e *Executor) run(ctx context.Context, s *executor.Spec, io executor.IO) (e
 
 // enter admits a run that asks for no more than there is; leave must be called where err is nil.
 func (e *Executor) enter(ctx context.Context, s *executor.Spec) (_ context.Context, leave func(), err error) {
-	if have := machineMemory(); s.Limits.Memory > have {
+	if have := MachineMemory(); s.Limits.Memory > have {
 		return nil, nil, executor.Faultf(executor.Unsupported, "memory of %d bytes: this machine has %d", s.Limits.Memory, have)
 	}
 	if !e.begin() {
@@ -364,7 +364,8 @@ var errSlow = errors.New("time is up")
 
 var errUnloaded = errors.New("compiled code could not be loaded")
 
-func machineMemory() uint64 {
+// MachineMemory is how many bytes this machine has: a program that may use more is not run here.
+func MachineMemory() uint64 {
 	var i unix.Sysinfo_t
 	if unix.Sysinfo(&i) != nil {
 		return maxLinear

@@ -31,6 +31,9 @@ func New(Config) (*Executor, error) {
 	return nil, &executor.Fault{Kind: executor.Unsupported, Err: errLinux}
 }
 
+// MachineMemory is nothing, since nothing is run here.
+func MachineMemory() uint64 { return 0 }
+
 // Worker fails.
 func Worker(context.Context) error { return errLinux }
 

@@ -336,20 +336,12 @@ func TestBatch_Whitewash(t *testing.T) {
 	})
 }
 
-// TestBatch_Bribed measures what a consumer that accepts unseen can do: settle a lie before anybody has
-// reported it, to nobody's harm but its own, or lose the race.
+// A consumer that accepts unseen, the moment it can, settles no lie: verifiers show a conflict as they open.
 func TestBatch_Bribed(t *testing.T) {
-	settled := 0
 	seeds(t, 6, func(seed uint64) (*World, error) {
 		w := sampled(Config{Seed: seed, Consumer: func(*World, int) Adversary { return &Bribed{} }}, map[int]Adversary{0: Cheat{Rate: 0.5}}, nil)
-		j := &w.Jobs[0].Last
-		if j.State == ledger.Settled {
-			settled++
-			return w, guilty(w, ledger.Settled)
-		}
 		return w, guilty(w, ledger.Failed, 0)
 	})
-	t.Logf("%d of the lies were settled by their own owner before they were reported", settled)
 }
 
 // A wash trader pays for every job that it gives to itself, and nobody else loses.

@@ -31,7 +31,7 @@ func Tolerant(c crowd.Compare, shape func(*World, *crowd.JobSpec)) func(*World, 
 // drifts reports whether runs of a job differ from machine to machine.
 func (w *World) drifts(id crowd.JobID) bool {
 	j, ok := w.state.Job(id)
-	return ok && w.Config.Drift && !j.Spec.Compare.Strict()
+	return ok && w.Config.Drift && (w.Config.Undeclared || !j.Spec.Compare.Strict())
 }
 
 // bent is gas as n counts it.
@@ -83,7 +83,8 @@ func nearOutcome(how crowd.Compare, a, b crowd.Outcome) bool {
 	return a.Status == b.Status && a.ExitCode == b.ExitCode && how.NearGas(a.Gas, b.Gas) && truthOf(a.Result) == truthOf(b.Result)
 }
 
-// compare ends a Compare as the real one would: from the own store only. A comparator whose name begins with "loops" never ends.
+// compare ends a Compare as the real one would: from the own store only. A
+// comparator whose name begins with "loops" never ends; one that begins with "never" says no to all that it is asked.
 func (n *Node) compare(e job.Compare) job.Compared {
 	c := job.Compared{Try: e.Try}
 	for _, p := range e.Pairs {
@@ -96,6 +97,7 @@ func (n *Node) compare(e job.Compare) job.Compared {
 		switch {
 		case strings.HasPrefix(string(e.How.Program), "loops"):
 			f = ledger.Unjudged
+		case strings.HasPrefix(string(e.How.Program), "never"):
 		case p.Own.Of > 0 && isOwn && isTheir && n.w.nearLeaf(e.How, own, their),
 			p.Own.Of == 0 && truthOf(p.Own.CID) == truthOf(p.Their.CID):
 			f = ledger.Same
@@ -167,7 +169,7 @@ func (s *Sender) Saw(w *World, n *Node, c job.Chain) {
 		for k, item := range ledger.Sampled(&j.Spec, lot) {
 			if a := v.Opening.Answers[k]; a != made.leaves[item].Hash() && !s.said[a] && !slices.ContainsFunc(j.Cleared, func(c ledger.Cleared) bool { return c.Item == item }) {
 				s.said[a] = true
-				n.Send(&ledger.Report{Job: j.ID, Verifier: v.Node, Answer: uint32(k), Proof: tree.Prove(item, made.leaves[item])}, nil)
+				n.Send(&ledger.Report{Job: j.ID, Verifier: v.Node, Proof: tree.Prove(item, made.leaves[item])}, nil)
 				return
 			}
 		}

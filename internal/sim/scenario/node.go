@@ -256,6 +256,9 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 	case job.Stop:
 		r.work++
 	case job.Persist:
+		if _, _, err := job.Journaled(e.Journal); err != nil {
+			n.w.broken(fmt.Errorf("node %d writes a journal that it could not read: %w", n.index, err))
+		}
 		n.journals[s] = slices.Clone(e.Journal)
 	case job.Keep:
 		n.pin(e.CID, by)

@@ -29,6 +29,7 @@ type Config struct {
 	Faults      float64                           // share of runs that go wrong on an honest node
 	Drift       bool                              // honest runs of tolerant jobs differ from node to node
 	Veterans    bool                              // providers begin with a record beyond doubt, so that audits are as rare as they may be
+	Undeclared  bool                              // with Drift: those of strict jobs too
 	Provider    func(w *World, i int) Adversary   // nil, or nil from it: honest
 	Consumer    func(w *World, i int) Adversary   // the same
 	Spec        func(w *World, s *crowd.JobSpec)  // changes what is posted

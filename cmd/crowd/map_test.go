@@ -410,6 +410,58 @@ func TestMap_KilledAtEveryStage(t *testing.T) {
 	}
 }
 
+// When nobody holds the parts of a map shard any more it is computed again, and the reduce job gets a manifest of the new ones.
+func TestMap_LostParts(t *testing.T) {
+	dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	n, err := serve(filepath.Join(dir, "node"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	vanish, cat, in := filepath.Join(dir, "vanish.wasm"), filepath.Join(dir, "cat.wasm"), filepath.Join(dir, "in.txt")
+	if err := errors.Join(os.WriteFile(vanish, []byte("vanish"), 0o644), os.WriteFile(cat, []byte("cat"), 0o644), os.WriteFile(in, []byte("b\t1\na\t2\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	var talk bytes.Buffer
+	a := &app{env: env{stdout: io.Discard, stderr: &talk, getenv: func(string) string { return "" }}, node: filepath.Join(dir, "node")}
+	f := mapFlags{batchFlags: batchFlags{by: "files", gas: "1M", memory: "1MiB", maxOutput: "1KiB", compare: "exact", confidence: 0.99}, out: filepath.Join(dir, "out"), reduce: cat}
+	w, err := f.wish("map", []string{vanish, in})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := a.newMap(w, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	c, err := a.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	m := &mapping{app: a, c: c, d: d, show: a.newProgress(false), flow: flow.Config{Parallel: 2, Pause: time.Millisecond, Return: 10 * time.Millisecond}}
+	if err := m.drive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	to, err := openOutput(d.state.Out, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := m.deliver(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(d.state.Out)
+	jobs, _ := n.backend.Jobs(t.Context(), 100)
+	if string(got) != "a\t2\nb\t1\n" || len(jobs) < 4 || sum.Copies.Equal != 1 || !strings.Contains(talk.String(), "nobody holds its parts any more; it is computed again") {
+		t.Errorf("got %q, %v, %d jobs, %+v: %s", got, err, len(jobs), sum.Copies, &talk)
+	}
+}
+
 // A last shard of fewer items has checks enough for what was shown, whatever a tenth of its items is rounded to.
 func TestFewer_IsAsSure(t *testing.T) {
 	for items := uint32(2); items <= 200; items++ {

@@ -15,6 +15,7 @@ import (
 	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/flow"
 	"github.com/crowdcompute/crowd/internal/rpc"
+	"github.com/crowdcompute/crowd/internal/rpc/rpctest"
 	"github.com/crowdcompute/crowd/internal/verify"
 )
 
@@ -250,14 +251,16 @@ func TestMap_FindsTheJobItDidNotHearOf(t *testing.T) {
 func TestMap_CopiesAreCompared(t *testing.T) {
 	for _, c := range []struct {
 		program   string
+		compare   string
 		equal     int
 		conflicts int
 		said      string
 	}{
-		{"straggler", 1, 0, "a second job came to the same result"},
-		{"faker", 0, 1, "WARNING: shard 1 of 1: the result of job "},
+		{"straggler", "exact", 1, 0, "a second job came to the same result"},
+		{"faker", "exact", 0, 1, "WARNING: shard 1 of 1: the result of job "},
+		{"straggler", "lines", 0, 0, "WARNING"}, // two right results may differ: nothing is said
 	} {
-		t.Run(c.program, func(t *testing.T) {
+		t.Run(c.program+" "+c.compare, func(t *testing.T) {
 			t.Parallel()
 			dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
 			if err != nil {
@@ -276,7 +279,7 @@ func TestMap_CopiesAreCompared(t *testing.T) {
 			}
 			var out, talk bytes.Buffer
 			a := &app{env: env{stdout: &out, stderr: &talk, getenv: func(string) string { return "" }}, node: filepath.Join(dir, "node")}
-			f := mapFlags{batchFlags: batchFlags{by: "lines=1", gas: "1M", memory: "1MiB", maxOutput: "1KiB", confidence: 0.99}, out: filepath.Join(dir, "out")}
+			f := mapFlags{batchFlags: batchFlags{by: "lines=1", gas: "1M", memory: "1MiB", maxOutput: "1KiB", compare: c.compare, confidence: 0.99}, out: filepath.Join(dir, "out")}
 			w, err := f.wish("map", []string{prog, in})
 			if err != nil {
 				t.Fatal(err)
@@ -309,6 +312,16 @@ func TestMap_CopiesAreCompared(t *testing.T) {
 			}
 			if sum.Copies.Posted != 1 || sum.Copies.Equal != c.equal || sum.Conflicts != c.conflicts || (c.conflicts > 0) != strings.Contains(talk.String(), c.said) {
 				t.Errorf("got %+v, %d conflicts: %s", sum.Copies, sum.Conflicts, talk.String())
+			}
+			jobs, err := n.backend.Jobs(t.Context(), 100)
+			if err != nil || len(jobs) != 2+c.conflicts {
+				t.Fatalf("got %d jobs, %v", len(jobs), err)
+			}
+			for _, j := range jobs[:len(jobs)-1] { // but for the first one
+				v, err := n.backend.Job(t.Context(), j.ID)
+				if list := v.Request.Filters.Providers; err != nil || len(list) != 4 || slices.Contains(list, rpctest.Node(1)) || slices.Contains(list, rpctest.Node(2)) {
+					t.Errorf("another job of the shard may go to its executors: %d providers, %v", len(list), err)
+				}
 			}
 		})
 	}
@@ -394,6 +407,58 @@ func TestMap_KilledAtEveryStage(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// When nobody holds the parts of a map shard any more it is computed again, and the reduce job gets a manifest of the new ones.
+func TestMap_LostParts(t *testing.T) {
+	dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	n, err := serve(filepath.Join(dir, "node"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	vanish, cat, in := filepath.Join(dir, "vanish.wasm"), filepath.Join(dir, "cat.wasm"), filepath.Join(dir, "in.txt")
+	if err := errors.Join(os.WriteFile(vanish, []byte("vanish"), 0o644), os.WriteFile(cat, []byte("cat"), 0o644), os.WriteFile(in, []byte("b\t1\na\t2\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	var talk bytes.Buffer
+	a := &app{env: env{stdout: io.Discard, stderr: &talk, getenv: func(string) string { return "" }}, node: filepath.Join(dir, "node")}
+	f := mapFlags{batchFlags: batchFlags{by: "files", gas: "1M", memory: "1MiB", maxOutput: "1KiB", compare: "exact", confidence: 0.99}, out: filepath.Join(dir, "out"), reduce: cat}
+	w, err := f.wish("map", []string{vanish, in})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := a.newMap(w, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	c, err := a.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	m := &mapping{app: a, c: c, d: d, show: a.newProgress(false), flow: flow.Config{Parallel: 2, Pause: time.Millisecond, Return: 10 * time.Millisecond}}
+	if err := m.drive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	to, err := openOutput(d.state.Out, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := m.deliver(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(d.state.Out)
+	jobs, _ := n.backend.Jobs(t.Context(), 100)
+	if string(got) != "a\t2\nb\t1\n" || len(jobs) < 4 || sum.Copies.Equal != 1 || !strings.Contains(talk.String(), "nobody holds its parts any more; it is computed again") {
+		t.Errorf("got %q, %v, %d jobs, %+v: %s", got, err, len(jobs), sum.Copies, &talk)
 	}
 }
 

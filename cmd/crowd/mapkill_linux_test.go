@@ -189,9 +189,9 @@ func shell(t testing.TB, script string, args ...string) string {
 // stages over it gives is what sort, uniq, wc and grep give on this machine.
 func TestMap_ProvidersKilledInTheMiddle(t *testing.T) {
 	night := os.Getenv("CROWD_NIGHT") != ""
-	size, gas, timeout, by := 2<<20, "20M", "3s", "lines"
+	size, gas, more, timeout, by := 2<<20, "20M", "200M", "3s", "lines"
 	if night {
-		size, gas, timeout, by = 200<<20, "400M", "60s", "lines=2000" // of 64 items: 26 Ggas
+		size, gas, more, timeout, by = 200<<20, "400M", "1500M", "60s", "lines=2000" // of 64 items: 26 Ggas
 	}
 	n := startRealNet(t, 5)
 	guests(t, n.home, !night)
@@ -203,9 +203,9 @@ timeout: %s
 confidence: 0.9
 stages:
 - {name: count, program: count.wasm, inputs: text, by: %s, shard: 64}
-- {name: sum, program: sum.wasm, from: count, partitions: 8, gas: 200M}
+- {name: sum, program: sum.wasm, from: count, partitions: 8, gas: %s}
 - {name: funcs, program: grep.wasm, args: ['^func [A-Z]'], inputs: text, by: %s, shard: 64}
-`, gas, timeout, by, by), 0o644); err != nil {
+`, gas, timeout, by, more, by), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	r, w := io.Pipe()

@@ -71,6 +71,7 @@ type job struct {
 	logs   []rpc.LogChunk
 	result map[string][]byte // nil before it is delivered
 	late   bool
+	lost   bool // nobody has its parts
 }
 
 // New is an empty world.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/crowdcompute/crowd"
@@ -18,6 +19,7 @@ import (
 //	trap        as poison, but it traps
 //	liar        as cat, but the first job for a file fails: its executor lied
 //	lost        every job fails
+//	vanish      as cat, but nobody has the parts of the first job for a file
 //	straggler   as cat, but the first job for a file ends only after another for that file has
 //	faker       as straggler, and what the first one gives is wrong
 //	stuck, fault, late   as for one task
@@ -58,7 +60,20 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 			Payments: []rpc.Payment{{Account: Owner.Address(), Change: 5_000_000, From: "escrow", Why: "refund"}}})
 	}
 	j.view.Items, j.view.Stdin = r.Items, r.Stdin
+	if r.Gather && b.vanished(r) {
+		j.view.Batch = &rpc.BatchView{Items: r.Items, Plan: r.Plan, Gather: true, NoParts: true}
+		fail("a node could not get the parts")
+		return
+	}
 	switch word {
+	case "vanish":
+		word = "cat"
+		j.lost = true
+		for _, other := range b.jobs {
+			if other != j && other.view.Stdin == r.Stdin {
+				j.lost = false
+			}
+		}
 	case "fault":
 		fail("no drawn node did the work")
 		return
@@ -160,6 +175,14 @@ func (b *Backend) runBatch(j *job, word, arg string) {
 	b.finish(j, word, &rpc.Outcome{Status: crowd.Exited.String(), Gas: gas, Result: result}, files)
 }
 
+// vanished reports whether nobody has the parts that a batch reads.
+func (b *Backend) vanished(r rpc.PostRequest) bool {
+	m, err := batch.DecodeManifest(b.files[r.Stdin], r.Items)
+	return err == nil && slices.ContainsFunc(b.jobs, func(j *job) bool {
+		return j.lost && j.view.Outcome != nil && slices.ContainsFunc(m.Sources, func(s batch.Source) bool { return s.Result == j.view.Outcome.Result })
+	})
+}
+
 func batchOK(leaves []byte, i int) bool {
 	l, err := batch.DecodeLeaf(leaves[i*batch.LeafSize:][:batch.LeafSize])
 	return err == nil && !l.UserError()
@@ -254,7 +277,7 @@ func (b *Backend) Gather(ctx context.Context, r rpc.GatherRequest) (rpc.Gathered
 	return g, err
 }
 
-// Probe finds the first holder and not the second.
+// Probe finds the first holder and not the second, or none of what vanished.
 func (b *Backend) Probe(_ context.Context, id crowd.JobID) ([]rpc.Holder, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -263,6 +286,9 @@ func (b *Backend) Probe(_ context.Context, id crowd.JobID) ([]rpc.Holder, error)
 		return nil, err
 	}
 	h := j.view.Batch.Holders
+	if j.lost {
+		return []rpc.Holder{{Node: h[0], Why: "no answer"}, {Node: h[1], Why: "no answer"}}, nil
+	}
 	return []rpc.Holder{{Node: h[0], Here: true, Millis: 3}, {Node: h[1], Why: "no answer"}}, nil
 }
 

@@ -34,6 +34,7 @@ const layers = `
 	 47  internal/sim/swarm                pure
 	 50  internal/verify                   pure
 	 55  internal/sim/scenario             pure
+	 57  internal/sim/volatile             pure
 	 60  internal/executor/wasm/instrument pure
 	 90  internal/executor
 	 95  internal/executor/adversary

@@ -156,7 +156,7 @@ beside --out, with ".map" at the end, and keeps the receipts.`,
 	fl.Uint64Var(&f.partitions, "partitions", 0, "least partitions for --reduce (default: as many as needed)")
 	fl.IntVar(&f.parallel, "parallel", 8, "shards at the same time")
 	fl.DurationVar(&f.patience, "patience", 2*time.Minute, "how long to wait for providers that are away, or for credits that other shards lock")
-	fl.BoolVar(&f.noSpeculation, "no-speculation", false, "post no copies of shards that are late")
+	fl.BoolVar(&f.noSpeculation, "no-speculation", false, "post no copies of shards that are late, or whose nodes do not answer")
 	fl.BoolVar(&f.allowFailed, "allow-failed", false, "exit with 0 though items failed")
 	fl.StringVar(&f.state, "state", "", "the folder for what is needed to go on (default: OUT.map)")
 	fl.StringVar(&f.resume, "resume", "", "go on with the crowd map of this folder")

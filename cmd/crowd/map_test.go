@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -324,6 +325,53 @@ func TestMap_CopiesAreCompared(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Nodes that do not answer are not waited for until their shard is late, unless that is not wanted.
+func TestMap_ASilentJobGetsACopy(t *testing.T) {
+	for _, never := range []bool{false, true} {
+		dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		n, err := serve(filepath.Join(dir, "node"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		n.backend.Crowd(4)
+		prog, in := filepath.Join(dir, "p.wasm"), filepath.Join(dir, "in.txt")
+		if err := errors.Join(os.WriteFile(prog, []byte("straggler"), 0o644), os.WriteFile(in, []byte("one\ntwo\n"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		a := &app{env: env{stdout: io.Discard, stderr: io.Discard, getenv: func(string) string { return "" }}, node: filepath.Join(dir, "node")}
+		f := mapFlags{batchFlags: batchFlags{by: "lines=1", gas: "1M", memory: "1MiB", maxOutput: "1KiB", compare: "exact", confidence: 0.99}, out: filepath.Join(dir, "out")}
+		w, err := f.wish("map", []string{prog, in})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := a.newMap(w, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.close()
+		client, err := a.connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		m := &mapping{app: a, c: client, d: d, show: a.newProgress(true), flow: flow.Config{SlowLeast: time.Hour, NoSpeculation: never}, pulse: 10 * time.Millisecond}
+		d.state.Stages[0].ShardSize = 100
+		ctx, cancel := context.WithTimeout(t.Context(), map[bool]time.Duration{false: time.Minute, true: 300 * time.Millisecond}[never])
+		defer cancel()
+		if err := m.drive(ctx); (err != nil) != never {
+			t.Errorf("no speculation %v: got %v", never, err)
+		}
+		if got, want := d.state.Flow.Copies, map[bool]int{false: 1}[never]; got != want {
+			t.Errorf("no speculation %v: got %d copies want %d", never, got, want)
+		}
 	}
 }
 

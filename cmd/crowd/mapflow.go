@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type mapping struct {
 	flow flow.Config // but for what the folder says
 
 	again time.Duration // after which a job that was not found is looked for once more
+	pulse time.Duration // between two questions who is there on whom a job waits; 0: flow.PulseEvery
 
 	news    chan news          // from what is under way to drive; unbuffered: who has news waits until they are taken
 	refused map[flow.Ref]error // drive's goroutine only: why a post was, as the node said it
@@ -170,6 +172,32 @@ func (m *mapping) task(e flow.Effect) task {
 		return m.probe(e.Stage)
 	}
 	panic(fmt.Sprintf("bug: no task for %T", e))
+}
+
+// listen asks, while ctx lasts, who is there on whom a job waits, and tells the machine when that changes. No answer of
+// the own node is no silence of others.
+func (m *mapping) listen(ctx context.Context, r flow.Ref, id crowd.JobID) {
+	every := cmp.Or(m.pulse, flow.PulseEvery)
+	silence := every + every/2
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for heard, silent := time.Now(), false; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p, err := m.c.Pulse(ctx, id)
+		if err != nil || !p.Stalled {
+			heard = time.Now()
+		}
+		if now := time.Since(heard) >= silence; now != silent {
+			silent = now
+			if m.say(ctx, news{ev: flow.Silent{Ref: r, Heard: !silent}}) != nil {
+				return
+			}
+		}
+	}
 }
 
 // shardName is a shard for people.

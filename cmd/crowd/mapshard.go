@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -426,8 +427,15 @@ func (m *mapping) find(r flow.Ref) task {
 
 // follow waits for the end of a job.
 func (m *mapping) follow(r flow.Ref, id crowd.JobID) task {
-	exact := exactly(m.d.state.Stages[r.Stage].Request.Compare)
+	exact, speculate := exactly(m.d.state.Stages[r.Stage].Request.Compare), !m.flow.NoSpeculation && !m.d.state.NoSpeculation
 	return func(ctx context.Context) (news, error) {
+		open, ended := context.WithCancel(ctx)
+		var pulse sync.WaitGroup
+		if speculate {
+			pulse.Go(func() { m.listen(open, r, id) })
+		}
+		stop := func() { ended(); pulse.Wait() }
+		defer stop()
 		var last rpc.JobEvent
 		for ev, err := range m.c.Watch(ctx, id) {
 			if err != nil {
@@ -438,6 +446,7 @@ func (m *mapping) follow(r flow.Ref, id crowd.JobID) task {
 			}
 			last = ev
 		}
+		stop()
 		v, err := m.c.Job(ctx, id)
 		if err != nil {
 			return news{}, err

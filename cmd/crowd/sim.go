@@ -24,7 +24,7 @@ import (
 )
 
 func (a *app) simCommand() *cobra.Command {
-	c := noun("sim", "Play the network in a virtual world, with attackers in it", a.simOverlayCommand(), a.simJobsCommand(), a.simAuditsCommand())
+	c := noun("sim", "Play the network in a virtual world, with attackers in it", a.simOverlayCommand(), a.simJobsCommand(), a.simAuditsCommand(), a.simMapReduceCommand())
 	c.Long = `Play the same code that nodes run in a virtual world: thousands of nodes in one
 process, published latencies and churn, attackers who collude. One seed is one history.`
 	return c

@@ -78,6 +78,9 @@ type Probed struct {
 	Lost  []int
 }
 
+// PulseEvery is how often a driver asks who is there on whom an open job waits. Half as long again without an answer is silence.
+const PulseEvery = 10 * time.Second
+
 // Silent says that nobody who could end an open job answers, or with Heard that somebody does again. A driver that asks
 // nobody never says so.
 type Silent struct {

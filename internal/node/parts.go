@@ -167,15 +167,19 @@ func (b backend) Probe(ctx context.Context, id crowd.JobID) ([]rpc.Holder, error
 	if err != nil {
 		return nil, err
 	}
+	return probe(ctx, holders(j), func(ctx context.Context, n crowd.NodeID) error { return b.host.Holds(ctx, n, j.Verdict.Outcome.Result) }), nil
+}
+
+// probe asks all nodes at once.
+func probe(ctx context.Context, nodes []crowd.NodeID, ask func(context.Context, crowd.NodeID) error) []rpc.Holder {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	nodes := holders(j)
 	out := make([]rpc.Holder, len(nodes))
 	var asked sync.WaitGroup
 	for i, n := range nodes {
 		asked.Go(func() {
 			began := time.Now()
-			err := b.host.Holds(ctx, n, j.Verdict.Outcome.Result)
+			err := ask(ctx, n)
 			out[i] = rpc.Holder{Node: n, Here: err == nil}
 			if err != nil {
 				out[i].Why = err.Error()
@@ -185,7 +189,20 @@ func (b backend) Probe(ctx context.Context, id crowd.JobID) ([]rpc.Holder, error
 		})
 	}
 	asked.Wait()
-	return out, nil
+	return out
+}
+
+// Pulse implements rpc.Backend.
+func (b backend) Pulse(ctx context.Context, id crowd.JobID) (rpc.Pulse, error) {
+	p, err := b.page(id)
+	if err != nil {
+		return rpc.Pulse{}, err
+	}
+	all, any := job.Waits(&p.job)
+	nodes := probe(ctx, append(all, any...), b.host.Answers)
+	return rpc.Pulse{Nodes: nodes, Stalled: job.Stalled(&p.job, func(n crowd.NodeID) bool {
+		return slices.ContainsFunc(nodes, func(h rpc.Holder) bool { return h.Node == n && h.Here })
+	})}, nil
 }
 
 // unpackLeaves makes the folder dir with the leaves alone. It appears whole or not at all.

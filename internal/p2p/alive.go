@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/multiformats/go-multistream"
 	"github.com/quic-go/quic-go"
+
+	"github.com/crowdcompute/crowd"
 )
 
 // libp2p notices a dead connection after 30 seconds of silence, and until then prefers it to a new one, for its
@@ -214,6 +217,31 @@ func (h *Host) alive(ctx context.Context, p peer.ID, doubt bool) bool {
 		lately = time.Since(conns[0].Stat().Opened) < fresh
 	}
 	return lately && !doubt || h.ask(ctx, p)
+}
+
+// Answers asks a node for a sign of life, and dials it before if it must. An error says that none came.
+func (h *Host) Answers(ctx context.Context, node crowd.NodeID) error {
+	p, err := PeerIDOf(node)
+	if err != nil {
+		return err
+	}
+	if h.alive(ctx, p, true) {
+		return nil
+	}
+	if h.cfg.Find != nil {
+		if err := h.cfg.Find(ctx, node); err != nil {
+			return fmt.Errorf("find %s: %w", node.Short(), err)
+		}
+	}
+	s, err := h.open(ctx, node, blocksProtocol) // which dials
+	if err != nil {
+		return err
+	}
+	s.Reset()
+	if !h.alive(ctx, p, true) {
+		return fmt.Errorf("%s does not answer", node.Short())
+	}
+	return nil
 }
 
 // arrived looks after a peer's other connections when a new one is there: the dead are

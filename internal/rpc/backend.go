@@ -44,6 +44,7 @@ type Backend interface {
 	Parts(ctx context.Context, id crowd.JobID) (PartsView, error)
 	Gather(ctx context.Context, r GatherRequest) (Gathered, error)
 	Probe(ctx context.Context, id crowd.JobID) ([]Holder, error)
+	Pulse(ctx context.Context, id crowd.JobID) (Pulse, error)
 
 	Accounts(ctx context.Context) ([]Account, error) // of this node
 	Account(ctx context.Context, a crowd.Address) (Account, error)

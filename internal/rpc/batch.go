@@ -103,12 +103,18 @@ type Gathered struct {
 	Bytes    uint64    `json:"bytes"` // of all of them
 }
 
-// Holder is a node that should have a job's result.
+// Holder is a node that should have a job's result, or that an open job waits for.
 type Holder struct {
 	Node   crowd.NodeID `json:"node"`
-	Here   bool         `json:"here"` // it has answered now, with the first block of the result
+	Here   bool         `json:"here"` // it has answered now: with the first block of the result, if it should have that
 	Millis int64        `json:"millis,omitempty"`
 	Why    string       `json:"why,omitempty"` // it is not Here
+}
+
+// Pulse is on whom an open job waits, and who of them answers now.
+type Pulse struct {
+	Stalled bool     `json:"stalled"` // nobody who could bring it on before a deadline answers
+	Nodes   []Holder `json:"nodes"`   // on whom it waits
 }
 
 // Dispute is a proven conflict about one item.

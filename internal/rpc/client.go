@@ -114,6 +114,11 @@ func (c *Client) Probe(ctx context.Context, id crowd.JobID) ([]Holder, error) {
 	return do[[]Holder](ctx, c, "probe holders", "crowd_probe", id)
 }
 
+// Pulse tells on whom an open job waits, and who of them answers now.
+func (c *Client) Pulse(ctx context.Context, id crowd.JobID) (Pulse, error) {
+	return do[Pulse](ctx, c, "feel the pulse of a job", "crowd_pulse", id)
+}
+
 func (c *Client) Cancel(ctx context.Context, id crowd.JobID) error {
 	return do0(ctx, c, "cancel job", "crowd_cancel", id)
 }

@@ -35,6 +35,7 @@ var docs = []struct{ method, summary, params string }{
 	{"Parts", "What a settled job with parts holds for others, and who has it. It fetches a listing, no part.", "job"},
 	{"Gather", "Puts a manifest into the node's store that names, by jobs and numbers of parts, what the items of a batch consist of.", "request"},
 	{"Probe", "Which holders of a settled job's parts answer now; it takes at most five seconds.", "job"},
+	{"Pulse", "On whom an open job waits, and who of them answers now; it takes at most five seconds.", "job"},
 	{"Accounts", "The accounts of this node.", ""},
 	{"Account", "What an address owns.", "address"},
 	{"Providers", "The providers that this node knows.", ""},

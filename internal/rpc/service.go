@@ -223,6 +223,14 @@ func (m methods) Probe(ctx context.Context, job crowd.JobID) ([]Holder, error) {
 	})
 }
 
+func (m methods) Pulse(ctx context.Context, job crowd.JobID) (Pulse, error) {
+	return answer(ctx, m.s, "feel the pulse of a job", func(ctx context.Context) (Pulse, error) {
+		p, err := m.s.backend.Pulse(ctx, job)
+		p.Nodes, err = listed(p.Nodes, err)
+		return p, err
+	})
+}
+
 func (m methods) Accounts(ctx context.Context) ([]Account, error) {
 	return answer(ctx, m.s, "list accounts", func(ctx context.Context) ([]Account, error) {
 		return listed(m.s.backend.Accounts(ctx))

@@ -292,6 +292,19 @@ func (b *Backend) Probe(_ context.Context, id crowd.JobID) ([]rpc.Holder, error)
 	return []rpc.Holder{{Node: h[0], Here: true, Millis: 3}, {Node: h[1], Why: "no answer"}}, nil
 }
 
+// Pulse finds nobody who could bring on a job that is late.
+func (b *Backend) Pulse(_ context.Context, id crowd.JobID) (rpc.Pulse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, j := range b.jobs {
+		if j.view.ID == id {
+			away := j.late && !j.view.Stage.Final()
+			return rpc.Pulse{Stalled: away, Nodes: []rpc.Holder{{Node: Node(1), Here: !away}}}, nil
+		}
+	}
+	return rpc.Pulse{}, rpc.Errorf(rpc.NotFound, "no job %s", id.Short())
+}
+
 // Reputation knows the node 1 alone.
 func (b *Backend) Reputation(_ context.Context, a crowd.Address) (rpc.Reputation, error) {
 	if a != Node(1).Address() {

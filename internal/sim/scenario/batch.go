@@ -200,6 +200,19 @@ func (w *World) checkHeld(p *Posted) {
 	}
 }
 
+// Root is that of the honest work on a batch.
+func (w *World) Root(spec *crowd.JobSpec) crowd.Hash {
+	return w.truth(&spec.Task, spec.Items, false).root.Top.Hash
+}
+
+// ItemsIn is of how many items c is the result or the leaves; 0: it is neither.
+func (w *World) ItemsIn(c crowd.CID) int {
+	if s := w.files[c]; s != nil {
+		return len(s.leaves)
+	}
+	return 0
+}
+
 // Finding is what an all-knowing observer sees in one batch.
 type Finding struct {
 	Lies     []uint32 // items that the executor got wrong on purpose

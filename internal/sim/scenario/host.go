@@ -11,7 +11,7 @@ import (
 // each in a time that follows from the task alone, and its line carries a thing in 10 ms.
 type Host struct {
 	Speed crowd.Gas // of each run, in a second
-	Runs  int       // at a time; the others wait for their turn
+	Runs  int       // at a time, and one sample of a verifier's beside them; the others wait for their turn
 	Line  uint64    // bytes in a second, each way; what is sent goes one after the other
 }
 
@@ -23,6 +23,7 @@ type load struct {
 
 // work is one run on a Host.
 type work struct {
+	sample bool        // a verifier's
 	wanted func() bool // still: a stopped run makes room at once
 	gas    crowd.Gas
 	began  time.Time
@@ -30,7 +31,7 @@ type work struct {
 }
 
 // compute does end when gas has been run, if it is wanted that long.
-func (n *Node) compute(gas crowd.Gas, otherwise time.Duration, wanted func() bool, end func()) {
+func (n *Node) compute(gas crowd.Gas, sample bool, otherwise time.Duration, wanted func() bool, end func()) {
 	if n.host.Runs == 0 {
 		n.later(otherwise, func() {
 			if wanted() {
@@ -39,7 +40,7 @@ func (n *Node) compute(gas crowd.Gas, otherwise time.Duration, wanted func() boo
 		})
 		return
 	}
-	n.load.waiting = append(n.load.waiting, &work{wanted: wanted, gas: gas, end: end})
+	n.load.waiting = append(n.load.waiting, &work{sample: sample, wanted: wanted, gas: gas, end: end})
 	n.schedule()
 }
 
@@ -53,10 +54,22 @@ func (n *Node) schedule() {
 		}
 		return unwanted(k)
 	})
-	for len(n.load.running) < n.host.Runs && len(n.load.waiting) > 0 {
-		k := n.load.waiting[0]
+	for {
+		i := slices.IndexFunc(n.load.waiting, func(k *work) bool {
+			same := 0
+			for _, r := range n.load.running {
+				if r.sample == k.sample {
+					same++
+				}
+			}
+			return k.sample && same == 0 || !k.sample && same < n.host.Runs
+		})
+		if i < 0 {
+			return
+		}
+		k := n.load.waiting[i]
 		k.began = n.w.Now()
-		n.load.waiting, n.load.running = n.load.waiting[1:], append(n.load.running, k)
+		n.load.waiting, n.load.running = slices.Delete(n.load.waiting, i, i+1), append(n.load.running, k)
 		n.later(seconds(uint64(k.gas), uint64(n.host.Speed)), func() {
 			i := slices.Index(n.load.running, k)
 			if i < 0 {

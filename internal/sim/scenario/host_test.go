@@ -55,9 +55,9 @@ func TestHost_RunsWaitForTheirTurn(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := hosts(tt.runs)
 			n, m, first := w.Provider(0), &moments{w: w}, true
-			n.compute(1e9, 0, func() bool { return first }, m.note)
-			n.compute(2e9, 0, func() bool { return true }, m.note)
-			n.compute(1e9, 0, func() bool { return true }, m.note)
+			n.compute(1e9, false, 0, func() bool { return first }, m.note)
+			n.compute(2e9, false, 0, func() bool { return true }, m.note)
+			n.compute(1e9, false, 0, func() bool { return true }, m.note)
 			w.After(500*time.Millisecond, func() {
 				switch {
 				case tt.stop:
@@ -75,14 +75,29 @@ func TestHost_RunsWaitForTheirTurn(t *testing.T) {
 	}
 }
 
+// A verifier's sample is short, and a whole batch waits for it.
+func TestHost_SamplesDoNotWaitForBatches(t *testing.T) {
+	w := hosts(1)
+	n, m := w.Provider(0), &moments{w: w}
+	always := func() bool { return true }
+	n.compute(9e9, false, 0, always, m.note)
+	n.compute(9e9, false, 0, always, m.note)
+	n.compute(1e9, true, 0, always, m.note)
+	n.compute(1e9, true, 0, always, m.note)
+	w.Run(sim.Epoch.Add(time.Minute), nil)
+	if err := m.want(1, 2, 9, 18); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHost_LinesCarryOneThingAfterTheOther(t *testing.T) {
 	w := hosts(1)
 	a, b, c, m := w.Provider(0), w.Provider(1), w.Provider(2), &moments{w: w}
 	for i, to := range []*Node{b, b, c} {
-		a.take(crowd.CID(fmt.Sprint(i)), to, m.over) // a's line is the narrow one
+		a.take(thing{cid: crowd.CID(fmt.Sprint(i)), bytes: 2e6}, to, m.over) // a's line is the narrow one
 	}
 	w.Run(sim.Epoch.Add(7*time.Second), nil)
-	if err := m.want(2, 1, 4, 1, 6, 1); err != nil || b.Sent != 4e6 || !a.Has("2") {
+	if err := m.want(2, 1, 4, 1, 6, 1); err != nil || b.Sent != 4e6 || a.Got != 6e6 {
 		t.Errorf("%v; %d bytes sent", err, b.Sent)
 	}
 }
@@ -92,11 +107,11 @@ func TestHost_WhatBreaksOffNeverCame(t *testing.T) {
 	for who, want := range [][]float64{nil, {3, 0}} { // the dead hear nothing
 		w := hosts(1)
 		a, b, m := w.Provider(0), w.Provider(1), &moments{w: w}
-		a.take("thing", b, m.over)
+		a.take(thing{cid: "thing", bytes: 2e6}, b, m.over)
 		w.After(time.Second, w.Provider(who).Off)
 		w.After(1500*time.Millisecond, w.Provider(who).On)
 		w.Run(sim.Epoch.Add(7*time.Second), nil)
-		if err := m.want(want...); err != nil || a.Has("thing") {
+		if err := m.want(want...); err != nil || a.Got != 0 {
 			t.Errorf("node %d was off for a moment: %v", who, err)
 		}
 	}

@@ -24,6 +24,7 @@ type Node struct {
 	Wrong map[crowd.JobID]crowd.Outcome // what an adversary committed to in place of the truth
 	Ran   crowd.Gas                     // on a Host with a speed, what came of it or not
 	Sent  uint64                        // bytes handed to peers
+	Got   uint64                        // bytes that came from them
 
 	w     *World
 	index int
@@ -68,8 +69,9 @@ type pin struct {
 
 type running struct {
 	job.Machine
-	work int // counts fetches and runs; one that is not the newest is void
-	wake time.Time
+	work  int                // counts fetches and runs; one that is not the newest is void
+	parts map[crowd.CID]bool // of those results, what a batch gathers is here: a fetch that is tried again wants the others
+	wake  time.Time
 }
 
 type outgoing struct {
@@ -136,6 +138,9 @@ func (n *Node) die() {
 		n.w.After(n.Kill.Down, n.On)
 	}
 }
+
+// Up reports whether the node is there.
+func (n *Node) Up() bool { return n.alive }
 
 // Off pulls the node's plug: all but the disk is lost.
 func (n *Node) Off() {
@@ -242,7 +247,7 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 	case job.Run:
 		r.work++
 		work := r.work
-		n.compute(n.gasOf(&e), duration(&e.Task, n.ID), func() bool { return r.work == work }, func() {
+		n.compute(n.gasOf(&e), e.Only != nil, duration(&e.Task, n.ID), func() bool { return r.work == work }, func() {
 			if n.w.Chance(n.w.Config.Faults) {
 				n.tell(s, r, job.Ran{Try: e.Try, Err: errors.New("the worker crashed")})
 				return
@@ -374,8 +379,14 @@ func (n *Node) pump() {
 // askTimeout is how long a node waits for a peer that does not answer.
 const askTimeout = time.Second
 
-// fetch asks all peers at once for what is missing, takes each thing from who is first to have it free, and asks
-// again for what did not come, as long as anything does.
+// thing is content that a node wants, and who may have it.
+type thing struct {
+	cid   crowd.CID
+	bytes uint64 // of it that are wanted
+	from  []crowd.NodeID
+}
+
+// fetch gets what a Fetch names, then the parts of other results that its manifest names.
 func (n *Node) fetch(s slot, r *running, work int, e job.Fetch) {
 	wanted := func() bool { return r.work == work && n.alive && n.machines[s] == r }
 	end := func(err error) {
@@ -385,9 +396,17 @@ func (n *Node) fetch(s slot, r *running, work int, e job.Fetch) {
 			}
 		})
 	}
-	missing := slices.DeleteFunc(slices.Clone(e.CIDs), n.Has)
-	switch {
-	case len(missing) == 0:
+	var things []thing
+	for _, c := range e.CIDs {
+		if !n.Has(c) {
+			things = append(things, thing{c, n.w.Config.Bytes(c), e.From})
+		}
+	}
+	n.collect(wanted, things, n.hold, func(ok bool) {
+		if !ok {
+			end(errNobody)
+			return
+		}
 		for _, c := range e.CIDs {
 			n.blocks[c] = n.w.Now()
 			if oversized(c) {
@@ -395,10 +414,41 @@ func (n *Node) fetch(s slot, r *running, work int, e job.Fetch) {
 				return
 			}
 		}
-		end(nil)
-		return
-	case len(e.From) == 0:
-		end(errNobody)
+		if e.Gather == nil {
+			end(nil)
+			return
+		}
+		if r.parts == nil {
+			r.parts = map[crowd.CID]bool{}
+		}
+		parts := slices.DeleteFunc(n.w.parts(e.Gather), func(t thing) bool { return r.parts[t.cid] })
+		n.collect(wanted, parts, func(c crowd.CID) { r.parts[c] = true }, func(ok bool) {
+			if !ok {
+				end(fmt.Errorf("%w: %w", job.ErrParts, errNobody))
+				return
+			}
+			end(nil)
+		})
+	})
+}
+
+// collect asks all at once who has what, takes each thing from who is first to have his line free, and asks again for
+// what did not come, as long as anything does.
+func (n *Node) collect(wanted func() bool, things []thing, got func(crowd.CID), end func(ok bool)) {
+	var peers []crowd.NodeID
+	asked := map[crowd.NodeID]bool{n.ID: true}
+	var missing []crowd.CID
+	for _, t := range things {
+		missing = append(missing, t.cid)
+		for _, id := range t.from {
+			if !asked[id] {
+				asked[id] = true
+				peers = append(peers, id)
+			}
+		}
+	}
+	if len(things) == 0 || len(peers) == 0 {
+		end(len(things) == 0)
 		return
 	}
 	holders, answers, known, begun := map[crowd.CID][]*Node{}, 0, 0, false
@@ -407,41 +457,48 @@ func (n *Node) fetch(s slot, r *running, work int, e job.Fetch) {
 			return
 		}
 		begun = true
-		open, came := 0, false
+		open, came := 1, false
+		var left []thing
 		over := func(ok bool) {
 			came = came || ok
 			if open--; open > 0 || !wanted() {
 				return
 			}
-			if !came {
-				end(errNobody)
+			if len(left) > 0 && !came {
+				end(false)
 				return
 			}
-			n.fetch(s, r, work, e)
+			n.collect(wanted, left, got, end)
 		}
-		for _, c := range missing {
-			if len(holders[c]) > 0 {
-				open++
-				n.take(c, slices.MinFunc(holders[c], func(a, b *Node) int { return a.load.sending.Compare(b.load.sending) }), over)
+		for _, t := range things {
+			if len(holders[t.cid]) == 0 {
+				left = append(left, t)
+				continue
 			}
+			open++
+			n.take(t, slices.MinFunc(holders[t.cid], func(a, b *Node) int { return a.load.sending.Compare(b.load.sending) }), func(ok bool) {
+				if ok {
+					got(t.cid)
+				} else {
+					left = append(left, t)
+				}
+				over(ok)
+			})
 		}
-		if open == 0 {
-			open = 1
-			over(false)
-		}
+		over(false)
 	}
-	for _, id := range e.From {
+	for _, id := range peers {
 		peer := n.w.byID[id]
 		n.w.Send(n.index, peer.index, 0, func() {
-			got := peer.serve(n, missing)
+			have := peer.serve(n, missing)
 			n.w.Send(peer.index, n.index, 0, func() {
-				for _, c := range got {
+				for _, c := range have {
 					if len(holders[c]) == 0 {
 						known++
 					}
 					holders[c] = append(holders[c], peer)
 				}
-				if answers++; known == len(missing) || answers >= len(e.From) {
+				if answers++; known == len(missing) || answers >= len(peers) {
 					take()
 				}
 			})
@@ -451,7 +508,7 @@ func (n *Node) fetch(s slot, r *running, work int, e job.Fetch) {
 }
 
 // take gets one thing from a peer that has it; over is called once. What breaks off is noticed when it should have been there.
-func (n *Node) take(c crowd.CID, peer *Node, over func(ok bool)) {
+func (n *Node) take(t thing, peer *Node, over func(ok bool)) {
 	done := false
 	end := func(ok bool) {
 		if !done {
@@ -459,13 +516,15 @@ func (n *Node) take(c crowd.CID, peer *Node, over func(ok bool)) {
 			over(ok)
 		}
 	}
-	size := n.w.Config.Bytes(c)
-	d := n.w.carry(peer, n, size) + 10*time.Millisecond
+	d := n.w.carry(peer, n, t.bytes) + 10*time.Millisecond
 	lives := [2]int{n.life, peer.life}
 	n.w.Send(peer.index, n.index, d, func() {
 		if lives == [2]int{n.life, peer.life} {
-			n.hold(c)
-			peer.Sent += size
+			peer.Sent += t.bytes
+			n.Got += t.bytes
+			if n.w.Config.Moved != nil {
+				n.w.Config.Moved(peer, n, t.cid, t.bytes)
+			}
 			end(true)
 		}
 	})

@@ -362,7 +362,7 @@ func TestMap_ASilentJobGetsACopy(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer client.Close()
-		m := &mapping{app: a, c: client, d: d, show: a.newProgress(true), flow: flow.Config{SlowLeast: time.Hour, NoSpeculation: never}, pulse: 10 * time.Millisecond}
+		m := &mapping{app: a, c: client, d: d, show: a.newProgress(true), flow: flow.Config{Parallel: 2, SlowLeast: time.Hour, NoSpeculation: never}, pulse: 10 * time.Millisecond}
 		d.state.Stages[0].ShardSize = 100
 		ctx, cancel := context.WithTimeout(t.Context(), map[bool]time.Duration{false: time.Minute, true: 300 * time.Millisecond}[never])
 		defer cancel()

@@ -90,20 +90,20 @@ func (n *Node) soFar(k *work) crowd.Gas {
 	return min(k.gas, crowd.Gas(n.w.Now().Sub(k.began).Seconds()*float64(n.host.Speed)))
 }
 
-// carry is when the last of so many bytes is at to, were they sent now: behind all that is under way.
+// carry is how long so many bytes are on their way to to, were they sent now: on each of both lines behind all that is
+// under way there. A line does not stand still for what waits at the other end.
 func (w *World) carry(from, to *Node, bytes uint64) time.Duration {
 	if from.host.Line == 0 || to.host.Line == 0 {
 		return 0
 	}
-	begin := w.Now()
-	for _, t := range []time.Time{from.load.sending, to.load.getting} {
-		if t.After(begin) {
-			begin = t
+	behind := func(free *time.Time, rate uint64) time.Duration {
+		if free.Before(w.Now()) {
+			*free = w.Now()
 		}
+		*free = free.Add(seconds(bytes, rate))
+		return free.Sub(w.Now())
 	}
-	from.load.sending = begin.Add(seconds(bytes, from.host.Line))
-	to.load.getting = begin.Add(seconds(bytes, to.host.Line))
-	return begin.Add(seconds(bytes, min(from.host.Line, to.host.Line))).Sub(w.Now())
+	return max(behind(&from.load.sending, from.host.Line), behind(&to.load.getting, to.host.Line))
 }
 
 func seconds(amount, rate uint64) time.Duration {

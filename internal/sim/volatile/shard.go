@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -20,18 +21,21 @@ const (
 	mapItems, reduceItems = 1000, 100                // of a shard
 	mapGas, reduceGas     = 120_000_000, 600_000_000 // of an item, on average
 
-	inputBytes  = 16 << 20       // of a map shard
-	partBytes   = 900 << 10      // of all sources together: an item of the reduce stage may read 1 MiB
-	resultBytes = partBytes / 10 // what such an item writes
-	entryBytes  = 56             // of a folder, for a part: its CID, its name of 5 characters, its size
-	sourceBytes = 64 + 4*66      // of a manifest: a result and who has it
-	verifiers   = 3
-	allowed     = verify.Certain / 100 // of undetected cheating: the default of crowd map
+	inputBytes                    = 16 << 20             // of a map shard
+	partBytes                     = 900 << 10            // of all sources together: an item of the reduce stage may read 1 MiB
+	resultBytes                   = partBytes / 10       // what such an item writes
+	entryBytes                    = 56                   // of a folder, for a part: its CID, its name of 5 characters, its size
+	sourceBytes                   = 64 + 8*66            // of a manifest: a result and who has it
+	mapVerifiers, reduceVerifiers = 7, 3                 // of a shard: who checks a map shard holds its outputs too, and with half of the nodes away four holders are too few
+	allowed                       = verify.Certain / 100 // of undetected cheating: the default of crowd map
 )
+
+// gatherTime is what a shard of the reduce stage gets to find all its parts, besides what it gets to run.
+const gatherTime = 10 * time.Minute
 
 // spec is that of every shard of a stage but for what tells one from the other. An item may use four times what it
 // takes on average, as crowd map has it, and so the time that a shard may take is long.
-func spec(stage string, items uint32, gas crowd.Gas, shuffle crowd.Shuffle) crowd.JobSpec {
+func spec(stage string, items, verifiers uint32, gas crowd.Gas, shuffle crowd.Shuffle) crowd.JobSpec {
 	s := crowd.JobSpec{
 		Task: crowd.Task{
 			Program: crowd.CID("program-" + stage), Args: []string{stage, ""},
@@ -41,6 +45,9 @@ func spec(stage string, items uint32, gas crowd.Gas, shuffle crowd.Shuffle) crow
 		Plan: crowd.Plan{Method: crowd.PlanSample, Verifiers: verifiers, Checks: 1},
 	}
 	s.Task.Limits.Wall = crowd.LeastWall(s.Limits().Gas)
+	if shuffle.Gather {
+		s.Task.Limits.Wall += gatherTime
+	}
 	for verify.SampleUndetected(items, verifiers, s.Plan.Checks) > allowed {
 		s.Plan.Checks++
 	}

@@ -92,7 +92,7 @@ func (c Config) Validate() error {
 	}
 	_, ok := named(c.Way)
 	bad(!ok, "there is no way called %q", c.Way)
-	bad(c.Providers < 4*(1+verifiers) || c.Providers > crowd.MaxFilter, "%d providers, want %d to %d: a copy's job names those that may be drawn", c.Providers, 4*(1+verifiers), crowd.MaxFilter)
+	bad(c.Providers < 2*(1+mapVerifiers) || c.Providers > crowd.MaxFilter, "%d providers, want %d to %d: a copy's job names those that may be drawn", c.Providers, 2*(1+mapVerifiers), crowd.MaxFilter)
 	bad(c.Maps < 1 || c.Maps > 1000 || c.Reduces < 1 || c.Reduces > crowd.MaxParts/reduceItems, "%d map and %d reduce shards, want 1 to 1000 and 1 to %d", c.Maps, c.Reduces, crowd.MaxParts/reduceItems)
 	bad(c.Audit < 1, "a look at the invariants every %d blocks, want 1 or more", c.Audit)
 	return errors.Join(errs...)
@@ -152,8 +152,8 @@ func New(c Config) (*Play, error) {
 	p := &Play{Config: c, followed: map[crowd.JobID]*followed{}, listed: map[crowd.JobID]bool{}}
 	p.way, _ = named(c.Way)
 	p.specs = []crowd.JobSpec{
-		spec("map", mapItems, mapGas, crowd.Shuffle{Parts: uint32(c.Reduces) * reduceItems}),
-		spec("reduce", reduceItems, reduceGas, crowd.Shuffle{Gather: true}),
+		spec("map", mapItems, mapVerifiers, mapGas, crowd.Shuffle{Parts: uint32(c.Reduces) * reduceItems}),
+		spec("reduce", reduceItems, reduceVerifiers, reduceGas, crowd.Shuffle{Gather: true}),
 	}
 	params := ledger.MainParams()
 	params.Reputation.Dues = 0 // all are veterans: else who is first to have paid its dues gets most of the work

@@ -195,12 +195,6 @@ func (p *Play) lost(stage int) (ks []int) {
 	return ks
 }
 
-// The owner asks so often who is there, and takes two questions without an answer for silence.
-const (
-	pingEvery = 10 * time.Second
-	silence   = 15 * time.Second
-)
-
 // ping asks those on whom the open jobs wait.
 func (p *Play) ping() {
 	for _, id := range slices.Clone(p.order) {
@@ -209,30 +203,13 @@ func (p *Play) ping() {
 		if f == nil || !ok {
 			continue
 		}
-		if p.awaits(&j) {
+		if !job.Stalled(&j, func(n crowd.NodeID) bool { return p.w.Node(n).Up() }) {
 			f.heard = p.w.Now()
 		}
-		if silent := p.w.Now().Sub(f.heard) >= silence; silent != f.silent {
+		if silent := p.w.Now().Sub(f.heard) >= flow.PulseEvery*3/2; silent != f.silent {
 			f.silent = silent
 			p.step(flow.Silent{Ref: f.ref, Heard: !silent})
 		}
 	}
-	p.w.After(pingEvery, p.ping)
-}
-
-// awaits reports whether those answer on whom j waits: who has not committed, and who has what nobody else has yet.
-func (p *Play) awaits(j *ledger.Job) bool {
-	holder := false
-	for i := range j.Places {
-		pl := &j.Places[i]
-		up := p.w.Node(pl.Node).Up()
-		switch {
-		case j.State == ledger.Running && !up && (pl.State == ledger.Working || pl.State == ledger.Committed && !pl.Verifier):
-			return false
-		case (j.State == ledger.Revealing || j.State == ledger.Unsealing) && !up && !pl.Verifier && pl.State != ledger.Dropped:
-			return false
-		}
-		holder = holder || pl.State == ledger.Revealed && up && (!pl.Verifier || j.Spec.Shuffle.Parts > 0)
-	}
-	return holder || j.State != ledger.Delivering && j.State != ledger.Inspecting
+	p.w.After(flow.PulseEvery, p.ping)
 }

@@ -176,7 +176,7 @@ func New(c Config) (*Play, error) {
 	}
 	p.w.After(0, func() { p.step(flow.Began{}) })
 	if !p.way.fixed {
-		p.w.After(pingEvery, p.ping)
+		p.w.After(flow.PulseEvery, p.ping)
 	}
 	return p, nil
 }

@@ -505,16 +505,10 @@ func (m *mapping) deliver(out *output) (mapSummary, error) {
 	if sum.Gas > 0 {
 		sum.Overhead = float64(sum.CheckGas) / float64(sum.Gas)
 	}
-	var ends []int
-	for i := range s.Stages {
-		if !slices.ContainsFunc(s.Flow.Stages, func(r flow.Stage) bool { return slices.Contains(r.From, i) }) {
-			ends = append(ends, i)
-		}
+	if ends := s.ends(); len(ends) > 1 {
+		return sum, m.writeEnds(ends, out)
 	}
-	if len(ends) == 1 {
-		return sum, m.writeOutputs(ends[0], out)
-	}
-	return sum, m.writeEnds(ends, out)
+	return sum, m.writeOutputs(s.ends()[0], out)
 }
 
 // writeEnds writes the outputs of stages into a file of a folder each.
@@ -725,7 +719,7 @@ func (a *app) sayMap(s *mapSummary) {
 	if s.Conflicts > 0 {
 		lost += fmt.Sprintf(", %d with two results that differed", s.Conflicts)
 	}
-	a.say("%d items in %d shards%s; %s, checks %s (%s); you paid %s; took %s", s.Items, s.Shards, lost, gasText(s.Gas), gasText(s.CheckGas),
+	a.say("%s in %s%s; %s, checks %s (%s); you paid %s; took %s", count(s.Items, "item"), count(uint64(s.Shards), "shard"), lost, gasText(s.Gas), gasText(s.CheckGas),
 		percentText(s.Overhead), creditText(s.Paid), elapsedText(time.Duration(s.WallMillis)*time.Millisecond))
 	a.say("a cheating executor escapes with probability %s; the receipts are in %s", chanceText(s.Undetected), s.State)
 }

@@ -66,6 +66,14 @@ func clean(s string) string {
 	}, s)
 }
 
+// count is so many of something, "1 shard" or "2 shards".
+func count[N int | uint32 | uint64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 // creditText is an amount with as many decimals as it needs, "3.2 credits".
 func creditText(c crowd.Credits) string {
 	unit := " credits"

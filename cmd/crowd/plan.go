@@ -103,7 +103,7 @@ func (a *app) plan(ctx context.Context, w *flowWish) error {
 		p.Name, p.From = wish.name, wish.from
 		if wish.auto {
 			wish.request.Limits.Gas = planGas
-			p.Assumed = append(p.Assumed, fmt.Sprintf("at most %s for an item; say it with --gas", gasText(planGas)))
+			p.Assumed = append(p.Assumed, fmt.Sprintf("at most %s for an item; say it with --gas (crowd map gives the first %d up to %s, unless the budget keeps from it)", gasText(planGas), pilotItems, gasText(pilotGas)))
 		}
 		if len(wish.from) == 0 {
 			err = p.cut(wish, a.stdin, tmp)
@@ -249,7 +249,7 @@ func waitText(millis int64) string {
 func printPlan(w io.Writer, s *stagePlan) {
 	all, q, p := &s.indexed, &s.BatchQuote, s.Plan
 	fields(w, "items", fmt.Sprintf("%d, %s, the largest %s", all.Items, sizeText(int64(all.Bytes)), sizeText(int64(all.Largest))),
-		"jobs", fmt.Sprintf("%d of up to %d items, each with %d nodes", p.Shards, p.Items, p.Nodes),
+		"jobs", fmt.Sprintf("%d of up to %s, each with %d nodes", p.Shards, count(p.Items, "item"), p.Nodes),
 		"check", fmt.Sprintf("%d verifiers of each job re-run %d of its items each, which nobody else knows", p.Verifiers, p.Checks),
 		"compare", compareText(p.Compare),
 		"overhead", percentText(p.Overhead)+" of the useful gas",

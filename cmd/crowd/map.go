@@ -186,6 +186,8 @@ type mapSummary struct {
 	Fetched    uint64        `json:"nodeFetchedBytes"` // by its node from others
 	Served     uint64        `json:"nodeServedBytes"`  // by its node to others: programs and inputs
 	Shuffled   uint64        `json:"shuffledBytes"`    // from executors to executors
+
+	ran uint64 // items of all stages
 }
 
 // copies are jobs of shards that were late.
@@ -304,10 +306,20 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 		}
 	}
 	if sum.Failed > 0 && !d.state.Allow && !f.allowFailed {
-		return &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("%d of %d items failed (they are paid; nobody else is to blame)", sum.Failed, sum.Items),
-			Hint: "the outputs of the others are delivered; --allow-failed makes that a success"}
+		return &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("%d of %s failed (they are paid; nobody else is to blame)", sum.Failed, count(sum.ran, "item")), Hint: sum.cure()}
 	}
 	return nil
+}
+
+// cure is what may help where items failed.
+func (s *mapSummary) cure() string {
+	hint := "the outputs of the others are delivered; --allow-failed makes that a success"
+	if len(s.Failures) > 0 {
+		if first := cure(s.Failures[0].Status); first != "" {
+			hint = first + "; " + hint
+		}
+	}
+	return hint
 }
 
 // saidInFile refuses flags that say what a job file says.
@@ -456,7 +468,9 @@ func (m *mapping) left(ctx context.Context, err error) error {
 	e := &rpc.Error{Kind: rpc.KindOf(err), Err: err, Hint: hint}
 	var inner *rpc.Error
 	if errors.As(err, &inner) && inner.Hint != "" {
-		e.Hint = inner.Hint + "; then " + hint
+		if e.Hint = inner.Hint; e.Kind != rpc.UserError && e.Kind != rpc.TooLarge { // for those it would end the same
+			e.Hint += "; then " + hint
+		}
 	}
 	return e
 }
@@ -487,6 +501,7 @@ func (m *mapping) deliver(out *output) (mapSummary, error) {
 		}
 		for _, p := range s.pieces(i) {
 			sum.Shards++
+			sum.ran += p.items
 			sum.Jobs = append(sum.Jobs, p.job)
 			sum.Failed += uint64(p.bad)
 			if p.bad > 0 && len(sum.Failures) < shownFailures {

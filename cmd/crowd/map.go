@@ -313,13 +313,17 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 
 // cure is what may help where items failed.
 func (s *mapSummary) cure() string {
-	hint := "the outputs of the others are delivered; --allow-failed makes that a success"
+	others, first := "the outputs of the others are delivered; --allow-failed makes that a success", ""
 	if len(s.Failures) > 0 {
-		if first := cure(s.Failures[0].Status); first != "" {
-			hint = first + "; " + hint
-		}
+		first = cure(s.Failures[0].Status)
 	}
-	return hint
+	switch {
+	case first == "":
+		return others
+	case s.Failed == s.ran:
+		return first
+	}
+	return first + "; " + others
 }
 
 // saidInFile refuses flags that say what a job file says.

@@ -45,6 +45,10 @@ func (m *mapping) wasCut(stage int, st *stage) news {
 func (m *mapping) lay(e flow.Lay) task {
 	s := &m.d.state
 	st, done := *s.Stages[e.Stage], s.pieces(e.Stage)
+	who := ""
+	if len(s.Stages) > 1 {
+		who = st.Name + ": "
+	}
 	expected := st.expected(&s.Flow.Stages[e.Stage])
 	parts, reads := s.parts(e.Stage), len(s.Flow.Stages[e.Stage].From) > 0
 	return func(ctx context.Context) (news, error) {
@@ -88,7 +92,10 @@ func (m *mapping) lay(e flow.Lay) task {
 		if q.Plan == nil {
 			return news{}, unmet(m.show.say, e.Items, &q)
 		}
-		for _, line := range planLines(e.Items, q.Plan) {
+		for i, line := range planLines(e.Items, q.Plan) {
+			if i == 0 {
+				line = who + line
+			}
 			m.show.say("%s", line)
 		}
 		st.Plan = q.Plan

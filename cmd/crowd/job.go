@@ -290,12 +290,15 @@ func (a *app) jobLogsCommand() *cobra.Command {
 While the job runs this is what an executor says; only the result is checked.`,
 		Example: "  crowd job logs --follow 3fa2",
 		RunE: a.onJob(func(ctx context.Context, c *rpc.Client, id crowd.JobID) error {
-			lines := json.NewEncoder(a.stdout)
+			lines, out := json.NewEncoder(a.stdout), a.stdout
+			if a.seen {
+				out = &textOnly{w: a.stdout, skipped: func() { a.say("the program's stdout is no text: crowd job get %s saves it", id.Short()) }}
+			}
 			for chunk, err := range c.Logs(ctx, id, wait) {
 				if err != nil {
 					return err
 				}
-				w := a.stdout
+				w := out
 				if chunk.Stream == "stderr" {
 					w = a.stderr
 				}

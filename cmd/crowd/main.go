@@ -28,6 +28,7 @@ type env struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	terminal       bool             // stderr is one: progress may move
+	seen           bool             // stdout is a terminal: people see it
 	interrupts     <-chan os.Signal // Ctrl-C and the like; capacity for two that come at once
 
 	// What other rooms supply; nil means that this binary is built without it.
@@ -68,6 +69,7 @@ func process() env {
 		stderr:     os.Stderr,
 		getenv:     os.Getenv,
 		terminal:   term.IsTerminal(int(os.Stderr.Fd())),
+		seen:       term.IsTerminal(int(os.Stdout.Fd())),
 		interrupts: interrupts,
 	}
 }

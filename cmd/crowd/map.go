@@ -186,6 +186,8 @@ type mapSummary struct {
 	Fetched    uint64        `json:"nodeFetchedBytes"` // by its node from others
 	Served     uint64        `json:"nodeServedBytes"`  // by its node to others: programs and inputs
 	Shuffled   uint64        `json:"shuffledBytes"`    // from executors to executors
+
+	ran uint64 // items of all stages
 }
 
 // copies are jobs of shards that were late.
@@ -304,10 +306,24 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 		}
 	}
 	if sum.Failed > 0 && !d.state.Allow && !f.allowFailed {
-		return &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("%d of %d items failed (they are paid; nobody else is to blame)", sum.Failed, sum.Items),
-			Hint: "the outputs of the others are delivered; --allow-failed makes that a success"}
+		return &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("%d of %s failed (they are paid; nobody else is to blame)", sum.Failed, count(sum.ran, "item")), Hint: sum.cure()}
 	}
 	return nil
+}
+
+// cure is what may help where items failed.
+func (s *mapSummary) cure() string {
+	others, first := "the outputs of the others are delivered; --allow-failed makes that a success", ""
+	if len(s.Failures) > 0 {
+		first = cure(s.Failures[0].Status)
+	}
+	switch {
+	case first == "":
+		return others
+	case s.Failed == s.ran:
+		return first
+	}
+	return first + "; " + others
 }
 
 // saidInFile refuses flags that say what a job file says.
@@ -456,7 +472,9 @@ func (m *mapping) left(ctx context.Context, err error) error {
 	e := &rpc.Error{Kind: rpc.KindOf(err), Err: err, Hint: hint}
 	var inner *rpc.Error
 	if errors.As(err, &inner) && inner.Hint != "" {
-		e.Hint = inner.Hint + "; then " + hint
+		if e.Hint = inner.Hint; e.Kind != rpc.UserError && e.Kind != rpc.TooLarge { // for those it would end the same
+			e.Hint += "; then " + hint
+		}
 	}
 	return e
 }
@@ -487,6 +505,7 @@ func (m *mapping) deliver(out *output) (mapSummary, error) {
 		}
 		for _, p := range s.pieces(i) {
 			sum.Shards++
+			sum.ran += p.items
 			sum.Jobs = append(sum.Jobs, p.job)
 			sum.Failed += uint64(p.bad)
 			if p.bad > 0 && len(sum.Failures) < shownFailures {
@@ -505,16 +524,10 @@ func (m *mapping) deliver(out *output) (mapSummary, error) {
 	if sum.Gas > 0 {
 		sum.Overhead = float64(sum.CheckGas) / float64(sum.Gas)
 	}
-	var ends []int
-	for i := range s.Stages {
-		if !slices.ContainsFunc(s.Flow.Stages, func(r flow.Stage) bool { return slices.Contains(r.From, i) }) {
-			ends = append(ends, i)
-		}
+	if ends := s.ends(); len(ends) > 1 {
+		return sum, m.writeEnds(ends, out)
 	}
-	if len(ends) == 1 {
-		return sum, m.writeOutputs(ends[0], out)
-	}
-	return sum, m.writeEnds(ends, out)
+	return sum, m.writeOutputs(s.ends()[0], out)
 }
 
 // writeEnds writes the outputs of stages into a file of a folder each.
@@ -725,7 +738,7 @@ func (a *app) sayMap(s *mapSummary) {
 	if s.Conflicts > 0 {
 		lost += fmt.Sprintf(", %d with two results that differed", s.Conflicts)
 	}
-	a.say("%d items in %d shards%s; %s, checks %s (%s); you paid %s; took %s", s.Items, s.Shards, lost, gasText(s.Gas), gasText(s.CheckGas),
+	a.say("%s in %s%s; %s, checks %s (%s); you paid %s; took %s", count(s.Items, "item"), count(uint64(s.Shards), "shard"), lost, gasText(s.Gas), gasText(s.CheckGas),
 		percentText(s.Overhead), creditText(s.Paid), elapsedText(time.Duration(s.WallMillis)*time.Millisecond))
 	a.say("a cheating executor escapes with probability %s; the receipts are in %s", chanceText(s.Undetected), s.State)
 }

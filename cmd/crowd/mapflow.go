@@ -230,7 +230,7 @@ func (m *mapping) tell(t flow.Tell) {
 			paid += a.Paid
 		}
 		if j := sh.used(f); j != nil {
-			m.show.log("%s: job %s, %d items, %s, checks %s, %s", who, job, f.Items, gasText(j.Gas), gasText(j.CheckGas), creditText(paid))
+			m.show.log("%s: job %s, %s, %s, checks %s, %s", who, job, count(f.Items, "item"), gasText(j.Gas), gasText(j.CheckGas), creditText(paid))
 		}
 	case flow.NewsFailed:
 		m.show.at(t.Ref, 0)

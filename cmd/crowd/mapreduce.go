@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,6 +57,16 @@ func (s *mapState) parts(stage int) uint32 {
 		n = max(n, spareParts, min(crowd.MaxParts, spareParts*st.Index.Bytes/maxItem))
 	}
 	return uint32(min(n, crowd.MaxParts))
+}
+
+// ends are the stages that no other reads: their outputs are delivered.
+func (s *mapState) ends() (ends []int) {
+	for i := range s.Flow.Stages {
+		if !slices.ContainsFunc(s.Flow.Stages, func(r flow.Stage) bool { return slices.Contains(r.From, i) }) {
+			ends = append(ends, i)
+		}
+	}
+	return ends
 }
 
 // shared reports whether a stage is read together with others.

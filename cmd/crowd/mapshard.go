@@ -45,6 +45,10 @@ func (m *mapping) wasCut(stage int, st *stage) news {
 func (m *mapping) lay(e flow.Lay) task {
 	s := &m.d.state
 	st, done := *s.Stages[e.Stage], s.pieces(e.Stage)
+	who := ""
+	if len(s.Stages) > 1 {
+		who = st.Name + ": "
+	}
 	expected := st.expected(&s.Flow.Stages[e.Stage])
 	parts, reads := s.parts(e.Stage), len(s.Flow.Stages[e.Stage].From) > 0
 	return func(ctx context.Context) (news, error) {
@@ -62,9 +66,9 @@ func (m *mapping) lay(e flow.Lay) task {
 				return news{}, err
 			}
 		}
-		if e.Pilot {
+		if e.Pilot && e.Items < st.Index.Items {
 			m.show.say("%s: the first %d of %d items show how much gas one takes", st.Name, e.Items, st.Index.Items)
-		} else if st.Auto {
+		} else if !e.Pilot && st.Auto {
 			if err := m.measure(&st, done); err != nil {
 				return news{}, err
 			}
@@ -78,13 +82,20 @@ func (m *mapping) lay(e flow.Lay) task {
 		r := rpc.BatchRequest{Items: e.Items, Shard: st.shardLimit(), Gas: expected, Limits: st.Request.Limits, Filters: st.Request.Filters,
 			Confidence: st.Request.Confidence, Whole: st.Whole, Budget: e.Budget, Compare: st.Request.Compare}
 		q, err := m.c.PlanBatch(ctx, r)
+		if err == nil && q.Plan == nil && e.Pilot && e.Budget > 0 { // what crowd plan shows must do
+			st.Request.Limits.Gas, r.Limits.Gas = planGas, planGas
+			q, err = m.c.PlanBatch(ctx, r)
+		}
 		if err != nil {
 			return news{}, err
 		}
 		if q.Plan == nil {
 			return news{}, unmet(m.show.say, e.Items, &q)
 		}
-		for _, line := range planLines(e.Items, q.Plan) {
+		for i, line := range planLines(e.Items, q.Plan) {
+			if i == 0 {
+				line = who + line
+			}
 			m.show.say("%s", line)
 		}
 		st.Plan = q.Plan
@@ -187,9 +198,16 @@ func planLines(n uint64, p *rpc.BatchPlan) []string {
 	if p.Shards == 1 {
 		shards = "one job"
 	}
+	who, price := fmt.Sprintf("%d verifiers re-run", p.Verifiers), "at most "+creditText(p.Bound)
+	if p.Verifiers == 1 {
+		who = "one verifier re-runs"
+	}
+	if about := p.Executors + p.Verification; about < p.Bound {
+		price = "about " + creditText(about) + ", " + price
+	}
 	return []string{
-		fmt.Sprintf("plan: %d items in %s; of each %d verifiers re-run %d items that nobody else knows: %s more gas", n, shards, p.Verifiers, p.Checks, percentText(p.Overhead)),
-		fmt.Sprintf("price: about %s, at most %s; expected wait %s", creditText(p.Executors+p.Verification), creditText(p.Bound), elapsedText(time.Duration(p.WaitMillis)*time.Millisecond)),
+		fmt.Sprintf("plan: %s in %s; of each %s %s that nobody else knows: %s more gas", count(n, "item"), shards, who, count(p.Checks, "item"), percentText(p.Overhead)),
+		fmt.Sprintf("price: %s; expected wait %s", price, elapsedText(time.Duration(p.WaitMillis)*time.Millisecond)),
 		fmt.Sprintf("a cheating executor escapes with probability %s; any shard is wrong and accepted with at most %s", chanceText(p.Undetected), chanceText(min(p.Any, 1))),
 	}
 }

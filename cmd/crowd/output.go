@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -64,6 +65,32 @@ func clean(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// textOnly writes to a terminal until there comes what is no text: a zero byte.
+type textOnly struct {
+	w       io.Writer
+	skipped func() // called once
+	over    bool
+}
+
+func (t *textOnly) Write(p []byte) (int, error) {
+	if !t.over && bytes.IndexByte(p, 0) < 0 {
+		return t.w.Write(p)
+	}
+	if !t.over {
+		t.over = true
+		t.skipped()
+	}
+	return len(p), nil
+}
+
+// count is so many of something, "1 shard" or "2 shards".
+func count[N int | uint32 | uint64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // creditText is an amount with as many decimals as it needs, "3.2 credits".

@@ -103,7 +103,7 @@ func (a *app) plan(ctx context.Context, w *flowWish) error {
 		p.Name, p.From = wish.name, wish.from
 		if wish.auto {
 			wish.request.Limits.Gas = planGas
-			p.Assumed = append(p.Assumed, fmt.Sprintf("at most %s for an item; say it with --gas", gasText(planGas)))
+			p.Assumed = append(p.Assumed, fmt.Sprintf("at most %s for an item; say it with --gas (crowd map gives the first %d up to %s, unless the budget keeps from it)", gasText(planGas), pilotItems, gasText(pilotGas)))
 		}
 		if len(wish.from) == 0 {
 			err = p.cut(wish, a.stdin, tmp)
@@ -200,6 +200,12 @@ func (f *flowPlan) add(p *stagePlan, from []int, gas crowd.Gas) {
 
 func (a *app) sayPlan(all *flowPlan) error {
 	one := len(all.Stages) == 1
+	var shared []string // assumptions of all stages: said once
+	if !one && all.Stages[len(all.Stages)-1].Plan != nil {
+		shared = slices.DeleteFunc(slices.Clone(all.Stages[0].Plan.Assumptions), func(s string) bool {
+			return slices.ContainsFunc(all.Stages, func(p stagePlan) bool { return !slices.Contains(p.Plan.Assumptions, s) })
+		})
+	}
 	if a.json {
 		var v any = all
 		if one {
@@ -221,7 +227,7 @@ func (a *app) sayPlan(all *flowPlan) error {
 			if !one {
 				fmt.Fprintf(a.stdout, "stage %s\n", p.Name)
 			}
-			printPlan(a.stdout, p)
+			printPlan(a.stdout, p, shared)
 			for _, s := range p.Assumed {
 				a.say("assumed: %s", s)
 			}
@@ -235,6 +241,9 @@ func (a *app) sayPlan(all *flowPlan) error {
 		fields(a.stdout, "jobs", fmt.Sprint(all.Jobs), "overhead", percentText(all.Overhead)+" of the useful gas", "a cheater escapes", "at most "+chanceText(all.Undetected),
 			"any job is wrong and accepted", "at most "+chanceText(all.Any), "executors' pay", "up to "+creditText(all.Executors), "verification", "up to "+creditText(all.Verification),
 			"locked at most", creditText(all.Bound), "expected wait", waitText(all.WaitMillis))
+		for _, s := range shared {
+			fmt.Fprintf(a.stdout, "assumed: %s\n", clean(s))
+		}
 	}
 	return nil
 }
@@ -246,10 +255,11 @@ func waitText(millis int64) string {
 	return (time.Duration(millis) * time.Millisecond).Round(time.Second).String()
 }
 
-func printPlan(w io.Writer, s *stagePlan) {
+// printPlan is the plan of a stage, less the assumptions that are said elsewhere.
+func printPlan(w io.Writer, s *stagePlan, elsewhere []string) {
 	all, q, p := &s.indexed, &s.BatchQuote, s.Plan
 	fields(w, "items", fmt.Sprintf("%d, %s, the largest %s", all.Items, sizeText(int64(all.Bytes)), sizeText(int64(all.Largest))),
-		"jobs", fmt.Sprintf("%d of up to %d items, each with %d nodes", p.Shards, p.Items, p.Nodes),
+		"jobs", fmt.Sprintf("%d of up to %s, each with %d nodes", p.Shards, count(p.Items, "item"), p.Nodes),
 		"check", fmt.Sprintf("%d verifiers of each job re-run %d of its items each, which nobody else knows", p.Verifiers, p.Checks),
 		"compare", compareText(p.Compare),
 		"overhead", percentText(p.Overhead)+" of the useful gas",
@@ -257,6 +267,9 @@ func printPlan(w io.Writer, s *stagePlan) {
 		"least stake of a node", creditText(p.MinStake), "executors' pay", "up to "+creditText(p.Executors), "verification", "up to "+creditText(p.Verification),
 		"locked at most", creditText(p.Bound), "expected wait", waitText(p.WaitMillis), "nodes that could be drawn", fmt.Sprint(q.Eligible))
 	for _, s := range p.Assumptions {
+		if slices.Contains(elsewhere, s) {
+			continue
+		}
 		fmt.Fprintf(w, "assumed: %s\n", clean(s))
 	}
 }

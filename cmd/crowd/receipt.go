@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -149,7 +148,8 @@ func (a *app) receiptItemCommand() *cobra.Command {
 		Use: "item FILE|DIR --item N", Short: "Show a third party what one item of a batch came to", Args: cobra.ExactArgs(1),
 		Long: `Write a receipt of one item: its output, the proof that it is under the root that was
 checked, and the receipt for that root. DIR is the folder of a crowd map, FILE the receipt of
-one of its shards, beside which the result lies. Items count from 0.
+one of its shards, beside which the result lies. Items count from 0; those of a stage that
+reads others are its partitions.
 Anybody can check it with: crowd receipt verify`,
 		Example: "  crowd receipt item counts.txt.map --item 17 --out proof.json",
 		RunE: a.until(func(_ *cobra.Command, _ context.Context, args []string) error {
@@ -168,7 +168,7 @@ Anybody can check it with: crowd receipt verify`,
 		}),
 	}
 	c.Flags().Uint64Var(&item, "item", 0, "which item")
-	c.Flags().StringVar(&stage, "stage", "", "of which stage (default: the first); what a stage writes for others cannot be proven, as it is not here")
+	c.Flags().StringVar(&stage, "stage", "", "of which stage (default: the first that no other reads); what a stage writes for others cannot be proven, as it is not here")
 	c.Flags().StringVar(&to, "out", "", "the file to write (default: stdout)")
 	if err := c.MarkFlagRequired("item"); err != nil {
 		panic("bug: " + err.Error())
@@ -184,7 +184,7 @@ func (a *app) proveItem(path, name string, item uint64) ([]byte, error) {
 			return nil, err
 		}
 		defer d.close()
-		at, found := 0, false
+		at, found := d.state.ends()[0], false
 		if name != "" {
 			if at = slices.IndexFunc(d.state.Stages, func(st *stage) bool { return st.Name == name }); at < 0 {
 				return nil, fmt.Errorf("%s has no stage %s", path, name)
@@ -201,7 +201,7 @@ func (a *app) proveItem(path, name string, item uint64) ([]byte, error) {
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("item %d of %d", item, st.Index.Items)
+			return nil, fmt.Errorf("stage %s has %s, counted from 0", st.Name, count(st.Index.Items, "item"))
 		}
 	}
 	receipt, err := readBounded(file, maxReceipt)
@@ -219,10 +219,10 @@ func (a *app) proveItem(path, name string, item uint64) ([]byte, error) {
 	}
 	defer r.close()
 	if item >= uint64(len(r.leaves)) {
-		return nil, fmt.Errorf("item %d of %d", item, len(r.leaves))
+		return nil, fmt.Errorf("the shard has %s, counted from 0", count(uint64(len(r.leaves)), "item"))
 	}
 	if r.stdout == nil {
-		return nil, errors.New("the outputs of this stage stayed with the nodes that made them, for the next stage")
+		return nil, rpc.Errorf(rpc.BadRequest, "the outputs of this stage stayed with the nodes that made them, for the next stage").WithHint("name one that no other reads with --stage")
 	}
 	stdout, err := r.stdout.Read(uint32(item))
 	if err != nil {

@@ -287,15 +287,26 @@ func outcomeError(id crowd.JobID, last rpc.JobEvent, o rpc.Outcome) error {
 	}
 	e := &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("the program ended with: %s (it is paid; nobody else is to blame)", &o),
 		Hint: "its output is kept: crowd job get " + id.Short()}
-	switch o.Status {
-	case crowd.Exited.String():
+	if o.Status == crowd.Exited.String() {
 		e.Err = fmt.Errorf("the program exited with code %d (it is paid; nobody else is to blame)", o.ExitCode)
-	case crowd.OutOfGas.String():
-		e.Hint = "give it more with --gas"
-	case crowd.OutputFull.String():
-		e.Hint = "allow it more with --max-output"
+	}
+	if hint := cure(o.Status); hint != "" {
+		e.Hint = hint
 	}
 	return e
+}
+
+// cure is what helps a program that ended so; empty: that depends on the program.
+func cure(status string) string {
+	switch status {
+	case crowd.OutOfGas.String():
+		return "give it more gas, with --gas or a larger --budget"
+	case crowd.OutputFull.String():
+		return "allow it more with --max-output"
+	case crowd.Invalid.String():
+		return "it must be WebAssembly with WASI preview 1, as GOOS=wasip1 GOARCH=wasm go build makes it"
+	}
+	return ""
 }
 
 // fill uploads the content, finds the named providers and the affordable gas.

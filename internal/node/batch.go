@@ -243,7 +243,7 @@ func (b backend) viewPlan(pl *batchPlanner, p *verify.BatchPlan) *rpc.BatchPlan 
 		Executors: all(p.Cost.Executors), Verification: all(p.Cost.Verification), Bound: all(p.Cost.Escrow + pl.court), MinStake: p.MinStake, Compare: pl.compare.String(),
 		WaitMillis: (time.Duration((n+side-1)/side) * one).Milliseconds(),
 		Assumptions: append(p.Assumptions(),
-			fmt.Sprintf("a run uses %d gas, and executors do %g gas in a second", pl.r.Gas, gasRate)),
+			fmt.Sprintf("a run uses %g Mgas, and executors do %g Mgas in a second", float64(pl.r.Gas)/1e6, gasRate/1e6)),
 	}
 }
 

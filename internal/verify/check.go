@@ -54,7 +54,7 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	if err == nil && g.ChainID() != trust.Chain {
 		err = fmt.Errorf("the receipt is of chain %s; you trust %s", g.ChainID(), trust.Chain)
 	}
-	if !note("chain", fmt.Sprintf("%s, %d authorities", trust.Chain, len(g.Authorities)), err) {
+	if !note("chain", fmt.Sprintf("%s, authorities: %d", trust.Chain, len(g.Authorities)), err) {
 		return findings, false
 	}
 	h, err := trust.Header(&g, r.Evidence.Header)

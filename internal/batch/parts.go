@@ -2,6 +2,7 @@ package batch
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -74,6 +75,33 @@ func Merge(files [][]byte) []byte {
 		out = append(append(out, r.line...), '\n')
 	}
 	return out
+}
+
+// AppendSizes adds the bytes of each part, in order, as unsigned varints: what an owner has to know of parts that it never sees.
+func AppendSizes(b []byte, sizes []uint64) []byte {
+	for _, n := range sizes {
+		b = binary.AppendUvarint(b, n)
+	}
+	return b
+}
+
+// MaxSizes is how long the sizes of n parts are at most, in bytes.
+func MaxSizes(n uint32) uint64 { return uint64(n) * binary.MaxVarintLen64 }
+
+// DecodeSizes reads the sizes of n parts.
+func DecodeSizes(raw []byte, n uint32) ([]uint64, error) {
+	sizes := make([]uint64, n)
+	for i, rest := 0, raw; i < len(sizes); i++ {
+		size, k := binary.Uvarint(rest)
+		if k <= 0 {
+			return nil, fmt.Errorf("sizes of parts: %d of %d are there", i, n)
+		}
+		sizes[i], rest = size, rest[k:]
+	}
+	if !bytes.Equal(AppendSizes(nil, sizes), raw) {
+		return nil, fmt.Errorf("sizes of parts: not those of %d parts, or not in their shortest form", n)
+	}
+	return sizes, nil
 }
 
 // Manifest says of which parts of other batches' results the items of a batch consist.

@@ -223,3 +223,26 @@ func BenchmarkMerge_1MBOfWordCounts_20Files(b *testing.B) {
 		Merge(files)
 	}
 }
+
+func TestSizes_ComeBackInOneForm(t *testing.T) {
+	sizes := []uint64{0, 1, 127, 128, 1 << 20, ^uint64(0)}
+	raw := AppendSizes(nil, sizes)
+	if got, err := DecodeSizes(raw, uint32(len(sizes))); err != nil || !slices.Equal(got, sizes) || uint64(len(raw)) > MaxSizes(uint32(len(sizes))) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for name, bad := range map[string][]byte{"one too many": append(slices.Clone(raw), 0), "one too few": raw[:len(raw)-10], "cut off": raw[:len(raw)-1], "a longer form": append([]byte{0x80, 0}, raw[1:]...)} {
+		if _, err := DecodeSizes(bad, uint32(len(sizes))); err == nil {
+			t.Errorf("%s passed", name)
+		}
+	}
+}
+
+func FuzzSizes(f *testing.F) {
+	f.Add([]byte{1, 0x80, 1}, uint32(2))
+	f.Fuzz(func(t *testing.T, raw []byte, n uint32) {
+		n %= crowd.MaxParts + 1
+		if sizes, err := DecodeSizes(raw, n); err == nil && !bytes.Equal(AppendSizes(nil, sizes), raw) {
+			t.Fatal("does not encode back to the same bytes")
+		}
+	})
+}

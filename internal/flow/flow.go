@@ -22,7 +22,7 @@ type Config struct {
 	Parallel  int           // jobs at the same time, copies too; 0: 8
 	Budget    crowd.Credits // most that may be paid and locked together; 0: any amount
 	Patience  time.Duration // how long without any success until what may pass by itself is an end; 0: 2 min
-	Open      int           // jobs of a shard at the same time, those of them that are silent included; 0: 4
+	Open      int           // jobs of a shard at the same time, those of them that are silent included; 0: 8
 	Tries     int           // jobs of a shard that fail before that is asked; 0: 4
 	Pause     time.Duration // before a shard is posted again, doubled each time up to LongPause; 0: 1 s
 	LongPause time.Duration // 0: 10 s
@@ -30,9 +30,9 @@ type Config struct {
 	// A copy of a shard is posted when no other shard of its stage waits to be posted, at most LastShare of them are
 	// left, and it has taken Slow times the median of its siblings, and at least SlowLeast more than it.
 	NoSpeculation bool
-	Slow          float64       // 0: 2
+	Slow          float64       // 0: 1.5
 	SlowLeast     time.Duration // 0: 5 s
-	LastShare     float64       // of a stage's shards, from 0 to 1; 0: a quarter
+	LastShare     float64       // of a stage's shards, from 0 to 1; 0: 1
 	CopyShare     float64       // most that copies of slow shards may lock, of what all shards of the stage lock; 0: a fifth. One copy may always be
 
 	Return time.Duration // how long the holders of lost sources may take to come back; 0: 30 s
@@ -59,16 +59,16 @@ func (c Config) withDefaults() Config {
 		c.Parallel = 8
 	}
 	if c.Open == 0 {
-		c.Open = 4
+		c.Open = 8
 	}
 	if c.Tries == 0 {
 		c.Tries = 4
 	}
 	if c.Slow == 0 {
-		c.Slow = 2
+		c.Slow = 1.5
 	}
 	if c.LastShare == 0 {
-		c.LastShare = 0.25
+		c.LastShare = 1
 	}
 	if c.CopyShare == 0 {
 		c.CopyShare = 0.2

@@ -179,12 +179,11 @@ func (w *work) dispatch(j *Job) {
 }
 
 // Patience is how long a place has to commit, a verifier without seals, in ms of block time. A verifier runs a few items only: whoever
-// is away is replaced while the executor still works. A quarter of the time it always has, since it fetches what an executor does.
+// is away is replaced while the executor still works.
 func (p Params) Patience(spec *crowd.JobSpec, verifier bool) int64 {
 	wall := spec.Task.Limits.Wall.Milliseconds()
-	if verifier {
-		items := int64(max(spec.Items, 1))
-		wall = max(wall/4, wall/items*min(int64(spec.Plan.Checks), items))
+	if items := int64(spec.Items); verifier && items > 0 {
+		wall = wall / items * min(int64(spec.Plan.Checks), items)
 	}
 	return wall + p.DispatchGrace
 }

@@ -380,7 +380,11 @@ func (w *work) commit(from crowd.NodeID, m *Commit) *Refusal {
 	}
 	p.State, p.Commitment, p.Sealed = Committed, m.Commitment, m.Sealed
 	for i := range j.Places {
-		if v := &j.Places[i]; !p.Verifier && v.Verifier && v.State == Working {
+		switch v := &j.Places[i]; {
+		case p.Verifier || !v.Verifier || v.State != Working:
+		case v.Commitment != crowd.Hash{}: // only its seals are wanted
+			v.Due = w.in(w.params.DispatchGrace / 2)
+		default:
 			v.Due = max(v.Due, w.in(w.params.DispatchGrace))
 		}
 	}

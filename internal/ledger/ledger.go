@@ -64,7 +64,7 @@ func DevParams() Params {
 	p := MainParams()
 	p.Lookback = 2
 	p.CommitteeUnits = 100_000 // in a small network everybody claims, so that two are always there
-	p.ClaimWindow = 500
+	p.ClaimWindow = 1500       // it ends when all have claimed
 	p.DispatchGrace = 5 * second
 	p.RevealWindow = 2 * second
 	p.CourtWindow = 60 * second

@@ -700,7 +700,7 @@ func TestSample_VerifiersBindThemselvesAfterTheExecutor(t *testing.T) {
 	w.refused(TooEarly, seated[1], commitment(seated[1]))
 	w.wait(turn - 2000)
 	w.commitOpening(w.keyOf(last.Node), id, Opening{Outcome: out, Salt: crowd.Hash{1}})
-	w.wait(DevParams().DispatchGrace - 1000)
+	w.wait(DevParams().DispatchGrace/2 - 1000)
 	other := commitment(seated[1])
 	other.Commitment[0] ^= 1
 	w.refused(BadTx, seated[1], other) // it was bound before it could hear of anything
@@ -722,7 +722,8 @@ func TestSample_AnAbsentVerifierIsReplacedEarly(t *testing.T) {
 	id, seated := w.sampled(spec)
 	w.must(seated[1], &Commit{Job: id, Commitment: Commitment(id, seated[1].ID(), w.answers(seated[1], id, never))})
 	grace := w.s.Params().DispatchGrace
-	w.wait(100_000 + grace - 1000)
+	share := spec.Task.Limits.Wall.Milliseconds() / sampleItems * int64(spec.Plan.Checks)
+	w.wait(share + grace - 1000)
 	if j := w.in(id, Running); len(j.Places) != 3 {
 		t.Fatalf("got %d places before the time, want 3", len(j.Places))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,30 +68,57 @@ func (b backend) split(id crowd.JobID) (*ledger.Job, error) {
 	return j, nil
 }
 
-// listing is what j's result holds, and its parts in order, after its holders were asked for what is not known here.
-func (b backend) listing(ctx context.Context, j *ledger.Job) (files, parts []store.Entry, err error) {
+// listing is what j's result holds, after its holders were asked for what is not known here.
+func (b backend) listing(ctx context.Context, j *ledger.Job) ([]store.Entry, error) {
+	return b.list(ctx, j, j.Verdict.Outcome.Result)
+}
+
+func (b backend) list(ctx context.Context, j *ledger.Job, folder crowd.CID) ([]store.Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
-	list := func(c crowd.CID) ([]store.Entry, error) {
-		if err := b.host.FetchFolder(ctx, c, maxListing, holders(j), nil); err != nil {
-			return nil, err
-		}
-		return b.store.List(ctx, c)
+	if err := b.host.FetchFolder(ctx, folder, maxListing, holders(j), nil); err != nil {
+		return nil, lacking(j, err)
 	}
-	if files, err = list(j.Verdict.Outcome.Result); err == nil {
-		i := slices.IndexFunc(files, func(e store.Entry) bool { return e.Name == "parts" })
-		if i < 0 {
-			return nil, nil, rpc.Errorf(rpc.NodeFault, "the result of job %s has no parts", j.ID.Short())
-		}
-		parts, err = list(files[i].CID)
-	}
+	files, err := b.store.List(ctx, folder)
 	if err != nil {
-		return nil, nil, rpc.Errorf(rpc.Unavailable, "list the parts of job %s: %w", j.ID.Short(), err).WithHint("crowd_probe says who has them; post the job again if nobody comes back")
+		return nil, lacking(j, err)
 	}
-	if len(parts) != int(j.Spec.Shuffle.Parts) {
-		return nil, nil, rpc.Errorf(rpc.NodeFault, "the result of job %s has %d parts, %d were asked for", j.ID.Short(), len(parts), j.Spec.Shuffle.Parts)
+	return files, nil
+}
+
+func lacking(j *ledger.Job, err error) error {
+	return rpc.Errorf(rpc.Unavailable, "list the parts of job %s: %w", j.ID.Short(), err).WithHint("crowd_probe says who has them; post the job again if nobody comes back")
+}
+
+// sizes of j's parts, as those who hold them say: they have made the parts of outputs that they have checked.
+func (b backend) sizes(ctx context.Context, j *ledger.Job, files []store.Entry) ([]uint64, error) {
+	i := slices.IndexFunc(files, func(e store.Entry) bool { return e.Name == "sizes" })
+	if i < 0 {
+		return nil, rpc.Errorf(rpc.NodeFault, "the result of job %s has no sizes of parts", j.ID.Short())
 	}
-	return files, parts, nil
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
+	most := batch.MaxSizes(j.Spec.Shuffle.Parts)
+	if err := b.host.Fetch(ctx, files[i].CID, most+1<<10, holders(j), nil); err != nil {
+		return nil, lacking(j, err)
+	}
+	r, size, err := b.store.Reader(ctx, files[i].CID)
+	if err != nil {
+		return nil, lacking(j, err)
+	}
+	defer r.Close()
+	if size > most {
+		return nil, rpc.Errorf(rpc.NodeFault, "job %s: %d bytes for the sizes of %d parts", j.ID.Short(), size, j.Spec.Shuffle.Parts)
+	}
+	raw, err := io.ReadAll(io.LimitReader(r, int64(most)))
+	if err != nil {
+		return nil, lacking(j, err)
+	}
+	sizes, err := batch.DecodeSizes(raw, j.Spec.Shuffle.Parts)
+	if err != nil {
+		return nil, rpc.Errorf(rpc.NodeFault, "job %s: %w", j.ID.Short(), err)
+	}
+	return sizes, nil
 }
 
 // Parts implements rpc.Backend.
@@ -99,13 +127,16 @@ func (b backend) Parts(ctx context.Context, id crowd.JobID) (rpc.PartsView, erro
 	if err != nil {
 		return rpc.PartsView{}, err
 	}
-	files, parts, err := b.listing(ctx, j)
+	files, err := b.listing(ctx, j)
 	if err != nil {
 		return rpc.PartsView{}, err
 	}
 	v := rpc.PartsView{Job: id, Result: j.Verdict.Outcome.Result, Holders: holders(j)}
-	for _, e := range parts {
-		v.Sizes, v.Bytes = append(v.Sizes, e.Size), v.Bytes+e.Size
+	if v.Sizes, err = b.sizes(ctx, j, files); err != nil {
+		return rpc.PartsView{}, err
+	}
+	for _, n := range v.Sizes {
+		v.Bytes += n
 	}
 	for _, e := range files {
 		switch e.Name {
@@ -134,21 +165,25 @@ func (b backend) Gather(ctx context.Context, r rpc.GatherRequest) (rpc.Gathered,
 		if err != nil {
 			return g, err
 		}
-		_, parts, err := b.listing(ctx, j)
+		files, err := b.listing(ctx, j)
+		if err != nil {
+			return g, err
+		}
+		sizes, err := b.sizes(ctx, j, files)
 		if err != nil {
 			return g, err
 		}
 		m.Sources = append(m.Sources, batch.Source{Result: j.Verdict.Outcome.Result, Holders: holders(j)})
 		for i, numbers := range r.Items {
 			for _, p := range numbers {
-				if int(p) >= len(parts) {
-					return g, rpc.Errorf(rpc.BadRequest, "item %d: part %d of job %s, which has %d (source %d)", i, p, id.Short(), len(parts), s)
+				if int(p) >= len(sizes) {
+					return g, rpc.Errorf(rpc.BadRequest, "item %d: part %d of job %s, which has %d (source %d)", i, p, id.Short(), len(sizes), s)
 				}
-				if g.Sizes[i] += parts[p].Size; g.Sizes[i] > executor.MaxItemStdin {
+				if g.Sizes[i] += sizes[p]; g.Sizes[i] > executor.MaxItemStdin {
 					return g, rpc.Errorf(rpc.TooLarge, "item %d: with part %d of job %s it has %d bytes, at most %d", i, p, id.Short(), g.Sizes[i], executor.MaxItemStdin).
 						WithHint("ask for more parts; if one key has so many lines, let the map program add up what it can")
 				}
-				g.Bytes += parts[p].Size
+				g.Bytes += sizes[p]
 			}
 		}
 	}
@@ -223,13 +258,20 @@ func (b backend) fetchFile(ctx context.Context, j *ledger.Job, path string) erro
 	if _, err := b.split(j.ID); err != nil {
 		return err
 	}
-	files, parts, err := b.listing(ctx, j)
+	files, err := b.listing(ctx, j)
 	if err != nil {
 		return err
 	}
 	dir, name := b.resultDir(j.ID), path
 	if rest, ok := strings.CutPrefix(path, "parts/"); ok {
-		files, dir, name = parts, filepath.Join(dir, "parts"), rest
+		dir, name = filepath.Join(dir, "parts"), rest
+		i := slices.IndexFunc(files, func(e store.Entry) bool { return e.Name == "parts" })
+		if i < 0 {
+			return rpc.Errorf(rpc.NodeFault, "the result of job %s has no parts", j.ID.Short())
+		}
+		if files, err = b.list(ctx, j, files[i].CID); err != nil {
+			return err
+		}
 	}
 	i := slices.IndexFunc(files, func(e store.Entry) bool { return e.Name == name && e.Name != "parts" })
 	if i < 0 {

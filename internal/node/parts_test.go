@@ -12,6 +12,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/rpc"
+	blocks "github.com/crowdcompute/crowd/internal/store"
 	"github.com/crowdcompute/crowd/internal/verify"
 )
 
@@ -158,13 +159,24 @@ func TestLocal_OutputsGoFromExecutorToExecutor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files, list, err := backend{n.Consumer()}.listing(t.Context(), j)
+		files, err := backend{n.Consumer()}.listing(t.Context(), j)
 		if err != nil {
 			t.Fatal(err)
 		}
+		var list []blocks.Entry
+		for _, e := range files {
+			if e.Name == "parts" {
+				if list, err = (backend{n.Consumer()}).list(t.Context(), j, e.CID); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if len(list) == 0 {
+			t.Fatal("no parts are listed")
+		}
 		for _, e := range append(list, files...) {
 			has, err := store.Has(t.Context(), e.CID)
-			if err != nil || has != (e.Name == "leaves") {
+			if err != nil || has != (e.Name == "leaves" || e.Name == "sizes") {
 				t.Errorf("the owner's store: has %s: %v, %v", e.Name, has, err)
 			}
 		}

@@ -24,6 +24,7 @@ const (
 	leavesFile = "leaves" // the leaves, one after another
 	stdoutFile = "stdout" // frames: the items' standard output
 	stderrFile = "stderr" // frames: the beginning of the items' standard error
+	sizesFile  = "sizes"  // of the parts, as batch.AppendSizes has them
 	partsDir   = "parts"  // of outputs that go on to others: the lines of all items that did not fail, by their keys
 )
 
@@ -272,7 +273,7 @@ func (p *packed) finish() error {
 	}
 	var err error
 	if p.parts != nil {
-		err = p.parts.flush()
+		err = p.parts.finish()
 	}
 	return errors.Join(err,
 		os.WriteFile(filepath.Join(p.dir, leavesFile), raw, 0o644),
@@ -413,7 +414,7 @@ func (r *Runner) readLeaves(ctx context.Context, e job.ReadLeaves) (leaves []bat
 	if made == nil {
 		return leaves, nil
 	}
-	if err := made.flush(); err != nil {
+	if err := made.finish(); err != nil {
 		return nil, err
 	}
 	c, err := r.cfg.Blocks.AddDir(ctx, result)

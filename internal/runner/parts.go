@@ -24,20 +24,22 @@ const partsHeld = 32 << 20
 
 // parts lays lines out in files by their keys.
 type parts struct {
-	dir  string
-	bufs [][]byte
-	held int
-	most int // held
+	dir   string
+	bufs  [][]byte
+	sizes []uint64
+	held  int
+	most  int // held
 }
 
 func newParts(dir string, n uint32) (*parts, error) {
-	return &parts{dir: dir, bufs: make([][]byte, n), most: partsHeld}, os.Mkdir(dir, 0o700)
+	return &parts{dir: dir, bufs: make([][]byte, n), sizes: make([]uint64, n), most: partsHeld}, os.Mkdir(dir, 0o700)
 }
 
 // add takes an item's output.
 func (p *parts) add(stdout []byte) error {
 	return batch.Split(stdout, uint32(len(p.bufs)), func(i uint32, line []byte) error {
 		p.bufs[i] = append(append(p.bufs[i], line...), '\n')
+		p.sizes[i] += uint64(len(line)) + 1
 		if p.held += len(line) + 1; p.held < p.most {
 			return nil
 		}
@@ -60,6 +62,14 @@ func (p *parts) flush() error {
 	}
 	p.held = 0
 	return nil
+}
+
+// finish writes what is held, and beside the folder of the parts how large they are.
+func (p *parts) finish() error {
+	if err := p.flush(); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(filepath.Dir(p.dir), sizesFile), batch.AppendSizes(nil, p.sizes), 0o644)
 }
 
 // maxListing bounds the blocks that list a folder, in bytes: one of crowd.MaxParts files has a fraction of it.

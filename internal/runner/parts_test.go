@@ -294,8 +294,21 @@ func TestParts_SpillInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := p.flush(); err != nil {
+	if err := p.finish(); err != nil {
 		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(filepath.Dir(dir), sizesFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sizes, err := batch.DecodeSizes(raw, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range want {
+		if sizes[i] != uint64(len(want[i])) {
+			t.Fatalf("part %d: said to have %d bytes, has %d", i, sizes[i], len(want[i]))
+		}
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil || len(files) != n {

@@ -24,7 +24,8 @@ const (
 	inputBytes                    = 16 << 20             // of a map shard
 	partBytes                     = 900 << 10            // of all sources together: an item of the reduce stage may read 1 MiB
 	resultBytes                   = partBytes / 10       // what such an item writes
-	entryBytes                    = 56                   // of a folder, for a part: its CID, its name of 5 characters, its size
+	entryBytes                    = 3                    // of the sizes of the parts, for one of up to 2 MiB
+	folderBytes                   = 512                  // of the folder of a map shard's result, which lists five files
 	sourceBytes                   = 64 + 8*66            // of a manifest: a result and who has it
 	mapVerifiers, reduceVerifiers = 7, 3                 // of a shard: who checks a map shard holds its outputs too, and with half of the nodes away four holders are too few
 	allowed                       = verify.Certain / 100 // of undetected cheating: the default of crowd map
@@ -85,7 +86,7 @@ func (p *Play) input(r flow.Ref) crowd.CID {
 		m.Sources = append(m.Sources, batch.Source{Result: j.Verdict.Outcome.Result, Holders: p.holders(k)})
 		if !p.listed[j.ID] {
 			p.listed[j.ID] = true
-			p.res.Coordinator += uint64(entryBytes * p.specs[0].Shuffle.Parts)
+			p.res.Coordinator += uint64(folderBytes + entryBytes*p.specs[0].Shuffle.Parts)
 		}
 	}
 	for i := range uint32(reduceItems) {

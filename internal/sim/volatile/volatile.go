@@ -102,7 +102,7 @@ func (c Config) Validate() error {
 // soon as nothing else waits and a shard has taken half as long again as its siblings.
 func (c *Config) flow() flow.Config {
 	w, _ := named(c.Way)
-	return flow.Config{Parallel: c.Parallel, Copies: w.copies, Patience: 24 * time.Hour, Open: 8, Slow: 1.5, LastShare: 1}
+	return flow.Config{Parallel: c.Parallel, Copies: w.copies, Patience: 24 * time.Hour}
 }
 
 // Providers run two things at a time, each with 1 to 4 giga-gas in a second (log-uniform), on a line of 100 Mbit/s each way.

@@ -191,6 +191,8 @@ func (a *app) runNode(ctx context.Context, cfg joinConfig) error {
 	patience := time.NewTimer(joinPatience)
 	defer patience.Stop()
 	ready := n.Ready()
+	var ask <-chan time.Time // how far the node is with lending
+	offer := ""
 	for {
 		select {
 		case err := <-ended:
@@ -213,8 +215,30 @@ func (a *app) runNode(ctx context.Context, cfg joinConfig) error {
 				n.Close()
 				return err
 			}
+			if cfg.Provide != nil {
+				t := time.NewTicker(time.Second)
+				defer t.Stop()
+				ask = t.C
+			}
+		case <-ask:
+			offer = a.sayOffer(ctx, n, offer)
 		}
 	}
+}
+
+// sayOffer says how far the node is with lending, where that is not what was said before.
+func (a *app) sayOffer(ctx context.Context, n joined, before string) string {
+	c, err := rpc.Dial(ctx, n.Endpoint())
+	if err != nil {
+		return before // the node is about to end, or is asked again
+	}
+	defer c.Close()
+	s, err := c.Status(ctx)
+	if err != nil || s.Provide == "" || s.Provide == before {
+		return before
+	}
+	a.say("provider: %s", clean(s.Provide))
+	return s.Provide
 }
 
 // nodeReady is the first and only result of node run: one line of JSON, or words for people.
@@ -243,8 +267,7 @@ func (a *app) greetNode(ctx context.Context, n joined, cfg joinConfig) error {
 		return json.NewEncoder(a.stdout).Encode(nodeReady{cfg.Dir, s.Node, s.Address, s.Chain, s.Height, s.Listen, end})
 	}
 	fmt.Fprintf(a.stdout, "the node is part of %s, at block %d\n\n", clean(s.Chain), s.Height)
-	fields(a.stdout, "  node", s.Node.Short(), "  account", s.Address.String(), "  listens", strings.Join(s.Listen, " "), "  socket", end.Socket,
-		"  provider", s.Provide)
+	fields(a.stdout, "  node", s.Node.Short(), "  account", s.Address.String(), "  listens", strings.Join(s.Listen, " "), "  socket", end.Socket)
 	fmt.Fprintf(a.stdout, "\nin another terminal:\n  export CROWD_NODE=%s\n  crowd peers\n\nCtrl-C stops it; the next start continues here\n", cfg.Dir)
 	return nil
 }

@@ -279,6 +279,7 @@ stages:
 	}{
 		{"all receipts", []string{"verify", out + ".map"}, exitDone},
 		{"an item that read parts", []string{"item", out + ".map", "--stage", "sum", "--item", "0"}, exitDone},
+		{"an item of the first stage that no other reads", []string{"item", out + ".map", "--item", "0"}, exitDone},
 		{"an item whose output stayed away", []string{"item", out + ".map", "--stage", "count", "--item", "0"}, exitFailed},
 		{"an unknown stage", []string{"item", out + ".map", "--stage", "total", "--item", "0"}, exitFailed},
 	} {

@@ -8,12 +8,12 @@ import (
 	"io"
 	"math"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
 
 	"github.com/crowdcompute/crowd"
 )
@@ -93,8 +93,9 @@ func (h *Host) open(ctx context.Context, to crowd.NodeID, proto string) (*watche
 	h.settled(ctx, p)
 	before := h.host.Network().ConnsToPeer(p)
 	s, err := h.newStream(ctx, p, proto)
-	if err != nil && len(before) > 0 && !slices.ContainsFunc(before, func(c network.Conn) bool { return !c.IsClosed() }) {
-		s, err = h.newStream(ctx, p, proto) // the connection turned out to be dead: dial
+	if none := (multistream.ErrNotSupported[protocol.ID]{}); err != nil && len(before) > 0 && !errors.As(err, &none) {
+		h.settled(ctx, p)
+		s, err = h.newStream(ctx, p, proto) // the connection may have turned out to be dead: dial
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s to %s: %w", proto, to.Short(), err)

@@ -263,40 +263,9 @@ func TestMap_CopiesAreCompared(t *testing.T) {
 	} {
 		t.Run(c.program+" "+c.compare, func(t *testing.T) {
 			t.Parallel()
-			dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer os.RemoveAll(dir)
-			n, err := serve(filepath.Join(dir, "node"), "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer n.Close()
-			n.backend.Crowd(4) // to make copies
-			prog, in := filepath.Join(dir, "p.wasm"), filepath.Join(dir, "in.txt")
-			if err := errors.Join(os.WriteFile(prog, []byte(c.program), 0o644), os.WriteFile(in, []byte("one\ntwo\n"), 0o644)); err != nil {
-				t.Fatal(err)
-			}
-			var out, talk bytes.Buffer
-			a := &app{env: env{stdout: &out, stderr: &talk, getenv: func(string) string { return "" }}, node: filepath.Join(dir, "node")}
-			f := mapFlags{batchFlags: batchFlags{by: "lines=1", gas: "1M", memory: "1MiB", maxOutput: "1KiB", compare: c.compare, confidence: 0.99}, out: filepath.Join(dir, "out")}
-			w, err := f.wish("map", []string{prog, in})
-			if err != nil {
-				t.Fatal(err)
-			}
-			d, err := a.newMap(w, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer d.close()
-			client, err := a.connect(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			m := &mapping{app: a, c: client, d: d, show: a.newProgress(true), flow: flow.Config{Parallel: 2, SlowLeast: time.Millisecond, Slow: 1}}
-			d.state.Stages[0].ShardSize = 100
+			var talk bytes.Buffer
+			m, n := begun(t, c.program, c.compare, &talk, flow.Config{Parallel: 2, SlowLeast: time.Millisecond, Slow: 1})
+			d := m.d
 			if err := m.drive(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -328,48 +297,55 @@ func TestMap_CopiesAreCompared(t *testing.T) {
 	}
 }
 
+// begun is a map of a file with two lines, of a program that rpctest knows, on a node of its own.
+func begun(t *testing.T, program, compare string, talk io.Writer, cfg flow.Config) (*mapping, *testNetwork) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	n, err := serve(filepath.Join(dir, "node"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	n.backend.Crowd(4) // to make copies
+	prog, in := filepath.Join(dir, "p.wasm"), filepath.Join(dir, "in.txt")
+	if err := errors.Join(os.WriteFile(prog, []byte(program), 0o644), os.WriteFile(in, []byte("one\ntwo\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{env: env{stdout: io.Discard, stderr: talk, getenv: func(string) string { return "" }}, node: filepath.Join(dir, "node")}
+	f := mapFlags{batchFlags: batchFlags{by: "lines=1", gas: "1M", memory: "1MiB", maxOutput: "1KiB", compare: compare, confidence: 0.99}, out: filepath.Join(dir, "out")}
+	w, err := f.wish("map", []string{prog, in})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := a.newMap(w, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.close() })
+	client, err := a.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	d.state.Stages[0].ShardSize = 100
+	return &mapping{app: a, c: client, d: d, show: a.newProgress(true), flow: cfg}, n
+}
+
 // Nodes that do not answer are not waited for until their shard is late, unless that is not wanted.
 func TestMap_ASilentJobGetsACopy(t *testing.T) {
 	for _, never := range []bool{false, true} {
-		dir, err := os.MkdirTemp("", "crowd") // short: it holds a socket
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(dir)
-		n, err := serve(filepath.Join(dir, "node"), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer n.Close()
-		n.backend.Crowd(4)
-		prog, in := filepath.Join(dir, "p.wasm"), filepath.Join(dir, "in.txt")
-		if err := errors.Join(os.WriteFile(prog, []byte("straggler"), 0o644), os.WriteFile(in, []byte("one\ntwo\n"), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-		a := &app{env: env{stdout: io.Discard, stderr: io.Discard, getenv: func(string) string { return "" }}, node: filepath.Join(dir, "node")}
-		f := mapFlags{batchFlags: batchFlags{by: "lines=1", gas: "1M", memory: "1MiB", maxOutput: "1KiB", compare: "exact", confidence: 0.99}, out: filepath.Join(dir, "out")}
-		w, err := f.wish("map", []string{prog, in})
-		if err != nil {
-			t.Fatal(err)
-		}
-		d, err := a.newMap(w, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.close()
-		client, err := a.connect(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		m := &mapping{app: a, c: client, d: d, show: a.newProgress(true), flow: flow.Config{Parallel: 2, SlowLeast: time.Hour, NoSpeculation: never}, pulse: 10 * time.Millisecond}
-		d.state.Stages[0].ShardSize = 100
+		m, _ := begun(t, "straggler", "exact", io.Discard, flow.Config{Parallel: 2, SlowLeast: time.Hour, NoSpeculation: never})
+		m.pulse = 10 * time.Millisecond
 		ctx, cancel := context.WithTimeout(t.Context(), map[bool]time.Duration{false: time.Minute, true: 300 * time.Millisecond}[never])
 		defer cancel()
 		if err := m.drive(ctx); (err != nil) != never {
 			t.Errorf("no speculation %v: got %v", never, err)
 		}
-		if got, want := d.state.Flow.Copies, map[bool]int{false: 1}[never]; got != want {
+		if got, want := m.d.state.Flow.Copies, map[bool]int{false: 1}[never]; got != want {
 			t.Errorf("no speculation %v: got %d copies want %d", never, got, want)
 		}
 	}

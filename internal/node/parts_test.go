@@ -287,3 +287,41 @@ func BenchmarkShuffle_64MBIn128Parts(b *testing.B) {
 	b.ReportMetric(100*float64(moved)/float64(shuffled), "%coordinator")
 	b.ReportMetric(float64(moved)/1e3/float64(b.N), "kB-moved/op")
 }
+
+// Who waits for a job hears whether those are there who could bring it on.
+func TestLocal_PulseOfAJob(t *testing.T) {
+	n := start(t, LocalConfig{Providers: 4})
+	id, err := n.Post(t.Context(), rpc.PostRequest{Program: n.uploadFrom(bytes.NewReader(build(t, "testdata/loop.c"))),
+		Limits: rpc.Limits{Gas: 90e9, Memory: 16 << 20, Output: 1 << 10, WallMillis: 120_000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first crowd.NodeID
+	for ev, err := range n.Watch(t.Context(), id) {
+		if err != nil || ev.Stage.Final() {
+			t.Fatalf("got %+v, %v", ev, err)
+		}
+		if ev.Stage == rpc.Running {
+			v, err := n.Job(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first = v.Committee[0].Node
+			break
+		}
+	}
+	p, err := n.Pulse(t.Context(), id)
+	if err != nil || p.Stalled || len(p.Nodes) != 2 || !p.Nodes[0].Here || !p.Nodes[1].Here {
+		t.Errorf("both work: got %+v, %v", p, err)
+	}
+	n.Local.StopProvider(n.provider(first))
+	p, err = n.Pulse(t.Context(), id)
+	if err != nil || !p.Stalled || len(p.Nodes) != 2 {
+		t.Fatalf("one is gone: got %+v, %v", p, err)
+	}
+	for _, h := range p.Nodes {
+		if h.Here == (h.Node == first) || h.Here == (h.Why != "") {
+			t.Errorf("%s is gone: got %+v", first.Short(), h)
+		}
+	}
+}

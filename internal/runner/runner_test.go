@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
@@ -277,4 +279,32 @@ func TestRunner_TakesNoPartInWhatItDoesNotAccept(t *testing.T) {
 			t.Errorf("got %d faults", r.Faults)
 		}
 	})
+}
+
+// A sample is short, and others wait for it: it stands behind no whole batch.
+func TestRunner_ASampleHasItsOwnRoom(t *testing.T) {
+	r := &Runner{cfg: Config{Memory: 1 << 30}, runs: semaphore.NewWeighted(1), samples: semaphore.NewWeighted(1), memory: semaphore.NewWeighted(1 << 30)}
+	whole, err := r.room(t.Context(), 1<<20, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.room(over, 1<<20, false); err == nil {
+		t.Error("two whole batches run where one may")
+	}
+	sample, err := r.room(over, 1<<20, true)
+	if err != nil {
+		t.Fatalf("a sample waits for a batch: %v", err)
+	}
+	if _, err := r.room(over, 1<<20, true); err == nil {
+		t.Error("two samples run beside a batch")
+	}
+	sample()
+	whole()
+	if again, err := r.room(over, 1<<30, false); err != nil {
+		t.Errorf("what was given back is not there: %v", err)
+	} else {
+		again()
+	}
 }

@@ -283,28 +283,31 @@ func TestRunner_TakesNoPartInWhatItDoesNotAccept(t *testing.T) {
 
 // A sample is short, and others wait for it: it stands behind no whole batch.
 func TestRunner_ASampleHasItsOwnRoom(t *testing.T) {
-	r := &Runner{cfg: Config{Memory: 1 << 30}, runs: semaphore.NewWeighted(1), samples: semaphore.NewWeighted(1), memory: semaphore.NewWeighted(1 << 30)}
-	whole, err := r.room(t.Context(), 1<<20, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	over, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := r.room(over, 1<<20, false); err == nil {
-		t.Error("two whole batches run where one may")
-	}
-	sample, err := r.room(over, 1<<20, true)
-	if err != nil {
-		t.Fatalf("a sample waits for a batch: %v", err)
-	}
-	if _, err := r.room(over, 1<<20, true); err == nil {
-		t.Error("two samples run beside a batch")
-	}
-	sample()
-	whole()
-	if again, err := r.room(over, 1<<30, false); err != nil {
-		t.Errorf("what was given back is not there: %v", err)
-	} else {
-		again()
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := &Runner{cfg: Config{Memory: 1 << 30}, runs: semaphore.NewWeighted(1), samples: semaphore.NewWeighted(1), memory: semaphore.NewWeighted(1 << 30)}
+		room := func(memory uint64, short bool) (func(), error) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // virtual
+			defer cancel()
+			return r.room(ctx, memory, short)
+		}
+		whole, err := room(1<<20, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := room(1<<20, false); err == nil {
+			t.Error("two whole batches run where one may")
+		}
+		sample, err := room(1<<20, true)
+		if err != nil {
+			t.Fatalf("a sample waits for a batch: %v", err)
+		}
+		if _, err := room(1<<20, true); err == nil {
+			t.Error("two samples run beside a batch")
+		}
+		sample()
+		whole()
+		if _, err := room(1<<30, false); err != nil {
+			t.Errorf("what was given back is not there: %v", err)
+		}
+	})
 }

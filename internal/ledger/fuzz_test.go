@@ -256,7 +256,7 @@ func TestEscrow_CoversIdleDisputesAndFullPay(t *testing.T) {
 		return s
 	}
 	for gas := crowd.Gas(1); gas <= 5000; gas++ {
-		for price := crowd.Price(1); price <= 2000; price += 1 + crowd.Price(gas)%37 {
+		for price := crowd.Price(1); price <= 2000; price += 17 + crowd.Price(gas)%101 {
 			s := spec(gas, price, 5+uint32(gas%12), 1+uint32(price%3), 4)
 			limit := s.Limits().Gas
 			owed := price.Cost(limit) + IdleDisputes*price.Cost(gas) + crowd.Credits(s.Plan.Verifiers)*price.Cost(CheckGas(&s, limit))
@@ -266,7 +266,7 @@ func TestEscrow_CoversIdleDisputesAndFullPay(t *testing.T) {
 		}
 	}
 	r := rand.New(rand.NewPCG(1, 0))
-	for n := range 120 {
+	for n := range 60 {
 		authorities, price, gas := 1+n%10, crowd.Price(1+r.IntN(2000)), crowd.Gas(1+r.IntN(5000))
 		if n%3 == 0 {
 			price = stagePrices[0]

@@ -355,7 +355,8 @@ func TestTolerant_TheCourtNeedsMoreThanTwoThirds(t *testing.T) {
 			if enough {
 				vote(need-1, need, 0, Other)
 			} else {
-				w.wait(DevParams().CourtWindow)
+				params, spec := w.s.Params(), tolerantSpec()
+				w.wait(params.CourtTime(&spec))
 			}
 			w.in(id, Delivering)
 			if lost := w.stake(seated[0].ID()) == 0; lost != enough {

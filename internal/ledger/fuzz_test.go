@@ -247,20 +247,21 @@ func TestPlay_TheScriptsGoEverywhere(t *testing.T) {
 // The court of a tolerant batch may sit in vain as often as the chain allows, and each place may earn all that the limit
 // allows: the escrow covers both together, however the prices round.
 func TestEscrow_CoversIdleDisputesAndFullPay(t *testing.T) {
+	params := DevParams()
 	spec := func(gas crowd.Gas, price crowd.Price, items, verifiers, checks uint32) crowd.JobSpec {
 		s := sampleSpec()
 		s.Compare = crowd.Compare{Kind: crowd.CompareLines}
 		s.Items, s.Task.Limits.Gas, s.Filters.MaxPrice = items, gas, price
 		s.Plan.Verifiers, s.Plan.Checks, s.Budget = verifiers, checks, math.MaxUint64
-		s.Budget = EscrowFor(&s)
+		s.Budget = params.EscrowFor(&s)
 		return s
 	}
 	for gas := crowd.Gas(1); gas <= 5000; gas++ {
 		for price := crowd.Price(1); price <= 2000; price += 17 + crowd.Price(gas)%101 {
 			s := spec(gas, price, 5+uint32(gas%12), 1+uint32(price%3), 4)
 			limit := s.Limits().Gas
-			owed := price.Cost(limit) + IdleDisputes*price.Cost(gas) + crowd.Credits(s.Plan.Verifiers)*price.Cost(CheckGas(&s, limit))
-			if got := EscrowFor(&s); got < owed {
+			owed := params.Pay(price, limit) + IdleDisputes*price.Cost(gas) + crowd.Credits(s.Plan.Verifiers)*params.Pay(price, CheckGas(&s, limit)) + params.InspectPay(&s)
+			if got := params.EscrowFor(&s); got < owed {
 				t.Fatalf("%d gas an item at %d: the escrow is %d, places and court may be owed %d", gas, price, got, owed)
 			}
 		}
@@ -294,7 +295,7 @@ func TestEscrow_CoversIdleDisputesAndFullPay(t *testing.T) {
 			paid[pay.Why] += pay.Amount
 		}
 		limit := j.spec.Limits().Gas
-		if got, want := paid[WhyWork]+paid[WhyBurned], price.Cost(limit)+2*price.Cost(CheckGas(&j.spec, limit)); got != want {
+		if got, want := paid[WhyWork]+paid[WhyBurned], params.Pay(price, limit)+2*params.Pay(price, CheckGas(&j.spec, limit)); got != want {
 			t.Errorf("%d gas an item at %d: the places earned %s want %s", gas, price, got, want)
 		}
 		n := crowd.Credits(authorities*2/3 + 1) // so many decide, and share what they get

@@ -636,6 +636,9 @@ func (p *player) block(msgs []signed) []error {
 	if err != nil {
 		p.t.Fatalf("block %d: %v", p.height, err)
 	}
+	for _, bug := range a.Bugs {
+		p.t.Fatalf("block %d: the ledger panics: %s\n%s", p.height, bug.Panic, bug.Stack)
+	}
 	p.s = a.State
 	if len(b.Txs) == 1 && a.Results[0] != nil {
 		p.checkTraceless(before, b, a)

@@ -89,6 +89,7 @@ func (p *player) spec(b [specSize]byte) (s crowd.JobSpec, used crowd.Gas) {
 	case 3:
 		s.Plan = crowd.Plan{Method: crowd.PlanAudit, Rate: []uint32{crowd.AuditFloor, 500_000, 1e6, 0, 1e6 + 1}[b[5]%5]}
 	}
+	s.Plan.Replacements = uint32(b[13]) / 8 % 4
 	s.Filters.MaxPrice = stagePrices[0]
 	if pr, ok := p.s.Provider(p.st.providers[0].ID().Address()); ok {
 		s.Filters.MaxPrice = pr.Offer.Price
@@ -120,7 +121,7 @@ func (p *player) spec(b [specSize]byte) (s crowd.JobSpec, used crowd.Gas) {
 	case 4:
 		used = 1
 	}
-	t.Limits.Wall = max(crowd.LeastWall(s.Limits().Gas), time.Millisecond)
+	t.Limits.Wall = crowd.LeastWall(s.Limits())
 	switch b[12] % 8 {
 	case 6:
 		t.Limits.Wall = crowd.MaxWall
@@ -130,7 +131,7 @@ func (p *player) spec(b [specSize]byte) (s crowd.JobSpec, used crowd.Gas) {
 	if b[9] >= 0xc0 {
 		p.spoil(&s, b[9], uint32(b[10]&1))
 	}
-	s.Budget = EscrowFor(&s)
+	s.Budget = p.st.g.Params.EscrowFor(&s)
 	switch b[13] % 8 {
 	case 6:
 		s.Budget = math.MaxUint64
@@ -150,7 +151,7 @@ func (p *player) spoil(s *crowd.JobSpec, which byte, over uint32) {
 		}
 		return out
 	}
-	switch which % 24 {
+	switch which % 25 {
 	case 0:
 		t.Program = ""
 	case 1:
@@ -199,6 +200,8 @@ func (p *player) spoil(s *crowd.JobSpec, which byte, over uint32) {
 		s.Plan.Rate = 1e6 + over
 	case 23:
 		s.Filters.MaxPrice = math.MaxUint64
+	case 24:
+		s.Plan.Replacements = crowd.MaxReplacements + over
 	}
 }
 
@@ -245,7 +248,7 @@ func (p *player) postSpec(owner *identity.Key, spec crowd.JobSpec, used crowd.Ga
 	if !ok {
 		p.t.Fatalf("job %s was posted and is not there", id.Short())
 	}
-	if j.locked = EscrowFor(&spec); now.Escrow != j.locked && !now.State.Ended() {
+	if j.locked = p.st.g.Params.EscrowFor(&spec); now.Escrow != j.locked && !now.State.Ended() {
 		p.t.Fatalf("job %s locks %s, want %s", id.Short(), now.Escrow, j.locked)
 	}
 	j.last = &now

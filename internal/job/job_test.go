@@ -191,6 +191,44 @@ func TestExecutor_BindsBeforeItSpeaks(t *testing.T) {
 	expect(t, "retention over", e.Step(w.now, Woke{}), "release done")
 }
 
+// The ledger refuses a reveal that comes before all have committed, but the transaction shows the outcome and its salt to
+// everybody: a node that still works could commit to the same outcome without a run. So no executor sends one.
+func TestExecutor_RevealsOnlyWhenAllHaveCommitted(t *testing.T) {
+	w := newWorld(t)
+	w.running(w.one, w.two)
+	e := w.machine(t, w.one, AsExecutor, nil)
+	es := e.Step(w.now, w.record(t))
+	es = e.Step(w.now, Fetched{Try: find[Fetch](t, es).Try})
+	es = e.Step(w.now, Ran{Try: find[Run](t, es).Try, Outcome: good})
+	commit := find[Send](t, es).Message.(*ledger.Commit)
+	journal := find[Persist](t, es).Journal
+	e.Step(w.now, Sent{Message: commit})
+	p := &w.job.Places[0]
+	p.State, p.Commitment, p.Sealed = ledger.Committed, commit.Commitment, commit.Sealed
+	for _, s := range []ledger.JobState{ledger.Running, ledger.Revealing, ledger.Unsealing} {
+		w.enter(s, 10_000)
+		machines := []Machine{w.machine(t, w.one, AsExecutor, journal)} // a restarted one
+		if s != ledger.Unsealing {
+			machines = append(machines, e) // its reveal is on its way when the next state comes
+		}
+		for _, m := range machines {
+			var sent []Effect
+			for _, x := range append(m.Step(w.now, w.record(t)), m.Step(w.now, Woke{})...) {
+				if _, ok := x.(Send); ok {
+					sent = append(sent, x)
+				}
+			}
+			want := "reveal"
+			if s == ledger.Running {
+				want = ""
+			}
+			if got := kinds(sent); got != want {
+				t.Errorf("the job is %s, and this executor has committed: got %q sent, want %q", s, got, want)
+			}
+		}
+	}
+}
+
 func TestExecutor_GivesUp(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -212,8 +212,8 @@ func NewMarket(c MarketConfig) (*Market, error) {
 	return m, err
 }
 
-// fees are what the chain takes for a party's messages, whatever comes of the batch.
-type fees struct{ claim, executor, verifier, report crowd.Credits }
+// fees are what the chain takes for a party's messages, whatever comes of the batch: what a drawn node has to put on chain is its owner's to pay.
+type fees struct{ report crowd.Credits }
 
 // measureFees signs one message of each kind and asks the ledger.
 func measureFees(spec *crowd.JobSpec, p *ledger.Params) (f fees, err error) {
@@ -226,18 +226,6 @@ func measureFees(spec *crowd.JobSpec, p *ledger.Params) (f fees, err error) {
 		err = errors.Join(err, e)
 		return p.Fee(tx)
 	}
-	const authorities, sealing = 4, 100
-	sealed := func(o *ledger.Opening) (s [][]byte) {
-		for range authorities {
-			s = append(s, make([]byte, len(crowd.Encode(o))+sealing))
-		}
-		return s
-	}
-	work := &ledger.Opening{Outcome: crowd.Outcome{Status: crowd.Exited, Gas: spec.Limits().Gas, Result: crowd.CID(make([]byte, 59)), Leaves: crowd.CID(make([]byte, 59))}}
-	answers := &ledger.Opening{Sample: make([]byte, len(identity.VRFProof{})), Answers: make([]crowd.Hash, spec.Plan.Checks)}
-	f.claim = fee(&ledger.Claim{})
-	f.executor = f.claim + fee(&ledger.Commit{Sealed: sealed(work)}) + fee(&ledger.Reveal{Opening: *work})
-	f.verifier = f.claim + fee(&ledger.Commit{}) + fee(&ledger.Commit{Sealed: sealed(answers)}) + fee(&ledger.Reveal{Opening: *answers})
 	proof := batch.Proof{}
 	for n := uint32(1); n < spec.Items; n *= 2 {
 		proof.Path = append(proof.Path, batch.Node{})
@@ -283,7 +271,6 @@ func (m *Market) play(job int) {
 		seats[i] = m.seat(job, only)
 		for s.silent && m.nodes[seats[i]].byzantine { // its time passes, an alternate takes the seat
 			acts = true
-			t.profit -= int64(m.fees.claim)
 			t.honest += m.fair(i)
 			seats[i] = m.seat(job, only)
 		}
@@ -293,7 +280,7 @@ func (m *Market) play(job int) {
 	}
 	executor := &m.nodes[seats[0]]
 	gas := crowd.Gas(m.Items) * itemGas
-	d := Deal{Spec: &m.rules, Params: &m.params, Gas: gas, Voters: 4}
+	d := Deal{Spec: &m.rules, Params: &m.params, Gas: gas, Duties: m.params.DutyFees(&m.rules, uint32(m.Nodes), 4), Voters: 4}
 	for range seats {
 		d.Prices, d.Stakes = append(d.Prices, m.rules.Filters.MaxPrice), append(d.Stakes, m.stake)
 	}
@@ -387,20 +374,20 @@ func (m *Market) count(seats []int, d *Deal, out *Dealt, lying, hidden, acts boo
 	s, t := &m.how, &m.sum
 	profit, honest := int64(0), int64(0)
 	if s.wash {
-		profit += out.Owner
+		profit += out.Owner - int64(d.Duties)
 		acts = true
 	}
 	for i, at := range seats {
-		fee, run := m.seatOf(i)
+		run := m.seatOf(i)
 		if !m.nodes[at].byzantine {
 			t.honestPlaced++
 			if !out.Settled {
-				t.honestLost += m.cost(run) + int64(fee) - out.Change[i]
+				t.honestLost += m.cost(run) - out.Change[i]
 			}
 			m.ran(i, run)
 			continue
 		}
-		change := out.Change[i] - int64(fee)
+		change := out.Change[i]
 		bad := true
 		switch {
 		case i == 0 && lying && !s.inflates:
@@ -452,13 +439,13 @@ func (m *Market) ran(place int, gas crowd.Gas) {
 	}
 }
 
-// seatOf is what place i pays in fees, and the gas that it honestly runs.
-func (m *Market) seatOf(i int) (crowd.Credits, crowd.Gas) {
+// seatOf is the gas that place i honestly runs.
+func (m *Market) seatOf(i int) crowd.Gas {
 	all := crowd.Gas(m.Items) * itemGas
 	if i == 0 {
-		return m.fees.executor, all
+		return all
 	}
-	return m.fees.verifier, ledger.CheckGas(&m.rules, all)
+	return ledger.CheckGas(&m.rules, all)
 }
 
 // cost of running gas, in micro-credits.
@@ -468,7 +455,7 @@ func (m *Market) cost(gas crowd.Gas) int64 {
 
 // fair is what an honest node keeps of place i in a batch that is settled.
 func (m *Market) fair(i int) int64 {
-	fee, run := m.seatOf(i)
-	earned := m.rules.Filters.MaxPrice.Cost(run)
-	return int64(earned-earned.PPM(m.params.BurnPPM)) - m.cost(run) - int64(fee)
+	run := m.seatOf(i)
+	earned := m.params.Pay(m.rules.Filters.MaxPrice, run)
+	return int64(earned-earned.PPM(m.params.BurnPPM)) - m.cost(run)
 }

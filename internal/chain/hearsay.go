@@ -156,7 +156,7 @@ func (l *Light) needs(tx ledger.Tx) (least, most crowd.Credits) {
 	case *ledger.Register:
 		least = add(least, m.Stake)
 	case *ledger.Post:
-		least = add(least, ledger.EscrowFor(&m.Spec))
+		least = add(least, l.cfg.Genesis.Params.EscrowFor(&m.Spec))
 		return least, add(add(least, m.Spec.Budget), crowd.Credit) // with what its owner pays for others
 	}
 	return least, least

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,7 +32,7 @@ var errStreams = errors.New("this full node serves as many light nodes as it can
 func (f *Full) Serve(ctx context.Context, from crowd.NodeID, stream io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &service{f: f, from: from, end: cancel, out: make(chan []byte, 1), slots: make(chan struct{}, maxAsked)}
+	s := &service{f: f, from: from, end: cancel, out: make(chan []byte, 1), slots: make(chan struct{}, maxAsked), order: make(chan struct{}, 1)}
 	if !f.enter(s) {
 		_, _ = stream.Write(encodeFrame(0, kError, newErrorBody(errStreams)))
 		return errors.Join(errStreams, stream.Close())
@@ -97,7 +96,7 @@ type service struct {
 	out   chan []byte   // capacity 1: enough to keep the writer busy
 	slots chan struct{} // a question holds one
 
-	order sync.Mutex // from looking at the newest snapshot to queueing what it gave
+	order chan struct{} // capacity 1: held from looking at the newest snapshot to queueing what it gave
 }
 
 func (s *service) write(ctx context.Context, w io.Writer) error {
@@ -203,8 +202,12 @@ func (s *service) values(ctx context.Context, id uint64, minimum crowd.Height, k
 	if _, err := s.f.snapshot(wait, minimum); err != nil {
 		return fmt.Errorf("reach block %d: %w", minimum, err)
 	}
-	s.order.Lock()
-	defer s.order.Unlock()
+	select {
+	case s.order <- struct{}{}:
+		defer func() { <-s.order }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	snap, err := s.f.snapshot(ctx, minimum)
 	if err != nil {
 		return err
@@ -230,8 +233,12 @@ func (s *service) list(ctx context.Context, id uint64, q listBody) error {
 	if _, err := s.f.snapshot(wait, q.Min); err != nil {
 		return fmt.Errorf("reach block %d: %w", q.Min, err)
 	}
-	s.order.Lock()
-	defer s.order.Unlock()
+	select {
+	case s.order <- struct{}{}:
+		defer func() { <-s.order }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	snap, err := s.f.snapshot(ctx, q.Min)
 	if err != nil {
 		return err

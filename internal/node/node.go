@@ -154,11 +154,11 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if full, ok := n.chain.(*chain.Full); ok {
-		n.host.Handle(protoChain, func(ctx context.Context, _ crowd.NodeID, s p2p.Stream) error {
+		n.host.Handle(protoChain, func(ctx context.Context, from crowd.NodeID, s p2p.Stream) error {
 			if err := s.SetDeadline(time.Time{}); err != nil { // a light node stays
 				return err
 			}
-			return full.Serve(ctx, s)
+			return full.Serve(ctx, from, s)
 		})
 	}
 	n.host.Answer(protoGenesis, maxChainID+8, n.answerGenesis)

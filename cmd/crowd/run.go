@@ -119,7 +119,7 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 			return r, bad(err)
 		}
 	} else if f.timeout > 0 { // no more than a slow machine does in that time
-		gas = min(gas, uint64(f.timeout.Seconds()*float64(crowd.LeastSpeed)))
+		gas = max(1, min(gas, uint64(f.timeout.Seconds()*float64(crowd.LeastSpeed))))
 	}
 	memory, err := parseUnits("--memory", f.memory, sizeUnits)
 	if err != nil {
@@ -154,9 +154,9 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 		}
 		r.Confidence = 0
 	}
-	wall := f.timeout
-	if wall == 0 {
-		wall = max(time.Minute, crowd.LeastWall(crowd.Gas(gas)))
+	wall := max(f.timeout, crowd.LeastWall(crowd.Limits{Gas: crowd.Gas(gas), Memory: memory}))
+	if f.timeout == 0 {
+		wall = max(time.Minute, wall)
 	}
 	r.Limits = rpc.Limits{Gas: crowd.Gas(gas), Memory: memory, Output: output, WallMillis: wall.Milliseconds()}
 	r.Program = "to be uploaded"

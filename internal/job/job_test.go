@@ -38,7 +38,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	w := &world{owner: newKey(t, 1), one: newKey(t, 2), two: newKey(t, 3), court: newKey(t, 4), now: start}
 	spec := crowd.JobSpec{
-		Task: crowd.Task{Program: "program", Inputs: "inputs", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 20, Output: 1 << 20, Wall: 10 * time.Second}},
+		Task: crowd.Task{Program: "program", Inputs: "inputs", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 20, Output: 1 << 20, Wall: 15 * time.Second}},
 		Plan: crowd.Plan{Method: crowd.PlanPair}, Filters: crowd.Filters{MaxPrice: 1000}, Budget: 1e9,
 	}
 	w.job = ledger.Job{ID: spec.ID(w.owner.ID(), 0), Owner: w.owner.ID(), Spec: spec, DrawAt: 3, Tickets: 20, Eligible: 2}

@@ -14,7 +14,7 @@ import (
 
 func auditSpec() crowd.JobSpec {
 	s := testSpec()
-	s.Plan = crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor}
+	s.Plan = crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 2}
 	return s
 }
 
@@ -121,7 +121,7 @@ func TestAudit_TheLotDecidesAndTheVerdictSaysHow(t *testing.T) {
 			if r.Work != had.Work+right.Gas {
 				t.Fatalf("got work %d want the paid gas counted", r.Work)
 			}
-			if got, want := j.Spent(), crowd.ReferencePrice.Cost(right.Gas); got != want {
+			if got, want := j.Spent(), crowd.ReferencePrice.Cost(right.Gas)+j.Duties; got != want {
 				t.Fatalf("the owner paid %s want one execution, %s", got, want)
 			}
 			continue
@@ -337,7 +337,7 @@ func TestAudit_ExecutorsThatFailAreReplaced(t *testing.T) {
 	if len(j.Places) != 2 || j.Audit.Executor != j.Drawn[1].Node || j.Audit.At != 0 {
 		t.Fatalf("got %+v want the first alternate executing", j.Audit)
 	}
-	w.wait(15_001) // it dies
+	w.wait(20_001) // it dies
 	j = w.in(id, Running)
 	k := w.keyOf(j.Audit.Executor)
 	w.commit(k, id, right)
@@ -376,7 +376,7 @@ func TestAudit_AuditorsThatDieAreReplacedInTheirTurnAndThenTheCourtLooks(t *test
 		if i%2 == 0 {
 			w.must(w.keyOf(order[i]), &GiveUp{Job: id, Why: "no"})
 		} else {
-			w.wait(15_001)
+			w.wait(20_001)
 		}
 	}
 	w.in(id, Revealing)
@@ -429,7 +429,7 @@ func TestAudit_TurnsGoByWinningTickets(t *testing.T) {
 
 func committeeSpec(n uint32) crowd.JobSpec {
 	s := testSpec()
-	s.Plan = crowd.Plan{Method: crowd.PlanCommittee, Executors: n}
+	s.Plan = crowd.Plan{Method: crowd.PlanCommittee, Executors: n, Replacements: 1}
 	return s
 }
 
@@ -484,7 +484,7 @@ func TestCommittee_AllEqualIsAccepted(t *testing.T) {
 	if j = w.finish(id); j.State != Settled || j.Verdict.By != ByAgreement {
 		t.Fatalf("got %s, %+v want agreement", j.State, j.Verdict)
 	}
-	if got, want := j.Spent(), 5*crowd.ReferencePrice.Cost(right.Gas); got != want {
+	if got, want := j.Spent(), 5*crowd.ReferencePrice.Cost(right.Gas)+j.Duties; got != want {
 		t.Errorf("the owner paid %s want %s", got, want)
 	}
 }

@@ -75,7 +75,7 @@ func TestTolerant_Pair(t *testing.T) {
 				}
 			}
 			if w.job(id).State == Court {
-				w.wait(DevParams().CourtWindow)
+				w.wait(int64(w.job(id).Due - w.now))
 			}
 			j := w.in(id, tt.state)
 			if tt.state == Delivering {
@@ -95,7 +95,7 @@ func TestTolerant_Pair(t *testing.T) {
 					t.Errorf("executor %d: got lost %v, paid %v, %+v", i, lost, paid, r)
 				}
 			}
-			if tt.state == Failed && tt.paid == [2]bool{} && tt.stakes == [2]bool{} && w.balance(w.owner.ID()) != had+EscrowFor(&j.Spec) {
+			if tt.state == Failed && tt.paid == [2]bool{} && tt.stakes == [2]bool{} && w.balance(w.owner.ID()) != had+w.s.Params().EscrowFor(&j.Spec) {
 				t.Error("the owner paid for nothing")
 			}
 		})
@@ -105,7 +105,7 @@ func TestTolerant_Pair(t *testing.T) {
 // The court of a tolerant job without a cheater is paid, out of an escrow that holds its pay.
 func TestTolerant_TheCourtIsPaid(t *testing.T) {
 	strict, tolerant := testSpec(), tolerantSpec()
-	if got, want := EscrowFor(&tolerant)-EscrowFor(&strict), crowd.ReferencePrice.Cost(tolerant.Task.Limits.Gas); got != want {
+	if got, want := DevParams().EscrowFor(&tolerant)-DevParams().EscrowFor(&strict), crowd.ReferencePrice.Cost(tolerant.Task.Limits.Gas); got != want {
 		t.Errorf("got %s for the court, want %s", got, want)
 	}
 	w := newWorld(t, 1, 2)

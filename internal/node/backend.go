@@ -77,7 +77,7 @@ func storeError(err error) error {
 }
 
 // complete fills in what the request left to the node: price, budget and plan.
-func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
+func (b backend) complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
 	spec, err := r.Spec()
 	if err != nil {
 		return spec, verify.Plan{}, err
@@ -108,7 +108,7 @@ func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
 		spec.Filters.MaxPrice = crowd.ReferencePrice
 	}
 	if spec.Budget == 0 {
-		spec.Budget = ledger.EscrowFor(&spec)
+		spec.Budget = b.params.EscrowFor(&spec)
 	}
 	return spec, plan, nil
 }
@@ -117,7 +117,7 @@ func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
 const rounding = 1e-12
 
 func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error) {
-	spec, plan, err := complete(r)
+	spec, plan, err := b.complete(r)
 	if err != nil {
 		return rpc.Quote{}, err
 	}
@@ -126,7 +126,7 @@ func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error
 		return rpc.Quote{}, err
 	}
 	q := rpc.Quote{
-		Bound: ledger.EscrowFor(&spec), Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
+		Bound: b.params.EscrowFor(&spec), Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
 		Executors: plan.Executors, RatePPM: plan.RatePPM, Stake: max(b.params.MinStake, spec.Filters.MaxPrice.Cost(spec.Limits().Gas)),
 		Eligible: int(e.Count), Needed: ledger.Needs(&spec.Plan), Requirements: requirements(e),
 	}
@@ -186,7 +186,7 @@ func requirements(e ledger.Eligibility) []rpc.Requirement {
 }
 
 func (b backend) Post(ctx context.Context, r rpc.PostRequest) (crowd.JobID, error) {
-	spec, plan, err := complete(r)
+	spec, plan, err := b.complete(r)
 	if err != nil {
 		return crowd.JobID{}, err
 	}

@@ -270,7 +270,7 @@ func request(spec *crowd.JobSpec) rpc.PostRequest {
 	}
 	switch p := &spec.Plan; {
 	case p.Method == crowd.PlanSample:
-		r.Plan = &rpc.SamplePlan{Verifiers: p.Verifiers, Checks: p.Checks}
+		r.Plan = &rpc.SamplePlan{Verifiers: p.Verifiers, Checks: p.Checks, Replacements: p.Replacements}
 	case spec.Items == 0:
 		r.Check = &rpc.TaskPlan{Method: p.Method, Executors: p.Executors, RatePPM: p.Rate}
 	}

@@ -85,6 +85,9 @@ type TaskPlan struct {
 	Method    string `json:"method"`              // audit, pair, committee
 	Executors uint32 `json:"executors,omitempty"` // of a committee: 3 to 9
 	RatePPM   uint32 `json:"ratePPM,omitempty"`   // of an audit: least probability that the task is run again, parts per million; absent: the floor, 50000
+
+	// Places that may be given anew if nodes give theirs up; each makes it likelier that a lie passes. Absent: what the plan needs.
+	Replacements *uint32 `json:"replacements,omitempty"`
 }
 
 // Spec is the job that r asks for, validated. A Budget of zero is left for the
@@ -103,7 +106,7 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 		Budget:  r.Budget,
 	}
 	if r.Plan != nil {
-		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: r.Plan.Verifiers, Checks: r.Plan.Checks}
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: r.Plan.Verifiers, Checks: r.Plan.Checks, Replacements: r.Plan.Replacements}
 	}
 	if c := r.Check; c != nil {
 		if r.Items > 0 {
@@ -111,6 +114,9 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 		}
 		if s.Plan = (crowd.Plan{Method: c.Method, Executors: c.Executors, Rate: c.RatePPM}); c.Method == crowd.PlanAudit && c.RatePPM == 0 {
 			s.Plan.Rate = crowd.AuditFloor
+		}
+		if s.Plan.Replacements = s.Plan.DefaultReplacements(); c.Replacements != nil {
+			s.Plan.Replacements = *c.Replacements
 		}
 	}
 	var err error

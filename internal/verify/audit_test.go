@@ -118,7 +118,7 @@ func TestReceipt_EachCheckStandsAlone(t *testing.T) {
 			j.Payments = append(j.Payments, ledger.Payment{Amount: ^crowd.Credits(0)}, ledger.Payment{Amount: 1})
 		}},
 		{"work overpaid", "payments", false, func(j *ledger.Job, _ *Header) {
-			more := j.Places[0].Price.Cost(j.Verdict.Outcome.Gas) + 1 - work(j).Amount
+			more := ledger.DevParams().Pay(j.Places[0].Price, j.Verdict.Outcome.Gas) + 1 - work(j).Amount
 			work(j).Amount += more
 			returned(j).Amount -= more
 		}},

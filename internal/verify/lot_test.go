@@ -54,7 +54,7 @@ func audited(t testing.TB, chosen, lie bool) (receipt []byte, chain string) {
 	wrong := crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafywrong"}
 	for range 60 {
 		id := st.run(crowd.JobSpec{
-			Task: crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 10 * time.Second}},
+			Task: crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 15 * time.Second}},
 			Plan: crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor}, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
 		})
 		j := st.job(id)
@@ -196,7 +196,7 @@ func TestReceipt_OfAnAuditCannotBeForged(t *testing.T) {
 func TestReceipt_OfACommitteeCountsAll(t *testing.T) {
 	st := newStage(t, 5)
 	id := st.run(crowd.JobSpec{
-		Task: crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 10 * time.Second}},
+		Task: crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 15 * time.Second}},
 		Plan: crowd.Plan{Method: crowd.PlanCommittee, Executors: 4}, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
 	})
 	opening := func(i int) ledger.Opening {

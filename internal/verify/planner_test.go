@@ -212,7 +212,7 @@ func holds(t *testing.T, q Request, p BatchPlan, promised bool) {
 		if escapes > p.Undetected {
 			bad("a shard of %d lets a cheater escape with %v", items, escapes)
 		}
-		if promised && p.Promise == Detection && escapes > allowed || promised && escapes.And(FromPPM(p.ColludingPPM)) > allowed || promised && p.Promise == Whole && p.Any > allowed {
+		if promised && p.Promise == Detection && escapes > allowed || promised && p.Promise != Detection && escapes.And(Steered(p.ColludingPPM, 1, p.Replacements, 0)) > allowed || promised && p.Promise == Whole && p.Any > allowed {
 			bad("a shard of %d: %v", items, escapes)
 		}
 		covered := float64(p.CheckPPM) / Million * (1 - math.Pow(1-float64(min(p.Checks, items))/float64(items), float64(p.Verifiers)))
@@ -227,7 +227,7 @@ func holds(t *testing.T, q Request, p BatchPlan, promised bool) {
 			}
 		}
 	}
-	if tasks != q.Tasks || p.Accepted != p.Undetected.And(FromPPM(p.ColludingPPM)) || p.Any != p.Accepted.Times(p.Shards) {
+	if tasks != q.Tasks || p.Accepted != p.Undetected.And(Steered(p.ColludingPPM, 1, p.Replacements, 0)) || p.Any != p.Accepted.Times(p.Shards) {
 		bad("%d tasks are in shards", tasks)
 	}
 	if ratio := checks / float64(q.Tasks); ratio > float64(p.OverheadPPM)/Million+1e-9 || ratio < float64(p.OverheadPPM-1)/Million-1e-9 {

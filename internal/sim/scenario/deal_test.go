@@ -58,7 +58,7 @@ func dealOf(w *World, p *Posted) (Deal, Dealt) {
 			got.Courts++
 		}
 	}
-	got.Owner = -int64(ledger.EscrowFor(&j.Spec))
+	got.Owner = -int64(j.Locked)
 	court := map[crowd.Address]bool{}
 	for _, a := range w.Nodes[:w.Config.Authorities] {
 		court[a.ID.Address()] = true

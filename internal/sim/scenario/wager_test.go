@@ -56,7 +56,7 @@ func TestWage(t *testing.T) {
 					if j.Verdict.By == ledger.ByCourt {
 						want.Courts = 1
 					}
-					want.Owner = -int64(ledger.EscrowFor(&j.Spec))
+					want.Owner = -int64(j.Locked)
 					for _, x := range j.Payments {
 						i, placed := place[x.To]
 						switch {

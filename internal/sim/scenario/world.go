@@ -218,9 +218,9 @@ func (w *World) Post(owner *Node, then func(id crowd.JobID, err error)) {
 	spec := crowd.JobSpec{
 		Task: crowd.Task{
 			Program: "program", Inputs: crowd.CID(fmt.Sprintf("inputs-%d", w.posts)), Args: []string{fmt.Sprint(w.posts)},
-			Limits: crowd.Limits{Gas: 1e9, Memory: 64 << 20, Output: 1 << 20, Wall: 10 * time.Second},
+			Limits: crowd.Limits{Gas: 1e9, Memory: 64 << 20, Output: 1 << 20, Wall: 15 * time.Second},
 		},
-		Plan: crowd.Plan{Method: crowd.PlanPair}, Filters: crowd.Filters{MaxPrice: 1000}, Budget: 10 * crowd.Credit,
+		Plan: crowd.Plan{Method: crowd.PlanPair, Replacements: 2}, Filters: crowd.Filters{MaxPrice: 1000}, Budget: 10 * crowd.Credit,
 	}
 	if w.Config.Spec != nil {
 		w.Config.Spec(w, &spec)

@@ -67,7 +67,7 @@ func (p *Play) do(e flow.Effect) {
 		var laid []flow.Layout
 		spec := &p.specs[e.Stage]
 		for at := uint64(0); at < e.Items; at += uint64(spec.Items) {
-			laid = append(laid, flow.Layout{Items: uint64(spec.Items), Bound: ledger.EscrowFor(spec)})
+			laid = append(laid, flow.Layout{Items: uint64(spec.Items), Bound: p.w.Config.Params.EscrowFor(spec)})
 		}
 		p.soon(flow.Laid{Stage: e.Stage, Shards: laid})
 	case flow.Post:

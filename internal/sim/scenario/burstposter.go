@@ -20,7 +20,7 @@ var burstPoster = Attack{
 		})
 		burst := func() {
 			for range burstSize {
-				r.w.PostSpec(author, r.spec("least", 1, leastWall), nil)
+				r.w.PostSpec(author, r.spec("least", 1), nil)
 			}
 		}
 		r.w.After(time.Second, burst)

@@ -10,6 +10,6 @@ var compileBomber = Attack{
 	Name: "compile-bomber", What: "an owner posts programs that take minutes to compile and nothing to run",
 	begin: func(r *Raid, author *Node) {
 		r.aloof[author.ID] = true
-		r.lane(author, r.each, func() crowd.JobSpec { return r.spec("bomb", 1000, raidWall) }, nil)
+		r.lane(author, r.each, func() crowd.JobSpec { return r.spec("bomb", 1000) }, nil)
 	},
 }

@@ -19,7 +19,7 @@ var diskFiller = Attack{
 		author.adv = &complainer{boss{r: r}}
 		r.lies = append(r.lies, func(_ *Node, j *ledger.Job) bool { return j.Owner == author.ID })
 		r.lane(author, r.each, func() crowd.JobSpec {
-			s := r.spec("big", 1000, raidWall)
+			s := r.spec("big", 1000)
 			s.Task.Limits.Output, s.Filters.Providers = bigResult, names
 			return s
 		}, func(j *ledger.Job) {

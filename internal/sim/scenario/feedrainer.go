@@ -10,6 +10,6 @@ var feeDrainer = Attack{
 	Name: "fee-drainer", What: "an owner posts the least jobs there are, so that fees exceed the pay",
 	begin: func(r *Raid, author *Node) {
 		r.aloof[author.ID] = true
-		r.lane(author, r.each, func() crowd.JobSpec { return r.spec("least", 1, leastWall) }, nil)
+		r.lane(author, r.each, func() crowd.JobSpec { return r.spec("least", 1) }, nil)
 	},
 }

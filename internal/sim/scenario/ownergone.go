@@ -16,7 +16,7 @@ var ownerGone = Attack{
 		for i, o := range r.strangers {
 			n := r.each/len(r.strangers) + min(1, max(0, r.each%len(r.strangers)-i))
 			r.lane(o, n, func() crowd.JobSpec {
-				s := r.spec("program-left", raidGas, raidWall)
+				s := r.spec("program-left", raidGas)
 				for _, c := range []crowd.CID{s.Task.Inputs, s.Task.Stdin} {
 					r.hidden[c] = true
 				}

@@ -14,7 +14,6 @@ import (
 type Program struct {
 	Speed   crowd.Gas     // that a machine runs in a second; 0: the zero Program
 	Gas     crowd.Gas     // of a whole run; 0: as Outcome has it
-	Walls   bool          // it never ends by itself: Limits.Wall ends it, which is the machine's fault
 	Compile time.Duration // of one core, before it runs
 	Prints  float64       // share of a run after which all that its owner wants is printed, live; 0: never before the end
 }
@@ -87,7 +86,7 @@ func (n *Node) program(s slot, e *job.Run) planned {
 		return p
 	}
 	run := seconds(uint64(p.gas), uint64(how.Speed))
-	if wall := e.Task.Limits.Wall; how.Walls || run > wall {
+	if wall := e.Task.Limits.Wall; run > wall {
 		run, p.err = wall, errWall
 		p.gas = crowd.Gas(wall.Seconds() * float64(how.Speed))
 	}
@@ -96,6 +95,7 @@ func (n *Node) program(s slot, e *job.Run) planned {
 		compile, run, p.gas, p.err = compileMost, 0, 0, errCompile
 	}
 	p.takes = compile + run
+	p.gas += w.Config.Params.StartGas
 	p.gas += crowd.Gas(compile.Seconds() * float64(crowd.LeastSpeed))
 	if how.Prints > 0 && run > 0 && e.Items == 0 { // what items print is not told live
 		p.prints, p.printed = compile+time.Duration(how.Prints*float64(run)), crowd.Gas(how.Prints*run.Seconds()*float64(how.Speed))
@@ -139,8 +139,8 @@ func (n *Node) endMeter(r *running) {
 func raidProgram(t *crowd.Task) Program {
 	kind, _, _ := strings.Cut(string(t.Program), "-")
 	switch kind {
-	case "walls": // a chain of square roots, and of a page's first touches: what gas prices least
-		return Program{Speed: 3e8, Walls: true, Prints: 0.3}
+	case "walls": // it waits for memory more than it computes: what gas prices least
+		return Program{Speed: wallSpeed, Gas: t.Limits.Gas, Prints: 0.9}
 	case "early":
 		return Program{Speed: raidSpeed, Gas: t.Limits.Gas, Prints: 0.9}
 	case "bomb":
@@ -158,8 +158,11 @@ func raidProgram(t *crowd.Task) Program {
 // raidSpeed of a usual program, in gas a second.
 const raidSpeed = 2e9
 
-// leastWall is the shortest Wall of a job that uses next to no gas.
-const leastWall = time.Millisecond
+// wallSpeed of a program that no gas limit ends in time, in gas a second.
+const wallSpeed = 1e8
+
+// leastWall is the shortest Wall of a raid's jobs.
+const leastWall = 20 * time.Second
 
 // bigResult is the size of a result that a complaint has fetched.
 const bigResult = 2 << 30

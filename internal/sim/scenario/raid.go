@@ -150,7 +150,10 @@ func NewRaid(c RaidConfig) (*Raid, error) {
 		r.plan.Rate = crowd.AuditFloor
 	case crowd.PlanSample:
 		r.plan.Verifiers, r.plan.Checks = 3, raidItems/2
-		r.plan.Undetected = uint64(verify.SampleUndetected(raidItems, r.plan.Verifiers, r.plan.Checks))
+	}
+	r.plan.Replacements = r.plan.DefaultReplacements()
+	if r.Plan == crowd.PlanSample {
+		r.plan.Undetected = uint64(verify.SampleUndetected(raidItems, &r.plan))
 	}
 	return r, nil
 }
@@ -230,12 +233,12 @@ func (r *Raid) crewSize() int { return max(1, int(math.Round(r.Byzantine*float64
 func (r *Raid) has(name string) bool { return slices.Contains(r.Attacks, name) }
 
 // spec is a new job, of a program of that kind.
-func (r *Raid) spec(kind crowd.CID, gas crowd.Gas, wall time.Duration) crowd.JobSpec {
+func (r *Raid) spec(kind crowd.CID, gas crowd.Gas) crowd.JobSpec {
 	r.specs++
 	s := crowd.JobSpec{
 		Task: crowd.Task{
 			Program: kind, Inputs: crowd.CID(fmt.Sprintf("inputs-%d", r.specs)), Args: []string{fmt.Sprint(r.worlds, r.specs)},
-			Limits: crowd.Limits{Gas: gas, Memory: 64 << 20, Output: 1 << 20, Wall: wall},
+			Limits: crowd.Limits{Gas: gas, Memory: 64 << 20, Output: 1 << 20},
 		},
 		Plan: r.plan, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 1_000_000 * crowd.Credit,
 	}
@@ -243,17 +246,15 @@ func (r *Raid) spec(kind crowd.CID, gas crowd.Gas, wall time.Duration) crowd.Job
 		s.Items, s.Task.Stdin = raidItems, "items-"+s.Task.Inputs
 		s.Task.Limits.Gas, s.Task.Limits.Output = max(1, gas/raidItems), 1<<10
 	}
+	s.Task.Limits.Wall = max(leastWall, crowd.LeastWall(s.Limits()))
 	return s
 }
 
-// The usual job of a raid.
-const (
-	raidGas  = 2e9
-	raidWall = 20 * time.Second
-)
+// raidGas is the limit of a usual job.
+const raidGas = 2e9
 
 // usual is a job as a stranger has it.
-func (r *Raid) usual() crowd.JobSpec { return r.spec("program", raidGas, raidWall) }
+func (r *Raid) usual() crowd.JobSpec { return r.spec("program", raidGas) }
 
 // post posts a job. tend, if it is not nil, sees it whenever it has come to another state.
 func (r *Raid) post(owner *Node, spec crowd.JobSpec, tend func(j *ledger.Job), then func(ok bool)) {

@@ -13,7 +13,7 @@ var slowCourt = Attack{
 	Name: "slow-court", What: "providers make up the results of tasks that take the court longer than its window", forges: true,
 	begin: func(r *Raid, _ *Node) {
 		r.lies = append(r.lies, func(_ *Node, j *ledger.Job) bool { return j.Spec.Task.Program == "slow" })
-		r.spread(r.strangers, r.each, func() crowd.JobSpec { return r.spec("slow", slowGas, slowWall) }, r.aimAt)
+		r.spread(r.strangers, r.each, r.slow, r.aimAt)
 	},
 }
 
@@ -23,3 +23,9 @@ const (
 	slowGas   = 1e11
 	slowWall  = 3 * time.Hour
 )
+
+func (r *Raid) slow() crowd.JobSpec {
+	s := r.spec("slow", slowGas)
+	s.Task.Limits.Wall = slowWall
+	return s
+}

@@ -184,7 +184,10 @@ func (r *Raid) Toll() Toll {
 // stated is the plan's chance of a wrong result where so much of the weight is the attacker's.
 func (r *Raid) stated(ppm uint32) float64 {
 	if r.Plan == crowd.PlanSample {
-		s := verify.Scheme{Items: raidItems, Checks: uint64(r.plan.Checks), Verifiers: r.plan.Verifiers, CheckPPM: verify.Million, ColludingPPM: ppm}
+		s := verify.Scheme{
+			Items: raidItems, Checks: uint64(r.plan.Checks), Verifiers: r.plan.Verifiers, Replacements: r.plan.Replacements,
+			CheckPPM: verify.Million, ColludingPPM: ppm,
+		}
 		return s.Undetected(raidItems / 10).Float()
 	}
 	return verify.Accepted(&r.plan, ppm).Float()

@@ -11,6 +11,6 @@ var wallBurner = Attack{
 	Name: "wall-burner", What: "an owner reads live what its program prints, and the program then runs into the wall limit",
 	begin: func(r *Raid, author *Node) {
 		r.aloof[author.ID] = true
-		r.lane(author, r.each, func() crowd.JobSpec { return r.spec("walls", raidGas, raidWall) }, nil)
+		r.lane(author, r.each, func() crowd.JobSpec { return r.spec("walls", 5*raidGas) }, nil)
 	},
 }

@@ -1,7 +1,7 @@
 package scenario
 
 import (
-	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -22,8 +22,8 @@ type Program struct {
 const compileMost = 5 * time.Minute
 
 var (
-	errWall    = errors.New("the wall time limit passed")
-	errCompile = errors.New("the program takes too long to compile")
+	errWall    = fmt.Errorf("the wall time limit passed: %w", job.ErrWall)
+	errCompile = fmt.Errorf("the program takes too long to compile: %w", job.ErrWall)
 )
 
 // reader is an owner that reads what its job's executors print live: worth is the price of what one of them ran until then.

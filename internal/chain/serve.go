@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,23 +14,63 @@ import (
 	"github.com/crowdcompute/crowd"
 )
 
-// catchUp is how long a light node that knows more than this node is kept waiting.
-const catchUp = 10 * time.Second
+// Bounds of what light nodes make a full node hold.
+const (
+	// catchUp is how long a question may wait for a block: a light node may know more than this node, or ask for what comes next.
+	catchUp = 10 * time.Second
+	// maxStreams bounds the light nodes of one full node; a further one is told to ask another.
+	maxStreams = 1024
+)
 
-// Serve answers one light node on one stream until the stream, ctx or the node ends, and
-// closes the stream. It holds at most maxAsked questions and a handful of frames; who
-// reads slowly is answered slowly and gets changes merged. It fails on what no honest light node sends.
-func (f *Full) Serve(ctx context.Context, stream io.ReadWriteCloser) error {
+var errStreams = errors.New("this full node serves as many light nodes as it can: ask another")
+
+// Serve answers one light node on one stream until the stream, ctx or the node ends, and closes the stream. A node
+// has one stream: a newer one of the same node ends it; from is zero for one in this process, which is not counted. A
+// stream holds at most maxAsked questions, none for longer than catchUp, and three frames, which comes
+// to less than 4 MiB; a light node that reads slowly is answered slowly and gets changes merged. Serve fails on
+// what no honest light node sends.
+func (f *Full) Serve(ctx context.Context, from crowd.NodeID, stream io.ReadWriteCloser) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &service{f: f, from: from, end: cancel, out: make(chan []byte, 1), slots: make(chan struct{}, maxAsked), order: make(chan struct{}, 1)}
+	if !f.enter(s) {
+		_, _ = stream.Write(encodeFrame(0, kError, newErrorBody(errStreams)))
+		return errors.Join(errStreams, stream.Close())
+	}
+	defer f.leave(s)
 	g, inner := errgroup.WithContext(ctx)
-	err := f.serve(inner, g, stream)
+	err := s.serve(inner, g, stream)
 	if ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {
 		return nil
 	}
 	return err
 }
 
-func (f *Full) serve(ctx context.Context, g *errgroup.Group, stream io.ReadWriteCloser) error {
-	s := &service{f: f, out: make(chan []byte, 4), slots: make(chan struct{}, maxAsked)}
+// enter counts a stream and ends the one that its node had; false: there are too many.
+func (f *Full) enter(s *service) bool {
+	if s.from.IsZero() {
+		return true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if old := f.streams[s.from]; old != nil {
+		old.end()
+	} else if len(f.streams) >= maxStreams {
+		return false
+	}
+	f.streams[s.from] = s
+	return true
+}
+
+func (f *Full) leave(s *service) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.streams[s.from] == s {
+		delete(f.streams, s.from)
+	}
+}
+
+func (s *service) serve(ctx context.Context, g *errgroup.Group, stream io.ReadWriteCloser) error {
 	unhook := context.AfterFunc(ctx, func() { stream.Close() })
 	defer unhook()
 	defer stream.Close()
@@ -39,7 +78,7 @@ func (f *Full) serve(ctx context.Context, g *errgroup.Group, stream io.ReadWrite
 	g.Go(func() error { return s.read(ctx, g, stream) })
 	g.Go(func() error {
 		select {
-		case <-f.over:
+		case <-s.f.over:
 			return ErrClosed
 		case <-ctx.Done():
 			return nil
@@ -52,10 +91,12 @@ func (f *Full) serve(ctx context.Context, g *errgroup.Group, stream io.ReadWrite
 type service struct {
 	// set once
 	f     *Full
-	out   chan []byte   // capacity 4: enough to keep the writer busy
+	from  crowd.NodeID // zero: in this process
+	end   func()
+	out   chan []byte   // capacity 1: enough to keep the writer busy
 	slots chan struct{} // a question holds one
 
-	order sync.Mutex // from looking at the newest snapshot to queueing what it gave
+	order chan struct{} // capacity 1: held from looking at the newest snapshot to queueing what it gave
 }
 
 func (s *service) write(ctx context.Context, w io.Writer) error {
@@ -156,13 +197,17 @@ func (s *service) push(ctx context.Context, blocks <-chan Block, prefixes []stri
 
 // values sends the newest provable values of keys, in as many frames as they take.
 func (s *service) values(ctx context.Context, id uint64, minimum crowd.Height, keys []string, lost bool) error {
-	wait, cancel := context.WithTimeout(ctx, catchUp)
+	wait, cancel := context.WithTimeout(ctx, s.f.catchUp)
 	defer cancel()
 	if _, err := s.f.snapshot(wait, minimum); err != nil {
 		return fmt.Errorf("reach block %d: %w", minimum, err)
 	}
-	s.order.Lock()
-	defer s.order.Unlock()
+	select {
+	case s.order <- struct{}{}:
+		defer func() { <-s.order }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	snap, err := s.f.snapshot(ctx, minimum)
 	if err != nil {
 		return err
@@ -183,13 +228,17 @@ func (s *service) values(ctx context.Context, id uint64, minimum crowd.Height, k
 
 // list sends one page of the keys under a prefix.
 func (s *service) list(ctx context.Context, id uint64, q listBody) error {
-	wait, cancel := context.WithTimeout(ctx, catchUp)
+	wait, cancel := context.WithTimeout(ctx, s.f.catchUp)
 	defer cancel()
 	if _, err := s.f.snapshot(wait, q.Min); err != nil {
 		return fmt.Errorf("reach block %d: %w", q.Min, err)
 	}
-	s.order.Lock()
-	defer s.order.Unlock()
+	select {
+	case s.order <- struct{}{}:
+		defer func() { <-s.order }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	snap, err := s.f.snapshot(ctx, q.Min)
 	if err != nil {
 		return err
@@ -229,7 +278,9 @@ func (s *service) question(ctx context.Context, q frame) (answer func() error, e
 	case kHeader:
 		b, err := body[headerBody](q)
 		return func() error {
-			ev, err := s.f.Header(ctx, b.Height)
+			wait, cancel := context.WithTimeout(ctx, s.f.catchUp)
+			defer cancel()
+			ev, err := s.f.Header(wait, b.Height)
 			if err != nil {
 				return err
 			}
@@ -240,12 +291,13 @@ func (s *service) question(ctx context.Context, q frame) (answer func() error, e
 		if err != nil {
 			return nil, err
 		}
-		sub, err := s.f.submit(ctx, b.Tx)
+		sub, err := s.f.submit(ctx, s.from, b.Tx)
+		hash := txHash(b.Tx) // the transaction itself is not kept here
 		return func() error {
 			if err != nil {
 				return err
 			}
-			return s.outcome(ctx, q.ID, sub, txHash(b.Tx))
+			return s.outcome(ctx, q.ID, sub, hash)
 		}, nil
 	}
 	return nil, fmt.Errorf("a question of kind %d", q.Kind)
@@ -253,7 +305,12 @@ func (s *service) question(ctx context.Context, q frame) (answer func() error, e
 
 // outcome waits for a transaction's block and proves what became of it.
 func (s *service) outcome(ctx context.Context, id uint64, sub *submission, tx crowd.Hash) error {
-	in, err := sub.wait(ctx)
+	wait, cancel := context.WithTimeout(ctx, s.f.catchUp)
+	defer cancel()
+	in, err := sub.wait(wait)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w from here: no block has it yet", ErrDropped) // it is safe to send it again
+	}
 	if err != nil {
 		return err
 	}
@@ -266,7 +323,9 @@ func (s *service) outcome(ctx context.Context, id uint64, sub *submission, tx cr
 			return s.queue(ctx, encodeFrame(id, kRefusal, r))
 		}
 	}
-	p, err := s.f.proveOutcome(ctx, tx)
+	prove, cancel := context.WithTimeout(ctx, s.f.catchUp)
+	defer cancel()
+	p, err := s.f.proveOutcome(prove, tx)
 	if err != nil {
 		return err
 	}

@@ -175,6 +175,7 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 // files of this machine, and goes to its log alone.
 const (
 	cannotRun   = "cannot run the task"
+	tooSlow     = "cannot run the task within its wall time"
 	cannotFetch = "cannot get the inputs"
 	NoParts     = "cannot get parts of other results" // exported: their owner can make them again
 )
@@ -187,6 +188,8 @@ func (e *Executor) hopeless(now time.Time, p *ledger.Place) string {
 	}
 	half := crowd.Time(e.Params.Patience(&e.job.Spec, p.Verifier)) / 2
 	switch {
+	case w.kind == running && errors.Is(w.err, ErrWall): // a second run would take as long
+		return tooSlow
 	case w.kind == running && w.fails >= runFaults:
 		return cannotRun
 	case w.kind == fetching && e.due(now, p.Due-half) && errors.Is(w.err, ErrParts):
@@ -202,7 +205,7 @@ func (e *Executor) bind(opening ledger.Opening) error {
 	if _, err := io.ReadFull(e.Rand, opening.Salt[:]); err != nil {
 		return fmt.Errorf("draw a salt: %w", err)
 	}
-	plain, purpose := crowd.Encode(&opening), ledger.SealPurpose(e.id, e.self)
+	plain, purpose := ledger.Pad(&opening), ledger.SealPurpose(e.id, e.self)
 	sealed := make([][]byte, len(e.Authorities))
 	for i := range e.Authorities {
 		var err error

@@ -201,7 +201,7 @@ func (w *world) commitMsg(k *identity.Key, id crowd.JobID, o crowd.Outcome) *Com
 	op := opening(k.ID(), o)
 	m := &Commit{Job: id, Commitment: Commitment(id, k.ID(), op)}
 	for i, a := range w.authorities {
-		sealed, err := identity.Seal(rand.NewChaCha8([32]byte{byte(i)}), a.ID(), crowd.Encode(op), SealPurpose(id, k.ID()))
+		sealed, err := identity.Seal(rand.NewChaCha8([32]byte{byte(i)}), a.ID(), Pad(&op), SealPurpose(id, k.ID()))
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -369,8 +369,8 @@ func TestJob_WithholdingTheRevealDoesNotSaveACheater(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var o Opening
-	if err := crowd.Decode(plain, &o); err != nil {
+	o, err := Unpad(plain)
+	if err != nil || len(plain)%padTo != 0 {
 		t.Fatal(err)
 	}
 	w.refused(NotYours, honest, &Unseal{Job: id, Executor: cheat.ID(), Opening: o})

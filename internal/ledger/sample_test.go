@@ -785,7 +785,7 @@ func TestPost_AsManyChecksAsASealedCommitmentHolds(t *testing.T) {
 		}
 		m := &Commit{Job: crowd.JobID{0xff}, Commitment: crowd.Hash{0xff}}
 		for _, a := range w.authorities {
-			sealed, err := identity.Seal(rand.NewChaCha8([32]byte{}), a.ID(), crowd.Encode(&o), SealPurpose(m.Job, k.ID()))
+			sealed, err := identity.Seal(rand.NewChaCha8([32]byte{}), a.ID(), Pad(&o), SealPurpose(m.Job, k.ID()))
 			if err != nil {
 				t.Fatal(err)
 			}

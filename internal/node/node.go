@@ -147,18 +147,18 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n.runner, err = runner.New(runner.Config{
 		Dir: filepath.Join(cfg.Dir, "runner"), Key: cfg.Key, Rand: rand.Reader, Params: n.params, Authorities: cfg.Genesis.Authorities,
-		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable,
+		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable, Full: func(err error) bool { return errors.Is(err, store.ErrNoSpace) },
 		Accept: accept, Logs: n.teller, Report: n.reported, Undelivered: n.undelivered, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	if full, ok := n.chain.(*chain.Full); ok {
-		n.host.Handle(protoChain, func(ctx context.Context, _ crowd.NodeID, s p2p.Stream) error {
+		n.host.Handle(protoChain, func(ctx context.Context, from crowd.NodeID, s p2p.Stream) error {
 			if err := s.SetDeadline(time.Time{}); err != nil { // a light node stays
 				return err
 			}
-			return full.Serve(ctx, s)
+			return full.Serve(ctx, from, s)
 		})
 	}
 	n.host.Answer(protoGenesis, maxChainID+8, n.answerGenesis)

@@ -51,6 +51,8 @@ func (r *Runner) fetch(ctx context.Context, e job.Fetch) error {
 		return err
 	case r.cfg.Unusable(err):
 		return fmt.Errorf("%w: %w", job.ErrUnusable, err)
+	case r.cfg.Full(err):
+		return fmt.Errorf("%w: %w", job.ErrLocal, err)
 	case context.Cause(ctx) == errIdle:
 		return fmt.Errorf("fetch: %w", errIdle)
 	}

@@ -217,7 +217,7 @@ func (r *Raid) begin(each int) {
 	w := r.w
 	for i := range crew {
 		n := w.Provider(i * r.Providers / crew)
-		n.adv = &mate{r: r, decided: map[crowd.JobID]bool{}}
+		n.adv = &mate{r: r, quit: map[crowd.JobID]bool{}, decided: map[crowd.JobID]bool{}}
 		r.crew, r.ours[n.ID] = append(r.crew, n), true
 	}
 	for i := range r.attacks {
@@ -357,6 +357,7 @@ func (r *Raid) mayAudit(j *ledger.Job) bool {
 type mate struct {
 	plain
 	r       *Raid
+	quit    map[crowd.JobID]bool // the places that it gives up without having tried
 	decided map[crowd.JobID]bool // whether it lies: once it has begun it stands by that
 }
 
@@ -370,7 +371,7 @@ func (m *mate) lies(w *World, n *Node, id crowd.JobID) bool {
 }
 
 // Bend implements Adversary.
-func (m *mate) Bend(w *World, _ *Node, id crowd.JobID, _ job.Role, e job.Effect) []job.Effect {
+func (m *mate) Bend(w *World, n *Node, id crowd.JobID, _ job.Role, e job.Effect) []job.Effect {
 	j := &w.jobs[id].Last
 	if s, ok := e.(job.Send); ok {
 		if _, claim := s.Message.(*ledger.Claim); claim && m.r.aloof[j.Owner] {
@@ -382,9 +383,16 @@ func (m *mate) Bend(w *World, _ *Node, id crowd.JobID, _ job.Role, e job.Effect)
 		if m.r.idle && !m.r.ours[j.Owner] {
 			return nil
 		}
-		if m.r.quits != nil && m.r.quits(j) {
-			return []job.Effect{job.Send{Message: &ledger.GiveUp{Job: id, Why: "cannot run the task"}}}
+		if m.r.quits == nil || !m.r.quits(j) {
+			break
 		}
+		if !m.quit[id] {
+			m.quit[id] = true
+			w.After(seconds(uint64(j.Spec.Limits().Gas), uint64(crowd.FullSpeed)), func() {
+				n.Send(&ledger.GiveUp{Job: id, Why: "cannot run the task"}, nil)
+			})
+		}
+		return nil
 	}
 	return []job.Effect{e}
 }

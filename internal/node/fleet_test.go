@@ -490,7 +490,7 @@ func (f *fleet) task(rounds uint64) task {
 	}
 	return task{rpc.PostRequest{
 		Program: f.program, Stdin: f.upload(stdin), Args: []string{fmt.Sprint(rounds)},
-		Limits: rpc.Limits{Gas: 4e8, Memory: 16 << 20, Output: 1 << 20, WallMillis: 2000},
+		Limits: rpc.Limits{Gas: 4e8, Memory: 16 << 20, Output: 1 << 20},
 	}, fmt.Sprintf("working\n%d\n", x)}
 }
 

@@ -49,7 +49,7 @@ type Limits struct {
 	Gas        crowd.Gas `json:"gas"`
 	Memory     uint64    `json:"memory"`
 	Output     uint64    `json:"output"`
-	WallMillis int64     `json:"wallMillis"`
+	WallMillis int64     `json:"wallMillis"` // 0: what a slow machine needs for the others
 }
 
 // Filters say which providers may be drawn; empty ones exclude nobody.
@@ -128,7 +128,9 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 	}
 	// Clamped, so that the product cannot overflow; Validate refuses both ends.
 	ms := min(max(r.Limits.WallMillis, -1), int64(crowd.MaxWall/time.Millisecond)+1)
-	s.Task.Limits.Wall = time.Duration(ms) * time.Millisecond
+	if s.Task.Limits.Wall = time.Duration(ms) * time.Millisecond; ms == 0 {
+		s.Task.Limits.Wall = crowd.LeastWall(s.Limits())
+	}
 	if err := s.Validate(); err != nil {
 		return crowd.JobSpec{}, Errorf(BadRequest, "%w", err)
 	}

@@ -86,7 +86,8 @@ providers and the owners that attack are one hand. Of each job that it is about:
             gas price that nobody paid; a second of a line or of a disk is a credit, too
   paid      what the attacker paid, lost stakes and its own work included
   ratio     damage / paid
-  weight    by how much the draw weight of honest nodes has changed after ten jobs
+  weight    by how much the draw weight of honest nodes has changed after ten jobs;
+            own: that of the attacker's nodes
 
 Strategies:
 ` + about.String(),
@@ -309,7 +310,7 @@ func (a *app) simJobs(ctx context.Context, s simJobs) error {
 }
 
 func printTolls(w io.Writer, tolls []scenario.Toll) {
-	rows := [][]string{{"ATTACK", "PLAN", "SHARE", "JOBS", "WRONG", "STATED", "PROFIT", "±", "DAMAGE", "PAID", "RATIO", "SLASHED", "FAULTS", "WEIGHT"}}
+	rows := [][]string{{"ATTACK", "PLAN", "SHARE", "JOBS", "WRONG", "STATED", "PROFIT", "±", "DAMAGE", "PAID", "RATIO", "SLASHED", "FAULTS", "WEIGHT", "OWN"}}
 	for _, t := range tolls {
 		wrong, stated := "-", "-"
 		if t.Wrong.Of > 0 {
@@ -318,10 +319,15 @@ func printTolls(w io.Writer, tolls []scenario.Toll) {
 		rows = append(rows, []string{
 			strings.Join(t.Config.Attacks, "+"), t.Config.Plan, fmt.Sprintf("%g", t.Config.Byzantine), fmt.Sprint(t.Jobs), wrong, stated,
 			fmt.Sprintf("%.4f", t.Profit), fmt.Sprintf("%.4f", t.Error), fmt.Sprintf("%.4f", t.Damage), fmt.Sprintf("%.4f", t.Paid), ratioShort(t.Ratio),
-			fmt.Sprint(t.HonestSlashes), fmt.Sprintf("%.1f", t.Faults), fmt.Sprintf("%+.0f %%", -100*t.Weight),
+			fmt.Sprint(t.HonestSlashes), fmt.Sprintf("%.1f", t.Faults), changeShort(t.Weight), changeShort(t.Own),
 		})
 	}
 	table(w, "", rows)
+}
+
+// changeShort is a share that was lost as a change.
+func changeShort(lost float64) string {
+	return strings.Replace(fmt.Sprintf("%+.0f %%", -100*lost), "-0", "+0", 1)
 }
 
 // ratioShort of what cost nothing is "free".

@@ -28,7 +28,7 @@ type Attack struct {
 // Attacks are all that a Raid knows.
 func Attacks() []Attack {
 	return []Attack{
-		withholdInputs, wallBurner, burstPoster, compileBomber, cancelGrinder, readCanceller, feeDrainer, diskFiller, slowCourt, ownerGone,
+		withholdInputs, wallBurner, burstPoster, compileBomber, cancelGrinder, readCanceller, feeDrainer, diskFiller, slowCourt, ownerGone, idler, quitter,
 	}
 }
 
@@ -125,6 +125,8 @@ type Raid struct {
 	specs     int
 	lies      []func(n *Node, j *ledger.Job) bool
 	hidden    map[crowd.CID]bool
+	idle      bool // in strangers' jobs, beyond the claim
+	quits     func(j *ledger.Job) bool
 	aloof     map[crowd.NodeID]bool // owners for whose jobs the crew does not work
 	tends     map[crowd.JobID]func(j *ledger.Job)
 	targets   map[crowd.JobID]bool // in which a wrong result is wanted
@@ -205,6 +207,7 @@ func (r *Raid) begin(each int) {
 	r.each, r.ours, r.hidden, r.aloof = each, map[crowd.NodeID]bool{}, map[crowd.CID]bool{}, map[crowd.NodeID]bool{}
 	r.tends, r.targets, r.read = map[crowd.JobID]func(*ledger.Job){}, map[crowd.JobID]bool{}, map[crowd.JobID]crowd.Credits{}
 	r.crew, r.strangers, r.lies, r.lanes, r.specs = nil, nil, nil, 0, 0
+	r.idle, r.quits = false, nil
 	r.w = New(Config{
 		Seed: r.Seed<<20 + uint64(r.worlds), Providers: r.Providers, Consumers: raidStrangers + len(r.attacks),
 		Params: p, Block: 150 * time.Millisecond, Veterans: true, Audit: 1 << 20,
@@ -214,7 +217,7 @@ func (r *Raid) begin(each int) {
 	w := r.w
 	for i := range crew {
 		n := w.Provider(i * r.Providers / crew)
-		n.adv = &mate{r: r, decided: map[crowd.JobID]bool{}}
+		n.adv = &mate{r: r, quit: map[crowd.JobID]bool{}, decided: map[crowd.JobID]bool{}}
 		r.crew, r.ours[n.ID] = append(r.crew, n), true
 	}
 	for i := range r.attacks {
@@ -354,6 +357,7 @@ func (r *Raid) mayAudit(j *ledger.Job) bool {
 type mate struct {
 	plain
 	r       *Raid
+	quit    map[crowd.JobID]bool // the places that it gives up without having tried
 	decided map[crowd.JobID]bool // whether it lies: once it has begun it stands by that
 }
 
@@ -368,10 +372,27 @@ func (m *mate) lies(w *World, n *Node, id crowd.JobID) bool {
 
 // Bend implements Adversary.
 func (m *mate) Bend(w *World, n *Node, id crowd.JobID, _ job.Role, e job.Effect) []job.Effect {
+	j := &w.jobs[id].Last
 	if s, ok := e.(job.Send); ok {
-		if _, claim := s.Message.(*ledger.Claim); claim && m.r.aloof[w.jobs[id].Last.Owner] {
+		if _, claim := s.Message.(*ledger.Claim); claim && m.r.aloof[j.Owner] {
 			return nil
 		}
+	}
+	switch e.(type) {
+	case job.Fetch, job.Run:
+		if m.r.idle && !m.r.ours[j.Owner] {
+			return nil
+		}
+		if m.r.quits == nil || !m.r.quits(j) {
+			break
+		}
+		if !m.quit[id] {
+			m.quit[id] = true
+			w.After(seconds(uint64(j.Spec.Limits().Gas), uint64(crowd.FullSpeed)), func() {
+				n.Send(&ledger.GiveUp{Job: id, Why: "cannot run the task"}, nil)
+			})
+		}
+		return nil
 	}
 	return []job.Effect{e}
 }

@@ -30,6 +30,7 @@ type toll struct {
 	profit, damage, paid float64
 	squares              float64 // of the profits of the worlds
 	faults               int
+	own                  float64 // the same of the attacker's
 	weight               float64 // sum over the worlds of the share of their draw weight that honest nodes lost
 }
 
@@ -50,7 +51,8 @@ type Toll struct {
 
 	HonestSlashes int     `json:"honest_slashes"`
 	Faults        float64 `json:"faults"` // counted against honest nodes
-	Weight        float64 `json:"weight"` // share of its draw weight that an honest node has lost after the jobs of a world
+	Weight        float64 `json:"weight"` // share of its draw weight that an honest node has lost after the jobs of a world; negative: gained
+	Own           float64 `json:"own"`    // the same of the attacker's, all of it of whoever was caught
 }
 
 // MostRatio stands for a damage that cost nothing.
@@ -70,7 +72,9 @@ func (r *Raid) weigh() weighed {
 		if p, ok := r.w.state.Provider(n.ID.Address()); ok {
 			w.credits[n.ID] += p.Stake
 			rep := r.w.state.Reputation(n.ID.Address())
-			w.weight[n.ID] = float64(rep.Weight(&params.Reputation, now))
+			if w.weight[n.ID] = float64(rep.Weight(&params.Reputation, now)); p.Tombstoned {
+				w.weight[n.ID] = 0
+			}
 		}
 	}
 	return w
@@ -89,6 +93,9 @@ func (r *Raid) count(before weighed) {
 		work := float64(n.Worked)/credit + moving(n.Sent+n.Got)
 		if r.ours[n.ID] {
 			gain, ownWork = gain+change, ownWork+work
+			if before.weight[n.ID] > 0 {
+				t.own += (1 - after.weight[n.ID]/before.weight[n.ID]) / float64(len(r.crew))
+			}
 			continue
 		}
 		loss += work - change
@@ -171,7 +178,7 @@ func (r *Raid) Toll() Toll {
 	c := Toll{Config: r.RaidConfig, Jobs: t.jobs + t.strangers, Units: r.units, Wrong: share(t.forged, t.tried), HonestSlashes: t.slashes}
 	n := float64(max(r.units, 1))
 	c.Profit, c.Damage, c.Paid, c.Faults = t.profit/n, t.damage/n, t.paid/n, float64(t.faults)/n
-	c.Weight = t.weight / float64(max(r.worlds, 1))
+	c.Weight, c.Own = t.weight/float64(max(r.worlds, 1)), t.own/float64(max(r.worlds, 1))
 	if m := float64(r.worlds); m > 1 {
 		mean := t.profit / m
 		c.Error = math.Sqrt(max(t.squares/m-mean*mean, 0)/(m-1)) * m / n

@@ -79,7 +79,7 @@ func (m *matrix) message(kind uint8, q Question, k *identity.Key) Message {
 	case *Reveal:
 		return &Reveal{Job: m.id, Opening: m.openings[id]}
 	case *GiveUp:
-		return &GiveUp{Job: m.id}
+		return &GiveUp{Job: m.id, Reason: CannotRun}
 	case *Unseal:
 		return &Unseal{Job: m.id, Executor: placed, Opening: m.openings[placed]}
 	case *Vote:

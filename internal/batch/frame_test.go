@@ -130,6 +130,10 @@ func TestTree_OfAtLeastOneAndAtMostSoMany(t *testing.T) {
 	if err := p.Check(Root{Items: MaxItems + 1, Top: leafNode(p.Leaf)}); err == nil || !strings.Contains(err.Error(), "item 0 of") {
 		t.Errorf("a root of too many: got %v", err)
 	}
+	over := Proof{Leaf: Leaf{Gas: 1}, Path: []Node{{Gas: ^crowd.Gas(0)}}}
+	if err := over.Check(Root{Items: 2}); err == nil || !strings.Contains(err.Error(), "64 bits") {
+		t.Errorf("a path whose gas cannot be counted: got %v", err)
+	}
 	if err := p.Check(Root{Items: 0, Top: leafNode(p.Leaf)}); err == nil {
 		t.Error("an item of a root of nothing")
 	}
@@ -144,6 +148,10 @@ func TestDecodeManifest_BoundsItsBytes(t *testing.T) {
 	if _, err := DecodeManifest(crowd.Encode(&m), 1); err == nil || !strings.Contains(err.Error(), "bytes, at most") {
 		t.Errorf("got %v", err)
 	}
+	some := someManifest()
+	if _, err := DecodeManifest(append(crowd.Encode(&some), 0), 3); err == nil {
+		t.Error("a manifest with a byte behind it passed")
+	}
 }
 
 func TestDecodeSizes_OfAsManyParts(t *testing.T) {
@@ -152,6 +160,9 @@ func TestDecodeSizes_OfAsManyParts(t *testing.T) {
 		if got, err := DecodeSizes(raw, n); (err == nil) != (n == 2) {
 			t.Errorf("%d parts: got %v, %v", n, got, err)
 		}
+	}
+	if _, err := DecodeSizes(bytes.Repeat([]byte{0xff}, 11), 1); err == nil {
+		t.Error("a number beyond 64 bits passed")
 	}
 	if _, err := DecodeSizes([]byte{0x80, 0x00}, 1); err == nil {
 		t.Error("a number that is not in its shortest form passed")

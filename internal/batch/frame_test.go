@@ -149,8 +149,13 @@ func TestDecodeManifest_BoundsItsBytes(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	some := someManifest()
-	if _, err := DecodeManifest(append(crowd.Encode(&some), 0), 3); err == nil {
+	raw := crowd.Encode(&some)
+	if _, err := DecodeManifest(append(raw, 0), 3); err == nil {
 		t.Error("a manifest with a byte behind it passed")
+	}
+	last := len(raw) - 1 // the number of a part, in a longer form
+	if _, err := DecodeManifest(append(bytes.Clone(raw[:last]), 0x18, raw[last]), 3); err == nil {
+		t.Error("a manifest in another than its one form passed")
 	}
 }
 

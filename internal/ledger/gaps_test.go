@@ -1,10 +1,12 @@
 package ledger
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/identity"
 )
 
 // Each test here holds one check that another check, or the recovery from a panic, would otherwise hide.
@@ -154,5 +156,102 @@ func TestTolerant_TheEscrowPaysForSoManyIdleDisputes(t *testing.T) {
 	w.in(id, Delivering)
 	if one := crowd.ReferencePrice.Cost(sampleSpec().Task.Limits.Gas); was != IdleDisputes*one || paid() != was {
 		t.Errorf("got %s, and %s after one more; want %s for %d", was, paid(), IdleDisputes*one, IdleDisputes)
+	}
+}
+
+// silentPair is a pair of which both have committed, and keep silent.
+func (w *world) silentPair() (crowd.JobID, [2]crowd.NodeID) {
+	w.t.Helper()
+	id := w.drawn(testSpec(), w.providers...)
+	j := w.in(id, Running)
+	var nodes [2]crowd.NodeID
+	for i, p := range j.Places {
+		nodes[i] = p.Node
+		w.commit(w.keyOf(p.Node), id, right)
+	}
+	w.wait(w.s.Params().RevealWindow)
+	w.in(id, Unsealing)
+	return id, nodes
+}
+
+// Votes about two seals are not added together, and a majority that finds a seal good convicts nobody.
+func TestVote_AboutASealIsAboutThatSealAndWhatItSays(t *testing.T) {
+	w := newWorld(t, 4, 2)
+	id, nodes := w.silentPair()
+	bad := func(authority int, node crowd.NodeID, yes bool) {
+		t.Helper()
+		w.must(w.authorities[authority], &Vote{Job: id, Question: BadSeal, Executor: node, Yes: yes})
+	}
+	bad(0, nodes[0], true)
+	bad(1, nodes[0], true)
+	bad(2, nodes[1], true)
+	bad(3, nodes[1], true)
+	bad(0, nodes[1], false)
+	j := w.in(id, Unsealing)
+	for i := range j.Places {
+		if j.Places[i].State != Committed {
+			t.Errorf("place %d: two of four found its seal bad: got %s", i, j.Places[i].State)
+		}
+	}
+	bad(2, nodes[0], true)
+	if j = w.in(id, Unsealing); j.Place(nodes[0]).State != Fraud || j.Place(nodes[1]).State != Committed {
+		t.Errorf("three of four found one seal bad: got %s and %s", j.Place(nodes[0]).State, j.Place(nodes[1]).State)
+	}
+
+	w = newWorld(t, 4, 2)
+	id, nodes = w.silentPair()
+	for a := range 4 {
+		bad(a, nodes[0], false)
+	}
+	if j = w.in(id, Unsealing); j.Place(nodes[0]).State != Committed || w.stake(nodes[0]) == 0 {
+		t.Errorf("all found the seal good: got %s", j.Place(nodes[0]).State)
+	}
+	w.must(w.authorities[0], &Unseal{Job: id, Executor: nodes[0], Opening: opening(nodes[0], right)})
+}
+
+// A verifier that was convicted for one item is not convicted again for the next.
+func TestSample_NobodyIsConvictedTwice(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	spec := sampleSpec()
+	spec.Plan.Checks = 250
+	id, seated := w.sampled(spec)
+	leaves, tree, out := sampleWork(t, never)
+	openings := []Opening{{Outcome: out, Salt: crowd.Hash{1}}}
+	for _, k := range seated[1:] {
+		openings = append(openings, w.answers(k, id, func(uint32) bool { return true }))
+	}
+	for i, k := range seated {
+		w.commitOpening(k, id, openings[i])
+	}
+	for i, k := range seated {
+		w.must(k, &Reveal{Job: id, Opening: openings[i]})
+	}
+	j := w.in(id, Delivering)
+	first, second := lotOf(w, &j, seated[1], &openings[1]), lotOf(w, &j, seated[2], &openings[2])
+	var alone, both []uint32
+	for _, item := range first {
+		if slices.Contains(second, item) {
+			both = append(both, item)
+		} else {
+			alone = append(alone, item)
+		}
+	}
+	judged := func(verifier *identity.Key, item uint32) {
+		t.Helper()
+		w.must(w.owner, &Report{Job: id, Verifier: verifier.ID(), Proof: tree.Prove(item, leaves[item])})
+		w.must(w.authorities[0], &Vote{Job: id, Question: WhatItem, Item: item, Leaf: leaves[item].Hash()})
+	}
+	judged(seated[1], alone[0])
+	w.in(id, Delivering)
+	judged(seated[2], both[0])
+	w.in(id, Failed)
+	for i, k := range seated[1:] {
+		p, _ := w.s.Provider(k.ID().Address())
+		if r := w.s.Reputation(k.ID().Address()); r.Caught != 1 || p.Active != 0 {
+			t.Errorf("verifier %d: got caught %d times, %d places held; want once and none", i, r.Caught, p.Active)
+		}
+	}
+	if w.stake(seated[0].ID()) == 0 {
+		t.Error("the executor was right, and lost its stake")
 	}
 }

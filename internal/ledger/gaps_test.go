@@ -255,3 +255,160 @@ func TestSample_NobodyIsConvictedTwice(t *testing.T) {
 		t.Error("the executor was right, and lost its stake")
 	}
 }
+
+func TestGiveUp_SaysOneOfTheReasons(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	id := w.drawn(testSpec(), w.providers...)
+	k := w.keyOf(w.in(id, Running).Places[0].Node)
+	w.refused(BadTx, k, &GiveUp{Job: id})
+	w.refused(BadTx, k, &GiveUp{Job: id, Reason: Reason(len(reasonNames))})
+	w.refused(BadTx, k, &GiveUp{Job: id, Reason: CannotRun, Why: strings.Repeat("x", maxWhy+1)})
+	w.must(k, &GiveUp{Job: id, Reason: CannotRun, Why: strings.Repeat("x", maxWhy)})
+}
+
+// The court that convicts in a tolerant job is paid out of the cheater's stake, and the escrow comes back whole.
+func TestTolerant_TheCourtIsPaidByTheCheater(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	id, seated := w.differing(tolerantSpec())
+	w.must(w.authorities[0], &Vote{Job: id, Question: SameAnswer, Executor: seated[0].ID(), Finding: Same})
+	w.must(w.authorities[0], &Vote{Job: id, Question: SameAnswer, Executor: seated[1].ID(), Finding: Other})
+	w.must(w.owner, &Accept{Job: id})
+	j := w.in(id, Settled)
+	var court crowd.Credits
+	for _, p := range j.Payments {
+		if p.Why == WhyCourt {
+			if court += p.Amount; !p.Slashed || p.To != w.authorities[0].ID().Address() {
+				t.Errorf("got %+v want it out of the stake, to the authority", p)
+			}
+		}
+	}
+	if want := crowd.ReferencePrice.Cost(near(0).Gas); court != want {
+		t.Errorf("the court got %s want %s", court, want)
+	}
+	if j.Spent() != 0 {
+		t.Errorf("the owner spent %s, want to be made whole", j.Spent())
+	}
+}
+
+// The executor of an audit that gives up before it has committed is followed by the next in line, not by an auditor.
+func TestAudit_AnotherExecutorComesByPriority(t *testing.T) {
+	w := newWorld(t, 1, 8)
+	spec := auditSpec()
+	spec.Plan.Replacements = 2
+	id := w.drawn(spec, w.providers...)
+	for n := range 3 {
+		j := w.in(id, Running)
+		if len(j.Places) != n+1 || j.Places[n].Node != j.Drawn[n].Node || j.Audit.Executor != j.Drawn[n].Node || j.Audit.At != 0 {
+			t.Fatalf("after %d gave up: got places %v and the audit of %s, want the drawn in their order", n, j.Places, j.Audit.Executor.Short())
+		}
+		if n < 2 {
+			w.must(w.keyOf(j.Places[n].Node), &GiveUp{Job: id, Reason: CannotRun})
+		}
+	}
+}
+
+// If a result cannot be fetched, the executors who have it are at fault, once each, and one that dropped out before is so once too.
+func TestInspecting_FaultsOnceWhoHasTheResult(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	id := w.drawn(testSpec(), w.providers...)
+	j := w.in(id, Running)
+	there, gone := j.Places[0].Node, j.Places[1].Node
+	w.commit(w.keyOf(there), id, right)
+	w.commit(w.keyOf(gone), id, right)
+	w.reveal(w.keyOf(there), id, right)
+	for w.job(id).State != Court {
+		w.wait(int64(w.job(id).Due - w.now))
+	}
+	w.must(w.authorities[0], &Vote{Job: id, Question: WhatOutcome, Outcome: right})
+	w.must(w.owner, &Complain{Job: id})
+	w.must(w.authorities[0], &Vote{Job: id, Question: Retrievable})
+	w.in(id, Failed)
+	for _, n := range []crowd.NodeID{there, gone} {
+		if got := w.s.Reputation(n.Address()).Faults; got != 1 {
+			t.Errorf("%s: got %d faults want 1", n.Short(), got)
+		}
+	}
+}
+
+// What an executor opens is an outcome and nothing else; what a verifier opens is no outcome.
+func TestReveal_EachImpossiblePartIsFraud(t *testing.T) {
+	for name, spoil := range map[string]func(*Opening){
+		"nothing":             func(*Opening) {},
+		"too much gas":        func(o *Opening) { o.Outcome.Gas = testSpec().Task.Limits.Gas + 1 },
+		"no result":           func(o *Opening) { o.Outcome.Result = "" },
+		"a long result":       func(o *Opening) { o.Outcome.Result = crowd.CID(strings.Repeat("x", crowd.MaxCID+1)) },
+		"a sample":            func(o *Opening) { o.Sample = []byte{1} },
+		"answers":             func(o *Opening) { o.Answers = []crowd.Hash{{1}} },
+		"outputs":             func(o *Opening) { o.Outputs = "bafyoutputs" },
+		"a batch's root":      func(o *Opening) { o.Outcome.Root = crowd.Hash{1} },
+		"a batch's leaves":    func(o *Opening) { o.Outcome.Leaves = "bafyleaves" },
+		"a batch's, too long": func(o *Opening) { o.Outcome.Leaves = crowd.CID(strings.Repeat("x", crowd.MaxCID+1)) },
+	} {
+		w := newWorld(t, 1, 2)
+		id := w.drawn(testSpec(), w.providers...)
+		j := w.in(id, Running)
+		a, b := w.keyOf(j.Places[0].Node), w.keyOf(j.Places[1].Node)
+		o := Opening{Outcome: right, Salt: crowd.Hash{1}}
+		spoil(&o)
+		w.commitOpening(a, id, o)
+		w.commit(b, id, right)
+		w.must(a, &Reveal{Job: id, Opening: o})
+		if got := w.stake(a.ID()) == 0; got != (name != "nothing") {
+			t.Errorf("an executor opens %s: got stake lost %v", name, got)
+		}
+	}
+	_, _, out := sampleWork(t, never)
+	for name, spoil := range map[string]func(*Opening){
+		"nothing":      func(*Opening) {},
+		"no root":      func(o *Opening) { o.Outcome.Root = crowd.Hash{} },
+		"no leaves":    func(o *Opening) { o.Outcome.Leaves = "" },
+		"long leaves":  func(o *Opening) { o.Outcome.Leaves = crowd.CID(strings.Repeat("x", crowd.MaxCID+1)) },
+		"a trap":       func(o *Opening) { o.Outcome.Status = crowd.Trapped },
+		"an exit code": func(o *Opening) { o.Outcome.ExitCode = 1 },
+		"answers":      func(o *Opening) { o.Answers = []crowd.Hash{{1}} },
+		"a sample":     func(o *Opening) { o.Sample = []byte{1} },
+		"outputs":      func(o *Opening) { o.Outputs = "bafyoutputs" },
+	} {
+		w := newWorld(t, 1, 5)
+		id, seated := w.sampled(sampleSpec())
+		o := Opening{Outcome: out, Salt: crowd.Hash{1}}
+		spoil(&o)
+		w.commitOpening(seated[0], id, o)
+		for _, k := range seated[1:] {
+			w.commitOpening(k, id, w.answers(k, id, never))
+		}
+		w.must(seated[0], &Reveal{Job: id, Opening: o})
+		if got := w.stake(seated[0].ID()) == 0; got != (name != "nothing") {
+			t.Errorf("a batch's executor opens %s: got stake lost %v", name, got)
+		}
+	}
+}
+
+// The verifiers of a batch whose executor lied are paid by what that one claimed, also if it was the second in its place.
+func TestSample_VerifiersArePaidForALiarThatTookThePlace(t *testing.T) {
+	w := newWorld(t, 1, 6)
+	spec := sampleSpec()
+	spec.Plan.Replacements = 1
+	id, seated := w.sampled(spec)
+	w.must(seated[0], &GiveUp{Job: id, Reason: CannotRun})
+	j := w.in(id, Running)
+	executor := w.keyOf(j.Places[len(j.Places)-1].Node)
+	leaves, tree, out := sampleWork(t, func(uint32) bool { return true })
+	o := Opening{Outcome: out, Salt: crowd.Hash{1}}
+	w.commitOpening(executor, id, o)
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	w.must(executor, &Reveal{Job: id, Opening: o})
+	had := w.balance(seated[1].ID())
+	for _, k := range seated[1:] {
+		w.must(k, &Reveal{Job: id, Opening: w.answers(k, id, never)})
+	}
+	r := w.conflict(id, seated[1].ID(), leaves, tree)
+	w.must(w.owner, r)
+	w.must(w.authorities[0], &Vote{Job: id, Question: WhatItem, Item: r.Proof.Index, Leaf: leafOf(r.Proof.Index, false).Hash()})
+	w.in(id, Failed)
+	if w.stake(executor.ID()) != 0 || w.balance(seated[1].ID()) <= had {
+		t.Errorf("got a stake of %s left to the liar, and a verifier that went from %s to %s", w.stake(executor.ID()), had, w.balance(seated[1].ID()))
+	}
+}

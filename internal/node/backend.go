@@ -131,7 +131,7 @@ func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error
 		Eligible: int(e.Count), Needed: ledger.Needs(&spec.Plan), Requirements: requirements(e),
 	}
 	if plan.Method == crowd.PlanAudit {
-		q.Unaudited, q.Stake = q.Bound/2, max(q.Stake, b.params.StakeToAudit(&spec))
+		q.Unaudited, q.Stake = q.Bound-b.params.Pay(spec.Filters.MaxPrice, spec.Limits().Gas), max(q.Stake, b.params.StakeToAudit(&spec))
 	}
 	if !spec.Compare.Strict() {
 		q.Compare = spec.Compare.String()

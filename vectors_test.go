@@ -124,7 +124,7 @@ func TestVectors_Job(t *testing.T) {
 		Budget:  10 * Credit,
 	}
 	least := JobSpec{
-		Task:    Task{Program: full.Task.Program, Limits: Limits{Gas: 1, Memory: 1, Wall: time.Millisecond}},
+		Task:    Task{Program: full.Task.Program, Limits: Limits{Gas: 1, Memory: 1, Wall: 10001 * time.Millisecond}},
 		Plan:    Plan{Method: PlanPair},
 		Filters: Filters{MaxPrice: 1},
 	}

@@ -329,3 +329,42 @@ func lotOf(w *world, j *Job, k *identity.Key, o *Opening) []uint32 {
 	}
 	return Sampled(&j.Spec, lot)
 }
+
+// With these numbers of authorities more than half and more than two thirds differ, so that a court that counts by
+// halves is seen. One finding short of two thirds convicts nobody, neither before the court's deadline nor at it.
+func TestTolerant_TheCourtNeedsMoreThanTwoThirds(t *testing.T) {
+	for _, n := range []int{3, 5, 6, 7, 10} {
+		need := 2*n/3 + 1
+		for _, enough := range []bool{false, true} {
+			w := newWorld(t, n, 2)
+			id, seated := w.differing(tolerantSpec())
+			vote := func(from, to, party int, f Finding) {
+				for _, a := range w.authorities[from:to] {
+					if w.job(id).State == Court {
+						w.must(a, &Vote{Job: id, Question: SameAnswer, Executor: seated[party].ID(), Finding: f})
+					}
+				}
+			}
+			vote(0, need-1, 0, Other)
+			j := w.job(id)
+			if got := j.Found(seated[0].ID(), n); got != 0 {
+				t.Errorf("%d of %d authorities: got %q want no finding", need-1, n, got)
+			}
+			vote(0, need, 1, Same)
+			w.in(id, Court)
+			if enough {
+				vote(need-1, need, 0, Other)
+			} else {
+				params, spec := w.s.Params(), tolerantSpec()
+				w.wait(params.CourtTime(&spec))
+			}
+			w.in(id, Delivering)
+			if lost := w.stake(seated[0].ID()) == 0; lost != enough {
+				t.Errorf("%d of %d authorities found another answer, enough %v: got stake lost %v", need, n, enough, lost)
+			}
+			if w.stake(seated[1].ID()) == 0 {
+				t.Errorf("%d authorities: who gave the same answer lost its stake", n)
+			}
+		}
+	}
+}

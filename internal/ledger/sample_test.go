@@ -757,7 +757,7 @@ func TestCancel_VerifiersDoNotMakeItTooLate(t *testing.T) {
 func TestSample_WithoutAnExecutorNobodyWaits(t *testing.T) {
 	w := newWorld(t, 1, 3) // there is no alternate
 	id, seated := w.sampled(sampleSpec())
-	w.must(seated[0], &GiveUp{Job: id, Why: "no space"})
+	w.must(seated[0], &GiveUp{Job: id, Reason: CannotRun, Why: "no space"})
 	w.in(id, Failed)
 	for _, k := range seated[1:] {
 		if r := w.s.Reputation(k.ID().Address()); r.Faults != 0 {
@@ -785,7 +785,7 @@ func TestPost_AsManyChecksAsASealedCommitmentHolds(t *testing.T) {
 		}
 		m := &Commit{Job: crowd.JobID{0xff}, Commitment: crowd.Hash{0xff}}
 		for _, a := range w.authorities {
-			sealed, err := identity.Seal(rand.NewChaCha8([32]byte{}), a.ID(), crowd.Encode(&o), SealPurpose(m.Job, k.ID()))
+			sealed, err := identity.Seal(rand.NewChaCha8([32]byte{}), a.ID(), Pad(&o), SealPurpose(m.Job, k.ID()))
 			if err != nil {
 				t.Fatal(err)
 			}

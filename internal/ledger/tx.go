@@ -1,6 +1,9 @@
 package ledger
 
 import (
+	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
 
@@ -94,9 +97,10 @@ type Reveal struct {
 
 // GiveUp frees the sender's place for an alternate: it cannot do the job.
 type GiveUp struct {
-	_   struct{} `cbor:",toarray"`
-	Job crowd.JobID
-	Why string // at most maxWhy bytes
+	_      struct{} `cbor:",toarray"`
+	Job    crowd.JobID
+	Reason Reason
+	Why    string // for people, at most maxWhy bytes
 }
 
 // Unseal is an authority's: it opens the commitment of a silent executor.
@@ -326,6 +330,35 @@ func Commitment(job crowd.JobID, node crowd.NodeID, o Opening) crowd.Hash {
 		Node    crowd.NodeID
 		Opening Opening
 	}{Job: job, Node: node, Opening: o})
+}
+
+// padTo is to what the plaintext of a sealed opening is filled up, in bytes: or its length would tell how much gas was used.
+const padTo = 64
+
+// Pad is the plaintext of a sealed opening: the length of its encoding in four bytes, big-endian, the encoding, and zeros up to a multiple of padTo.
+func Pad(o *Opening) []byte {
+	raw := crowd.Encode(o)
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(raw)))
+	b = append(b, raw...)
+	return append(b, make([]byte, (padTo-len(b)%padTo)%padTo)...)
+}
+
+// Unpad is the inverse of Pad. Whatever Pad does not give is an error.
+func Unpad(b []byte) (o Opening, err error) {
+	if len(b) < 4 {
+		return o, errors.New("a sealed opening of less than four bytes")
+	}
+	n := binary.BigEndian.Uint32(b)
+	if uint64(n) > uint64(len(b)-4) {
+		return o, fmt.Errorf("a sealed opening of %d bytes that claims %d", len(b)-4, n)
+	}
+	if err := crowd.Decode(b[4:4+n], &o); err != nil {
+		return Opening{}, err
+	}
+	if !bytes.Equal(Pad(&o), b) {
+		return Opening{}, errors.New("a sealed opening that is not padded as it should be")
+	}
+	return o, nil
 }
 
 // SealPurpose is the associated data under which an opening is sealed to an authority.

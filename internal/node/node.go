@@ -149,7 +149,7 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n.runner, err = runner.New(runner.Config{
 		Dir: filepath.Join(cfg.Dir, "runner"), Key: cfg.Key, Rand: rand.Reader, Params: n.params, Authorities: cfg.Genesis.Authorities,
-		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable,
+		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable, Full: func(err error) bool { return errors.Is(err, store.ErrNoSpace) },
 		Roles: n.jobRoles(), Accept: accept, Logs: n.teller, Report: n.reported, Undelivered: n.undelivered, Log: cfg.Log,
 	})
 	if err != nil {

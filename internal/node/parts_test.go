@@ -56,7 +56,7 @@ func TestLocal_OutputsGoFromExecutorToExecutor(t *testing.T) {
 	const items, parts = 12, 4
 	want := map[string]int{}
 	program := n.uploadFrom(bytes.NewReader(build(t, "testdata/words.c")))
-	limits := rpc.Limits{Gas: 1e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 30_000}
+	limits := rpc.Limits{Gas: 1e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 60_000}
 	store := n.Consumer().store
 	var maps []crowd.JobID
 	for k := range 2 {
@@ -195,7 +195,7 @@ func TestLocal_OutputsGoFromExecutorToExecutor(t *testing.T) {
 func TestLocal_GatherNamesTheCause(t *testing.T) {
 	n := start(t, LocalConfig{Providers: 3})
 	program := n.uploadFrom(bytes.NewReader(build(t, "testdata/words.c")))
-	limits := rpc.Limits{Gas: 1e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 30_000}
+	limits := rpc.Limits{Gas: 1e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 60_000}
 	r := rpc.PostRequest{
 		Program: program, Stdin: n.uploadFrom(frames(t, [][]byte{[]byte(strings.Repeat("one ", 50_000)), []byte(strings.Repeat("one ", 50_000))})),
 		Items: 2, Parts: 1, Plan: &rpc.SamplePlan{Verifiers: 2, Checks: 2}, Limits: limits,
@@ -292,7 +292,7 @@ func BenchmarkShuffle_64MBIn128Parts(b *testing.B) {
 func TestLocal_PulseOfAJob(t *testing.T) {
 	n := start(t, LocalConfig{Providers: 4})
 	id, err := n.Post(t.Context(), rpc.PostRequest{Program: n.uploadFrom(bytes.NewReader(build(t, "testdata/loop.c"))),
-		Limits: rpc.Limits{Gas: 90e9, Memory: 16 << 20, Output: 1 << 10, WallMillis: 120_000}})
+		Limits: rpc.Limits{Gas: 90e9, Memory: 16 << 20, Output: 1 << 10}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func request(t testing.TB, c *rpc.Client, program string) rpc.PostRequest {
 		t.Fatal(err)
 	}
 	return rpc.PostRequest{Program: id, Args: []string{"a", "b"},
-		Limits: rpc.Limits{Gas: 2e8, Memory: 1 << 20, Output: 1 << 20, WallMillis: 1000}}
+		Limits: rpc.Limits{Gas: 2e8, Memory: 1 << 20, Output: 1 << 20, WallMillis: 11_000}}
 }
 
 func post(t testing.TB, c *rpc.Client, program string) crowd.JobID {

@@ -140,11 +140,22 @@ func (st *stage) receipt(id crowd.JobID) []byte {
 func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
 	t.Helper()
 	st := newStage(t, 3)
-	id := st.run(crowd.JobSpec{
+	id := st.run(pairSpec())
+	st.settle(id, cheat)
+	return st.receipt(id), st.g.ChainID()
+}
+
+func pairSpec() crowd.JobSpec {
+	return crowd.JobSpec{
 		Task: crowd.Task{Program: "bafyprogram", Args: []string{"--radius", "8"},
 			Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 15 * time.Second}},
 		Plan: crowd.Plan{Method: crowd.PlanPair}, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
-	})
+	}
+}
+
+// settle lets those who have a place do the work, and the owner accept. If cheat, the second lies.
+func (st *stage) settle(id crowd.JobID, cheat bool) {
+	st.t.Helper()
 	right := crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafyright"}
 	opening := func(i int) ledger.Opening {
 		o := ledger.Opening{Outcome: right, Salt: crowd.Hash{byte(i)}}
@@ -154,16 +165,21 @@ func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
 		return o
 	}
 	for i, p := range st.job(id).Places {
+		if p.State != ledger.Working {
+			continue
+		}
 		st.block(st.nodes[p.Node], &ledger.Commit{Job: id, Commitment: ledger.Commitment(id, p.Node, opening(i)), Sealed: [][]byte{{1}}})
 	}
 	for i, p := range st.job(id).Places {
+		if p.State != ledger.Committed {
+			continue
+		}
 		st.block(st.nodes[p.Node], &ledger.Reveal{Job: id, Opening: opening(i)})
 	}
 	if cheat {
 		st.block(st.authority, &ledger.Vote{Job: id, Question: ledger.WhatOutcome, Outcome: right})
 	}
 	st.block(st.owner, &ledger.Accept{Job: id})
-	return st.receipt(id), st.g.ChainID()
 }
 
 func failed(findings []Finding) (names []string) {

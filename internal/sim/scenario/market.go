@@ -184,6 +184,7 @@ type tally struct {
 	acted                    int // batches in which a byzantine node broke the protocol
 	profit, honest           int64
 	honestLost, honestPlaced int64 // credits that honest nodes lost by batches that failed, and places they held
+	damage, paid             int64 // to others in batches in which somebody acted, all work at its price; what those who acted gave for it
 	useful, checks           crowd.Gas
 }
 
@@ -373,14 +374,31 @@ func (m *Market) lie(job, n int) {
 func (m *Market) count(seats []int, d *Deal, out *Dealt, lying, hidden, acts bool) {
 	s, t := &m.how, &m.sum
 	profit, honest := int64(0), int64(0)
+	paid, damage := int64(0), int64(out.Courts*d.Voters)*int64(m.rules.Filters.MaxPrice.Cost(itemLimit))-out.Court
 	if s.wash {
 		profit += out.Owner - int64(d.Duties)
+		paid -= out.Owner - int64(d.Duties)
 		acts = true
+	} else {
+		damage -= out.Owner // what it burned with its post it would have burned anyhow, but for a result
+		if !out.Settled || lying {
+			damage += int64(d.Duties)
+		}
+		if out.Settled && !lying { // the owner has what it paid for
+			for i := range seats {
+				damage -= int64(m.params.Pay(m.rules.Filters.MaxPrice, m.seatOf(i)))
+			}
+		}
 	}
 	for i, at := range seats {
 		run := m.seatOf(i)
 		if !m.nodes[at].byzantine {
 			t.honestPlaced++
+			work := m.params.Pay(m.rules.Filters.MaxPrice, run)
+			damage += int64(work) - out.Change[i]
+			if out.Settled { // the burned share of the pay is the network's, whatever others do
+				damage -= int64(work.PPM(m.params.BurnPPM))
+			}
 			if !out.Settled {
 				t.honestLost += m.cost(run) - out.Change[i]
 			}
@@ -421,11 +439,14 @@ func (m *Market) count(seats []int, d *Deal, out *Dealt, lying, hidden, acts boo
 			change += int64(m.stake.PPM(m.params.SlashPPM).PPM(m.params.BountyPPM))
 		}
 		profit += change - m.cost(run)
+		paid += int64(m.rules.Filters.MaxPrice.Cost(run)) - change
 		honest += m.fair(i)
 	}
 	t.checks += crowd.Gas(out.Courts*d.Voters) * itemGas
 	if acts {
 		t.acted++
+		t.paid += paid
+		t.damage += damage
 		t.profit += profit
 		t.honest += honest
 	}

@@ -191,7 +191,6 @@ func TestAdversary(t *testing.T) {
 		{"a complaint about what was served", nil, Miser{Complain: true}, wants{0, ledger.Settled, ledger.ByAgreement}},
 		{"cancelled when posted, by a user who waits", nil, Fickle{State: ledger.Posted, User: true}, wants{0, ledger.Cancelled, ""}},
 		{"cancelled while claiming, by a user who waits", nil, Fickle{State: ledger.Claiming, User: true}, wants{0, ledger.Cancelled, ""}},
-		{"cancelled while claiming", nil, Fickle{State: ledger.Claiming}, wants{0, ledger.Settled, ledger.ByAgreement}},
 		{"cancelled while running", nil, Fickle{State: ledger.Running}, wants{0, ledger.Cancelled, ""}},
 		{"cancelled while revealing", nil, Fickle{State: ledger.Revealing}, wants{0, ledger.Settled, ledger.ByAgreement}},
 		{"cancelled when delivering", nil, Fickle{State: ledger.Delivering}, wants{0, ledger.Settled, ledger.ByAgreement}},

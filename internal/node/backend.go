@@ -14,6 +14,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/store"
@@ -31,7 +32,12 @@ func (b backend) Info(context.Context) (rpc.Info, error) {
 	for _, a := range b.cfg.Genesis.Authorities {
 		court = append(court, a.ID.Address())
 	}
+	var bugs uint64
+	if full, ok := b.chain.(*chain.Full); ok {
+		bugs = full.Bugs()
+	}
 	return rpc.Info{
+		Rules: rpc.Rules{Network: b.params.Rules, Build: crowd.RulesVersion}, Bugs: bugs,
 		Node: b.id, Address: b.id.Address(), Roles: b.roles(), Chain: b.chainID, Court: court, Height: h,
 		Version: b.cfg.Version, Listen: b.host.Addrs(), Peers: len(b.host.Peers()), Started: b.started,
 	}, nil

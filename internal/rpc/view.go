@@ -42,6 +42,15 @@ type Info struct {
 	Listen  []string        `json:"listen"` // multiaddresses
 	Peers   int             `json:"peers"`
 	Started time.Time       `json:"started"`
+	Rules   Rules           `json:"rules"`
+	Bugs    uint64          `json:"bugs"` // of a full node: errors of the ledger's own since Started, each of which stands in its log
+}
+
+// Rules are the numbers of the rules by which a task comes to its outcome. A node whose build has others than its network neither
+// claims places nor executes, verifies or votes.
+type Rules struct {
+	Network uint32 `json:"network"`
+	Build   uint32 `json:"build"`
 }
 
 // Limits of one run.

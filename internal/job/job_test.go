@@ -486,7 +486,7 @@ func TestExecutor_GivesUpAfterOneTimeOut(t *testing.T) {
 	f := find[Fetch](t, e.Step(w.now, w.record(t)))
 	r := find[Run](t, e.Step(w.now, Fetched{Try: f.Try}))
 	es := e.Step(w.now, Ran{Try: r.Try, Err: fmt.Errorf("%w: 15s", ErrWall)})
-	if m := find[Send](t, es).Message.(*ledger.GiveUp); m.Why != tooSlow {
+	if m := find[Send](t, es).Message.(*ledger.GiveUp); m.Reason != ledger.TooSlow {
 		t.Errorf("got %+v want the place given up for its wall time", m)
 	}
 }

@@ -36,7 +36,7 @@ func TestAttack_AnAuthorCannotSteerTheDrawBeyondThePlansReplacements(t *testing.
 						break
 					}
 					if j.Places[i].State == Working {
-						w.must(w.keyOf(j.Places[i].Node), &GiveUp{Job: id, Why: "cannot get the inputs"})
+						w.must(w.keyOf(j.Places[i].Node), &GiveUp{Job: id, Reason: CannotFetch, Why: "cannot get the inputs"})
 					}
 				}
 				j := w.in(id, Failed)
@@ -60,7 +60,7 @@ func TestAttack_AfterTheReplacementsTheCourtDecides(t *testing.T) {
 	liar := w.keyOf(w.job(id).Places[0].Node)
 	w.commit(liar, id, wrong)
 	for _, i := range []int{1, 2} {
-		w.must(w.keyOf(w.job(id).Places[i].Node), &GiveUp{Job: id, Why: "cannot get the inputs"})
+		w.must(w.keyOf(w.job(id).Places[i].Node), &GiveUp{Job: id, Reason: CannotFetch, Why: "cannot get the inputs"})
 	}
 	w.in(id, Revealing)
 	w.reveal(liar, id, wrong)
@@ -84,7 +84,13 @@ func TestAttack_AJobThatNobodyCanDoIsItsOwners(t *testing.T) {
 		{"all run into the wall time", func(w *world, id crowd.JobID) {
 			for i := 0; i < len(w.job(id).Places) && w.job(id).State == Running; i++ {
 				w.wait(4_000)
-				w.must(w.keyOf(w.job(id).Places[i].Node), &GiveUp{Job: id, Why: "cannot run the task within its wall time"})
+				w.must(w.keyOf(w.job(id).Places[i].Node), &GiveUp{Job: id, Reason: TooSlow, Why: "cannot run the task within its wall time"})
+			}
+		}, true},
+		{"nobody has the inputs", func(w *world, id crowd.JobID) {
+			for i := 0; i < len(w.job(id).Places) && w.job(id).State == Running; i++ {
+				w.wait(4_000)
+				w.must(w.keyOf(w.job(id).Places[i].Node), &GiveUp{Job: id, Reason: CannotFetch, Why: "cannot get the inputs"})
 			}
 		}, true},
 		{"all are silent", func(w *world, id crowd.JobID) {
@@ -115,9 +121,8 @@ func TestAttack_AJobThatNobodyCanDoIsItsOwners(t *testing.T) {
 					t.Errorf("%s: got %d faults want none", p.Node.Short(), r.Faults)
 				}
 			}
-			cancel := crowd.ReferencePrice.Cost(spec.Task.Limits.Gas).PPM(w.s.Params().CancelPPM)
-			if c.paid && paid < cancel*crowd.Credits(len(j.Places)) && paid < j.Locked-crowd.Credits(len(j.Places)) {
-				t.Errorf("%d places were paid %s want at least what a cancel pays, %s each, or all that was locked", len(j.Places), paid, cancel)
+			if least := crowd.ReferencePrice.Cost(spec.Task.Limits.Gas); c.paid && paid < least*crowd.Credits(len(j.Places)) && paid < j.Locked-crowd.Credits(len(j.Places)) {
+				t.Errorf("%d places were paid %s want at least %s each, or all that was locked", len(j.Places), paid, least)
 			}
 			if got, want := owner-w.balance(w.owner.ID()), paid+j.Duties+w.s.Params().TxFee; got != want {
 				t.Errorf("the owner paid %s want %s", got, want)
@@ -138,7 +143,7 @@ func TestAttack_AFaultCountsOnlyIfTheJobCameToAVerdict(t *testing.T) {
 		spec.Plan.Replacements = 0
 		id := w.drawn(spec, w.providers...)
 		gone := w.keyOf(w.job(id).Places[1].Node)
-		w.must(gone, &GiveUp{Job: id, Why: "no"})
+		w.must(gone, &GiveUp{Job: id, Reason: CannotRun, Why: "no"})
 		if r := w.s.Reputation(gone.ID().Address()); r.Faults != 0 {
 			t.Fatal("a fault before anybody has shown that the job can be done")
 		}
@@ -148,7 +153,7 @@ func TestAttack_AFaultCountsOnlyIfTheJobCameToAVerdict(t *testing.T) {
 			w.finish(id)
 			w.in(id, Settled)
 		} else {
-			w.must(first, &GiveUp{Job: id, Why: "no"})
+			w.must(first, &GiveUp{Job: id, Reason: CannotRun, Why: "no"})
 			w.in(id, Failed)
 		}
 		if r := w.s.Reputation(gone.ID().Address()); (r.Faults == 1) != done {
@@ -188,8 +193,8 @@ func TestAttack_ABurstOfPostsPutsNobodyToSleep(t *testing.T) {
 	}
 }
 
-// An author who cancels until the lot suits it pays for that: to have both places of a pair for a share b of the weight costs the price of
-// the job times 1/b² at least, and what others spent on its tries is not theirs to bear.
+// An author who cancels until the lot suits it pays for that: to have both places of a pair for a share b of the weight costs as much as the job pays one executor (or as
+// five seconds of a fast machine cost, if that is less) times 1/b², and what others spent on its tries is not theirs to bear.
 func TestAttack_GrindingTheLotCostsWhatItForges(t *testing.T) {
 	w := newWorld(t, 1, 4)
 	spec := testSpec()

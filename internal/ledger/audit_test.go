@@ -177,7 +177,7 @@ func TestSeat_PassesOverWhoHasLeftSince(t *testing.T) {
 	id := w.drawn(testSpec(), w.providers...)
 	j := w.in(id, Running)
 	w.must(w.keyOf(j.Drawn[2].Node), &Leave{})
-	w.must(w.keyOf(j.Places[0].Node), &GiveUp{Job: id})
+	w.must(w.keyOf(j.Places[0].Node), &GiveUp{Job: id, Reason: CannotRun})
 	if j = w.job(id); len(j.Places) != 3 || j.Places[2].Node != j.Drawn[3].Node {
 		t.Errorf("got places %v want the fourth drawn in the third", j.Places)
 	}
@@ -289,7 +289,7 @@ func TestSeat_PassesOverWhoWasCaughtSince(t *testing.T) {
 		j := w.in(id, Running)
 		cheat := j.Drawn[2].Node
 		w.caught(w.keyOf(cheat), w.keyOf(j.Drawn[4].Node))
-		w.must(w.keyOf(j.Places[0].Node), &GiveUp{Job: id})
+		w.must(w.keyOf(j.Places[0].Node), &GiveUp{Job: id, Reason: CannotRun})
 		if j = w.in(id, Running); len(j.Places) != 3 || j.Places[2].Node != j.Drawn[3].Node {
 			t.Errorf("got places %v want the fourth drawn in the third", j.Places)
 		}

@@ -158,7 +158,7 @@ func TestAudit_OneWhoLiesAndIsChosenLosesItsStake(t *testing.T) {
 	id, cheat := w.until(true, wrong)
 	j := w.in(id, Running)
 	auditor := w.keyOf(j.Places[1].Node)
-	w.refused(NotYours, cheat, &GiveUp{Job: id, Why: "sorry"}) // it is bound
+	w.refused(NotYours, cheat, &GiveUp{Job: id, Reason: CannotRun, Why: "sorry"}) // it is bound
 	j = w.finish(id)
 	if j.Verdict.Outcome != right || j.Verdict.By != ByCourt || w.stake(cheat.ID()) != 0 {
 		t.Fatalf("got %+v and a stake of %s want the court's verdict and none", j.Verdict, w.stake(cheat.ID()))
@@ -332,7 +332,7 @@ func TestAudit_ExecutorsThatFailAreReplaced(t *testing.T) {
 	w := newWorld(t, 1, 4).veterans()
 	id := w.drawn(auditSpec(), w.providers...)
 	first := w.keyOf(w.job(id).Places[0].Node)
-	w.must(first, &GiveUp{Job: id, Why: "disk full"})
+	w.must(first, &GiveUp{Job: id, Reason: CannotRun, Why: "disk full"})
 	j := w.in(id, Running)
 	if len(j.Places) != 2 || j.Audit.Executor != j.Drawn[1].Node || j.Audit.At != 0 {
 		t.Fatalf("got %+v want the first alternate executing", j.Audit)
@@ -374,7 +374,7 @@ func TestAudit_AuditorsThatDieAreReplacedInTheirTurnAndThenTheCourtLooks(t *test
 			t.Fatalf("auditor %d: got %s, %s want %s at work", i, got.Node.Short(), got.State, order[i].Short())
 		}
 		if i%2 == 0 {
-			w.must(w.keyOf(order[i]), &GiveUp{Job: id, Why: "no"})
+			w.must(w.keyOf(order[i]), &GiveUp{Job: id, Reason: CannotRun, Why: "no"})
 		} else {
 			w.wait(20_001)
 		}
@@ -393,7 +393,7 @@ func TestAudit_AuditorsThatDieAreReplacedInTheirTurnAndThenTheCourtLooks(t *test
 	id, honest := w.until(true, right)
 	for w.job(id).State == Running {
 		j = w.job(id)
-		w.must(w.keyOf(j.Places[len(j.Places)-1].Node), &GiveUp{Job: id, Why: "no"})
+		w.must(w.keyOf(j.Places[len(j.Places)-1].Node), &GiveUp{Job: id, Reason: CannotRun, Why: "no"})
 	}
 	if j = w.finish(id); j.State != Settled || j.Verdict.By != ByCourt || w.stake(honest.ID()) != 100*crowd.Credit {
 		t.Errorf("got %s, %+v want the court to confirm", j.State, j.Verdict)
@@ -479,7 +479,7 @@ func TestCommittee_AllEqualIsAccepted(t *testing.T) {
 	for i := range j.Places[:4] {
 		w.commit(w.keyOf(j.Places[i].Node), id, right)
 	}
-	w.must(w.keyOf(j.Places[4].Node), &GiveUp{Job: id, Why: "no"})
+	w.must(w.keyOf(j.Places[4].Node), &GiveUp{Job: id, Reason: CannotRun, Why: "no"})
 	w.in(id, Running) // the alternate works
 	if j = w.finish(id); j.State != Settled || j.Verdict.By != ByAgreement {
 		t.Fatalf("got %s, %+v want agreement", j.State, j.Verdict)
@@ -496,7 +496,7 @@ func TestCommittee_FewerThanPromisedGoToCourt(t *testing.T) {
 	j := w.in(id, Running)
 	w.commit(w.keyOf(j.Places[0].Node), id, wrong)
 	w.commit(w.keyOf(j.Places[1].Node), id, wrong)
-	w.must(w.keyOf(j.Places[2].Node), &GiveUp{Job: id, Why: "no"})
+	w.must(w.keyOf(j.Places[2].Node), &GiveUp{Job: id, Reason: CannotRun, Why: "no"})
 	w.in(id, Revealing)
 	w.reveal(w.keyOf(j.Places[0].Node), id, wrong)
 	w.reveal(w.keyOf(j.Places[1].Node), id, wrong)

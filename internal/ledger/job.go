@@ -110,7 +110,8 @@ type Place struct {
 	Why        string     // of Dropped and Fraud
 	Since      crowd.Time // when it got its place
 	Due        crowd.Time // to commit by
-	Left       crowd.Time // of Dropped: when it gave its place up by itself; 0: it was silent
+	GaveUp     Reason     // of Dropped: 0: it was silent
+	Left       crowd.Time // of GaveUp: when
 	Blamed     bool       // of Dropped: that is a fault, if the job comes to a verdict all the same
 	Commitment crowd.Hash
 	Sealed     [][]byte // to each authority; gone once opened
@@ -118,6 +119,28 @@ type Place struct {
 	Conflict   *Dispute      // of a verifier: shown when it opened, and the court has not looked at it
 	Slashed    crowd.Credits // stake lost to Fraud
 }
+
+// Reason is why a node gives its place up. Append only.
+type Reason uint8
+
+const (
+	CannotRun   Reason = iota + 1 // its machine fails
+	CannotFetch                   // nobody serves the inputs
+	TooSlow                       // the wall time ended before the program did
+	NoParts                       // nobody serves parts of other results
+)
+
+var reasonNames = [...]string{"", "cannot run", "cannot fetch", "too slow", "no parts"}
+
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return fmt.Sprintf("reason %d", uint8(r))
+}
+
+// MarshalText gives the reason's name at the RPC border.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // Step is one entry of a job's history.
 type Step struct {
@@ -560,7 +583,10 @@ func (w *work) giveUp(from crowd.NodeID, m *GiveUp) *Refusal {
 	if len(m.Why) > maxWhy {
 		return refuse(BadTx, "a reason of %d bytes, at most %d", len(m.Why), maxWhy)
 	}
-	p.Left = w.now()
+	if m.Reason == 0 || m.Reason > NoParts {
+		return refuse(BadTx, "%s is none", m.Reason)
+	}
+	p.Left, p.GaveUp = w.now(), m.Reason
 	w.drop(&j, p, "gave up: "+m.Why)
 	w.progress(&j)
 	return nil
@@ -588,33 +614,39 @@ func (j *Job) Replaced() int {
 
 // nobody ends a job that no executor could do. Either its owner kept the inputs back, or what it asks for cannot be done within its
 // limits, or no machine was there: so it is no fault of those with a place, and those that said that they give up, rather
-// than falling silent, are paid for the time that it took them, as if the owner had cancelled.
+// than falling silent, are paid as if the owner had cancelled: for all the time if they ran the task, else for the least.
 func (w *work) nobody(j *Job) {
 	var spoke []*Place
 	for i := range j.Places {
-		if p := &j.Places[i]; p.State == Dropped && p.Left != 0 {
+		if p := &j.Places[i]; p.State == Dropped && p.GaveUp != 0 {
 			spoke = append(spoke, p)
 		}
 	}
 	if len(spoke) > 0 {
 		most := j.Escrow / crowd.Credits(len(spoke))
 		for _, p := range spoke {
-			w.pay(j, p.Node.Address(), min(w.spent(j, p, p.Left), most), "time lost on a job that nobody could do")
+			by := p.Since // it has run nothing: it is paid for the least
+			if p.GaveUp == TooSlow {
+				by = p.Left
+			}
+			w.pay(j, p.Node.Address(), min(w.spent(j, p, by), most), WhyNobody)
 		}
 		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Failed++ })
 	}
-	w.end(j, Failed, "no drawn node did the work")
+	w.end(j, Failed, WhyNobody)
 }
 
-// spent is what the work of a place may have cost it by then: at least CancelPPM of the most that it can earn, and as much as a
-// machine of FullSpeed uses in the time since it got the place. A verifier that has its answers has done all of it.
+// WhyNobody is why a job failed that no executor came to a result of.
+const WhyNobody = "no drawn node did the work"
+
+// spent is what the work of a place may have cost it by then: what a machine of FullSpeed uses in the time since it got the place, but
+// at least what it uses in CancelLeast, and at most what the place can earn. A verifier that has its answers has done all of it.
 func (w *work) spent(j *Job, p *Place, by crowd.Time) crowd.Credits {
-	limit := p.gas(&j.Spec, j.Spec.Limits().Gas)
-	most := w.params.Pay(p.Price, limit)
-	if p.Commitment != (crowd.Hash{}) {
-		return most
+	gas := p.gas(&j.Spec, j.Spec.Limits().Gas)
+	if p.Commitment == (crowd.Hash{}) {
+		gas = min(gas, gasIn(max(by-p.Since, crowd.Time(w.params.CancelLeast))))
 	}
-	return max(most.PPM(w.params.CancelPPM), w.params.Pay(p.Price, min(limit, gasIn(by-p.Since))))
+	return w.params.Pay(p.Price, gas)
 }
 
 // gasIn is how much gas a machine of FullSpeed uses in that many milliseconds.

@@ -405,7 +405,7 @@ func TestJob_AlternateTakesOver(t *testing.T) {
 	j := w.in(id, Running)
 	a, b := w.keyOf(j.Places[0].Node), w.keyOf(j.Places[1].Node)
 	w.commit(a, id, right)
-	w.must(b, &GiveUp{Job: id, Why: "disk full"})
+	w.must(b, &GiveUp{Job: id, Reason: CannotRun, Why: "disk full"})
 	j = w.in(id, Running)
 	if len(j.Places) != 3 || j.Places[2].Node != j.Drawn[2].Node {
 		t.Fatalf("got places %+v want the first alternate seated", j.Places)
@@ -594,7 +594,7 @@ func TestCancel_InEveryState(t *testing.T) {
 		spent := had - w.balance(w.owner.ID()) - 2*w.s.Params().TxFee - w.job(id).Duties
 		want := crowd.Credits(0)
 		if state == Running {
-			want = 2 * crowd.ReferencePrice.Cost(testSpec().Task.Limits.Gas).PPM(w.s.Params().CancelPPM)
+			want = 2 * crowd.ReferencePrice.Cost(testSpec().Task.Limits.Gas) // which five seconds are enough for
 		}
 		if spent != want {
 			t.Errorf("%s: cancelling cost %s want %s", state, spent, want)

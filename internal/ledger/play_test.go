@@ -144,7 +144,7 @@ func (p *player) move(m [moveSize]byte) {
 		if m[3] == 1 {
 			why = string(make([]byte, maxWhy+int(m[4])%3))
 		}
-		p.send(p.worker(j, m[2]), &GiveUp{Job: j.id, Why: why})
+		p.send(p.worker(j, m[2]), &GiveUp{Job: j.id, Reason: Reason(1 + m[4]%5), Why: why}) // the fifth is none
 	case moveUnseal:
 		if w := p.worker(j, m[3]); true {
 			o := j.bound[w.ID()].opening

@@ -59,16 +59,16 @@ func onStage(t testing.TB, authorities int, price crowd.Price, rules int) *stage
 	p := &st.g.Params
 	switch rules {
 	case 1: // a slash and a bounty that leave rests, and fees that hurt
-		p.SlashPPM, p.BountyPPM, p.BurnPPM, p.CancelPPM = 333_333, 999_999, 333_333, 777_777
+		p.SlashPPM, p.BountyPPM, p.BurnPPM, p.CancelLeast = 333_333, 999_999, 333_333, 777
 	case 2: // not every ticket wins, and few claims are kept
 		p.CommitteeUnits, p.MaxTickets, p.MaxClaims = 12, 3, 9
 	case 3: // the rules of the main network, but for the look-back
 		*p = MainParams()
 		p.Lookback, p.MaxTickets = 2, 5
 	case 4: // everything is burned, slashed and given away
-		p.SlashPPM, p.BountyPPM, p.BurnPPM, p.CancelPPM = 1e6, 1e6, 1e6, 1e6
+		p.SlashPPM, p.BountyPPM, p.BurnPPM, p.CancelLeast = 1e6, 1e6, 1e6, 1<<62
 	case 5: // nothing is
-		p.SlashPPM, p.BountyPPM, p.BurnPPM, p.CancelPPM, p.TxFee, p.SizeFee, p.KeepFee = 0, 0, 0, 0, 0, 0, 0
+		p.SlashPPM, p.BountyPPM, p.BurnPPM, p.CancelLeast, p.TxFee, p.SizeFee, p.KeepFee = 0, 0, 0, 1, 0, 0, 0
 	}
 	for i := range authorities {
 		k := cachedKey(t, uint64(100+i))

@@ -372,7 +372,7 @@ func TestEvidence_OnlyTheNewestAreKept(t *testing.T) {
 func TestEvidence_NotFromOwnersNorCrashes(t *testing.T) {
 	w := newWorld(t, 1, 2)
 	id := w.drawn(testSpec(), w.providers...)
-	w.must(w.providers[0], &GiveUp{Job: id})
+	w.must(w.providers[0], &GiveUp{Job: id, Reason: CannotRun})
 	w.wait(20_001)
 	w.in(id, Failed) // that was nobody's fault, for all that is known
 	id = w.drawn(testSpec(), w.providers...)
@@ -433,7 +433,7 @@ func TestAvailability_Moves(t *testing.T) {
 	}
 	w := newWorld(t, 1, 2)
 	id := w.drawn(testSpec(), w.providers...)
-	w.must(w.providers[0], &GiveUp{Job: id})
+	w.must(w.providers[0], &GiveUp{Job: id, Reason: CannotRun})
 	w.finish(id)
 	p := w.s.Params().Reputation
 	now, later := w.s.Reputation(w.providers[0].ID().Address()), w.now+7*day
@@ -617,7 +617,7 @@ func TestDraw_WhoNeverDeliversLosesItsShare(t *testing.T) {
 			last = share(j)
 		}
 		if j.Place(lazy) != nil {
-			w.must(w.keyOf(lazy), &GiveUp{Job: id})
+			w.must(w.keyOf(lazy), &GiveUp{Job: id, Reason: CannotRun})
 		}
 		var at []crowd.NodeID
 		for _, p := range w.job(id).Places {

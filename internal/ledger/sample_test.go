@@ -757,7 +757,7 @@ func TestCancel_VerifiersDoNotMakeItTooLate(t *testing.T) {
 func TestSample_WithoutAnExecutorNobodyWaits(t *testing.T) {
 	w := newWorld(t, 1, 3) // there is no alternate
 	id, seated := w.sampled(sampleSpec())
-	w.must(seated[0], &GiveUp{Job: id, Why: "no space"})
+	w.must(seated[0], &GiveUp{Job: id, Reason: CannotRun, Why: "no space"})
 	w.in(id, Failed)
 	for _, k := range seated[1:] {
 		if r := w.s.Reputation(k.ID().Address()); r.Faults != 0 {

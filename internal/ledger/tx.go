@@ -97,9 +97,10 @@ type Reveal struct {
 
 // GiveUp frees the sender's place for an alternate: it cannot do the job.
 type GiveUp struct {
-	_   struct{} `cbor:",toarray"`
-	Job crowd.JobID
-	Why string // at most maxWhy bytes
+	_      struct{} `cbor:",toarray"`
+	Job    crowd.JobID
+	Reason Reason
+	Why    string // for people, at most maxWhy bytes
 }
 
 // Unseal is an authority's: it opens the commitment of a silent executor.

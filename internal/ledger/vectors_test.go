@@ -103,7 +103,7 @@ func everyMessage(t testing.TB) []Message {
 		&Claim{Job: job, Proof: proof},
 		&Commit{Job: job, Commitment: Commitment(job, node, opening), Sealed: [][]byte{{1, 2, 3}}},
 		&Reveal{Job: job, Opening: opening},
-		&GiveUp{Job: job, Why: "no space"},
+		&GiveUp{Job: job, Reason: CannotRun, Why: "no space"},
 		&Unseal{Job: job, Executor: node, Opening: opening},
 		&Vote{Job: job, Question: WhatOutcome, Outcome: opening.Outcome},
 		&Accept{Job: job},

@@ -126,7 +126,7 @@ func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error
 		return rpc.Quote{}, err
 	}
 	q := rpc.Quote{
-		Bound: b.params.EscrowFor(&spec), Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
+		Bound: b.params.EscrowFor(&spec), Duties: b.params.DutyFees(&spec, e.Count, len(b.cfg.Genesis.Authorities)), Replacements: plan.Replaced, Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
 		Executors: plan.Executors, RatePPM: plan.RatePPM, Stake: max(b.params.MinStake, spec.Filters.MaxPrice.Cost(spec.Limits().Gas)),
 		Eligible: int(e.Count), Needed: ledger.Needs(&spec.Plan), Requirements: requirements(e),
 	}

@@ -147,11 +147,13 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 // Quote is what a job would cost at most and how sure its result would be.
 type Quote struct {
 	Bound        crowd.Credits `json:"bound"`               // most that is locked and can be spent
+	Duties       crowd.Credits `json:"duties"`              // burned with the post besides, for what the drawn nodes put on chain
 	Price        crowd.Price   `json:"price"`               // the price that the bound assumes
 	Plan         string        `json:"plan"`                // "audit", "pair", "committee", "sample"
 	Compare      string        `json:"compare,omitempty"`   // how outputs are; absent: exact
 	Undetected   float64       `json:"undetected"`          // probability that a wrong result is accepted
 	Executors    int           `json:"executors"`           // that run all of it
+	Replacements int           `json:"replacements"`        // places that may be given anew: undetected reckons with them
 	RatePPM      uint32        `json:"ratePPM,omitempty"`   // of an audit: least probability that one more does, parts per million
 	Unaudited    crowd.Credits `json:"unaudited,omitempty"` // of an audit: the bound where that does not happen
 	Stake        crowd.Credits `json:"stake"`               // that an executor needs; of an audit: so that it is not audited more often

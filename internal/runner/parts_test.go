@@ -185,7 +185,7 @@ func TestRunner_PartsThatNobodyHasBlameNobody(t *testing.T) {
 		said := false
 		for i := range j.Places { // without an executor the job is over, and its verifier need not say anything
 			p := &j.Places[i]
-			why := p.State == ledger.Dropped && p.Why == "gave up: "+job.NoParts
+			why := p.State == ledger.Dropped && p.GaveUp == ledger.NoParts
 			if said = said || why; !why && p.State != ledger.Working || p.Slashed != 0 {
 				t.Errorf("place %d: got %s, %q", i, p.State, p.Why)
 			}

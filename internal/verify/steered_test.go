@@ -100,7 +100,7 @@ func TestReceipt_CountsTheNodesThatHeldAPlace(t *testing.T) {
 			for range c.gone {
 				places := st.job(id).Places
 				p := places[slices.IndexFunc(places, func(p ledger.Place) bool { return p.State == ledger.Working })]
-				st.block(st.nodes[p.Node], &ledger.GiveUp{Job: id, Why: "no inputs"})
+				st.block(st.nodes[p.Node], &ledger.GiveUp{Job: id, Reason: ledger.CannotRun, Why: "no inputs"})
 			}
 			st.settle(id, false)
 			receipt, chain := st.receipt(id), st.g.ChainID()

@@ -231,6 +231,9 @@ func (b *Backend) run(j *job, word, arg string) {
 		files["stderr"] = []byte("a word of warning\n")
 		files["out/hello.txt"] = []byte("hello\n")
 		files["out/sub/data.bin"] = bytes.Repeat([]byte{0, 1, 2, 255, '\r', '\n'}, 300_000)
+	case "escape":
+		files["stdout"] = []byte("an \x1b]52;c;cm0gLXJmIC8=\aanswer\n")
+		files["stderr"] = []byte("\x1b]0;root@bank\x1b\\a \x9b31mwarning\x1b[0m\n")
 	case "exit":
 		code, _ := strconv.Atoi(arg)
 		out.ExitCode, out.UserError = uint32(code), true

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -172,7 +171,7 @@ func (p *Play) look(id crowd.JobID) {
 		ev.State = flow.Cancelled
 	default:
 		ev.State, ev.Source = flow.Failed, slices.ContainsFunc(j.Places, func(pl ledger.Place) bool {
-			return pl.State == ledger.Dropped && strings.HasSuffix(pl.Why, job.NoParts)
+			return pl.State == ledger.Dropped && pl.GaveUp == ledger.NoParts
 		})
 	}
 	p.w.After(100*time.Millisecond, func() { p.step(ev) })

@@ -118,6 +118,10 @@ var ErrParts = errors.New("parts of other results cannot be had")
 // allowed: a finding about the content, the same on every machine.
 var ErrUnusable = errors.New("unusable content")
 
+// ErrWall marks the end of a Run that ran out of time: the task's wall time, or the time that compiling its program
+// may take. A second run would take as long.
+var ErrWall = errors.New("the run took too long")
+
 // Effect is what a machine wants done.
 type Effect interface{ effect() }
 

@@ -63,6 +63,7 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 	if r.cfg.Executor == nil {
 		return o, nil, "", errors.New("this node executes nothing")
 	}
+	defer func() { err = wall(err) }()
 	release, err := r.room(ctx, e.Task.Limits.Memory, e.Only != nil)
 	if err != nil {
 		return o, nil, "", err
@@ -134,6 +135,15 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 		return crowd.Outcome{}, nil, "", fmt.Errorf("store the result: %w", err)
 	}
 	return o, nil, "", nil
+}
+
+// wall marks an error of a run that ran out of time.
+func wall(err error) error {
+	var f *executor.Fault
+	if errors.As(err, &f) && f.Kind == executor.Timeout {
+		return fmt.Errorf("%w: %w", job.ErrWall, err)
+	}
+	return err
 }
 
 // room waits until one more run with that much memory has its place. One that is short stands behind no whole batch, which others wait for.

@@ -27,6 +27,7 @@ type Spec struct {
 	Limits  crowd.Limits
 	Spent   crowd.Gas // before the program begins, on what was laid out for it; part of the result's gas
 	Shares  uint32    // how many runs bear the price of compiling the program together, in equal parts; 0: this one alone
+	Lanes   int       // of a batch: most items that run at once; 0: as many as the executor can
 }
 
 // IO is what a caller sees while a program runs. Any field may be nil. What is

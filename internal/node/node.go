@@ -21,6 +21,7 @@ import (
 	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/discovery"
 	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/overlay"
@@ -149,6 +150,7 @@ func New(cfg Config) (_ *Node, err error) {
 		Dir: filepath.Join(cfg.Dir, "runner"), Key: cfg.Key, Rand: rand.Reader, Params: n.params, Authorities: cfg.Genesis.Authorities,
 		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable,
 		Accept: accept, Logs: n.teller, Report: n.reported, Undelivered: n.undelivered, Log: cfg.Log,
+		Memory: wasm.RunMemory(),
 	})
 	if err != nil {
 		return nil, err

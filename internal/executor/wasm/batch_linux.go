@@ -71,7 +71,11 @@ func (e *Executor) RunBatch(ctx context.Context, s executor.Spec, items iter.Seq
 	defer leave()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	b := &batchRun{e: e, spec: s, queue: newQueue(), order: make(chan *framed, e.config.Workers), turn: make(chan struct{}, 1)}
+	most := e.config.Workers
+	if s.Lanes > 0 {
+		most = min(most, s.Lanes)
+	}
+	b := &batchRun{e: e, spec: s, queue: newQueue(), order: make(chan *framed, most), turn: make(chan struct{}, 1)}
 	if b.code, b.program, err = e.codeOf(ctx, &s); err != nil {
 		return r, faulted(err)
 	}
@@ -83,7 +87,7 @@ func (e *Executor) RunBatch(ctx context.Context, s executor.Spec, items iter.Seq
 	var running sync.WaitGroup
 	running.Go(func() { b.feed(items) })
 	var lanes sync.WaitGroup
-	for range e.config.Workers {
+	for range most {
 		lanes.Go(func() { b.lane(ctx) })
 	}
 	running.Go(func() {
@@ -216,7 +220,7 @@ func (b *batchRun) take(ctx context.Context) (_ *framed, release func()) {
 		return nil, nil
 	}
 	defer func() { <-b.turn }()
-	items := b.queue.take(b.most(), b.e.config.Workers)
+	items := b.queue.take(b.most(), cap(b.order))
 	if len(items) == 0 {
 		return nil, nil
 	}

@@ -367,7 +367,21 @@ func MachineMemory() uint64 {
 	if unix.Sysinfo(&i) != nil {
 		return maxLinear
 	}
-	return uint64(i.Totalram+i.Totalswap) * uint64(i.Unit)
+	return min(uint64(i.Totalram+i.Totalswap)*uint64(i.Unit), groupMemory("/sys/fs/cgroup", ownCgroups()))
+}
+
+// RunMemory is how many bytes all programs together may have on this machine: its memory, or that of the cgroup that this process
+// is in, less a reserve for the node itself: an eighth, at least 1 GiB, at most half.
+func RunMemory() uint64 {
+	var i unix.Sysinfo_t
+	if unix.Sysinfo(&i) != nil {
+		return maxLinear
+	}
+	return lessReserve(min(uint64(i.Totalram)*uint64(i.Unit), groupMemory("/sys/fs/cgroup", ownCgroups())))
+}
+
+func lessReserve(have uint64) uint64 {
+	return have - min(max(have/8, 1<<30), have/2)
 }
 
 // codeFor is the program k, compiled if s can pay for it.

@@ -296,7 +296,7 @@ func TestMatrix_Pair(t *testing.T) {
 func TestMatrix_TolerantBatch(t *testing.T) {
 	spec := sampleSpec()
 	spec.Compare = crowd.Compare{Kind: crowd.CompareLines}
-	spec.Plan.Replacements = 0
+	spec.Plan.Replacements = 1
 	m := newMatrix(t, 5, spec, "owner", "executor", "verifier", "authority", "provider", "stranger")
 	leaves, tree, out := sampleWork(t, never)
 	var seated []*identity.Key

@@ -10,7 +10,7 @@ import (
 // them in time, where in a small network everybody must; the attacker's nodes have as many as they like. It hopes that honest
 // nodes count as asleep, so that its own have all places of the next stranger's job and make the result up.
 var burstPoster = Attack{
-	Name: "burst-poster", What: "an owner posts so many jobs at once that honest nodes miss their claims; its own then take strangers' jobs", forges: true,
+	Name: "burst-poster", What: "an owner posts so many jobs at once that honest nodes miss their claims; its own then take strangers' jobs",
 	begin: func(r *Raid, author *Node) {
 		for _, n := range append([]*Node{author}, r.crew...) {
 			n.floods = true

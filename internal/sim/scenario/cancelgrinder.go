@@ -11,7 +11,7 @@ import (
 // places; those then make the result up. It sees the claims as they come. It hopes for a forged receipt at the price of a few
 // fees, and burns those of honest claimers on the way.
 var cancelGrinder = Attack{
-	Name: "cancel-grinder", What: "an owner cancels its jobs until its own nodes hold all places, and these make the result up", forges: true,
+	Name: "cancel-grinder", What: "an owner cancels its jobs until its own nodes hold all places, and these make the result up",
 	begin: func(r *Raid, author *Node) {
 		r.lies = append(r.lies, func(_ *Node, j *ledger.Job) bool { return j.Owner == author.ID && r.seats(j) })
 		executors, verifiers := ledger.Seats(&r.plan)

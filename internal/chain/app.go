@@ -86,6 +86,13 @@ type done struct {
 	Head
 	changes []ledger.Change
 	events  []ledger.Event
+	bugs    []bug
+}
+
+// bug is where the ledger broke a promise of its own and went on.
+type bug struct {
+	ledger.BugReport
+	tx crowd.Hash // zero: a draw or a deadline
 }
 
 // trial is a block applied, not yet committed.
@@ -177,6 +184,13 @@ func (a *app) apply(hash []byte, height int64, t time.Time, proposer []byte, raw
 			Head:    Head{Height: b.Height, Time: b.Time, Root: res.State.Root(), State: res.State},
 			changes: res.Changes, events: res.Events,
 		},
+	}
+	for _, r := range res.Bugs {
+		b := bug{BugReport: r}
+		if r.Tx >= 0 {
+			b.tx = txHash(raw[len(raw)-len(txs)+r.Tx])
+		}
+		tr.done.bugs = append(tr.done.bugs, b)
 	}
 	add := func(r *abci.ExecTxResult, tx, used crowd.Hash) {
 		tr.results, tr.txs, tr.used = append(tr.results, r), append(tr.txs, tx), append(tr.used, used)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -382,5 +384,47 @@ func FuzzReadFrame(f *testing.F) {
 func again[T any](t *testing.T, fr frame, decode func(frame) (T, error)) {
 	if v, err := decode(fr); err == nil && !bytes.Equal(crowd.Encode(v), fr.Body) {
 		t.Errorf("%T does not encode back", v)
+	}
+}
+
+// Where the ledger meets an error of its own the block goes on; the node counts it and says in its log what to report.
+func TestFull_CountsAndLogsBugs(t *testing.T) {
+	w := newWorld(t, 1, 0, 1)
+	var log bytes.Buffer
+	f, err := NewFull(Config{Dir: t.TempDir(), Genesis: w.genesis, Key: w.authorities[0], Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.shut)
+	f.app.stale = time.Hour
+	f.app.committed = func(prev, now done) {
+		f.onBugs(now)
+	}
+	id := crowd.JobID{7}
+	old := f.app.head.State
+	f.app.head.State = ledger.Load(func(add func(string, []byte)) { // a deadline of a job that is not there
+		old.Each("", func(key string, val []byte) bool { add(key, val); return true })
+		add("due/"+string(make([]byte, 8))+string(id[:]), []byte{1})
+	})
+	pay := ledger.Sign(w.people[0], f.ChainID(), 0, &ledger.Transfer{To: w.authorities[0].ID().Address(), Amount: 1})
+	commit(t, f.app, w, prepare(t, f.app, pay))
+	if got := f.Bugs(); got == 0 {
+		t.Error("got no bug counted")
+	}
+	for _, want := range []string{"bug: the ledger met an error", "an index names job", id.String(), "block=1"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %q: %s", want, log.String())
+		}
+	}
+	if got := f.app.head.State.Account(w.people[0].ID().Address()).Nonce; got != 1 {
+		t.Errorf("the block did not go on: nonce %d", got)
+	}
+	before := f.Bugs()
+	log.Reset()
+	for range 3 * maxBugLogs {
+		f.onBug(bug{}, 2)
+	}
+	if n := strings.Count(log.String(), "bug:"); f.Bugs() != before+3*maxBugLogs || n > maxBugLogs {
+		t.Errorf("got %d counted and %d logged, want all counted and at most %d logged", f.Bugs()-before, n, maxBugLogs)
 	}
 }

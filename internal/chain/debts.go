@@ -30,7 +30,7 @@ type debtor struct {
 const (
 	debtFactor = 100
 	debtLeast  = 100 * time.Microsecond // what costs less is free
-	debtWait   = 500 * time.Millisecond // at most, for a debt to be paid off
+	debtWait   = 500 * time.Millisecond // at most, for a debt to be paid off; more than that ends in errBusy
 	maxDebtors = 4096                   // beyond, the one that owes least is let off
 )
 
@@ -52,16 +52,16 @@ func (d *debts) wait(ctx context.Context, peer crowd.NodeID, tx ledger.Tx) error
 	}
 	d.mu.Unlock()
 	left := time.Until(until)
-	switch {
-	case left <= 0:
+	if left <= 0 {
 		return nil
-	case left > debtWait:
-		return fmt.Errorf("%w: offer it again in %v", errBusy, left.Round(100*time.Millisecond))
 	}
-	t := time.NewTimer(left)
+	t := time.NewTimer(min(left, debtWait)) // also for one that is turned away, so that being turned away costs little too
 	defer t.Stop()
 	select {
 	case <-t.C:
+		if left -= debtWait; left > 0 {
+			return fmt.Errorf("%w: offer it again in %v", errBusy, left.Round(100*time.Millisecond))
+		}
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

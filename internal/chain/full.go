@@ -52,7 +52,8 @@ type Full struct {
 	// Run's goroutine only
 	dbs map[string]*survivor
 
-	ending atomic.Bool // Run stops CometBFT
+	ending atomic.Bool   // Run stops CometBFT
+	bugs   atomic.Uint64 // see Bugs
 
 	mu      sync.Mutex
 	why     error         // guarded by mu: of halt
@@ -241,8 +242,29 @@ func (f *Full) Get(_ context.Context, key []byte) ([]byte, error) {
 // A watcher that is slower than the chain gets several blocks merged into one Block.
 func (f *Full) Watch(ctx context.Context) <-chan Block { return f.blocks.watch(ctx) }
 
+// Bugs counts, since the start of this process, where the ledger met an error of its own and went on without: each
+// stands in the log.
+func (f *Full) Bugs() uint64 { return f.bugs.Load() }
+
+// maxBugLogs bounds what the log says of bugs; all are counted.
+const maxBugLogs = 100
+
+func (f *Full) onBugs(d done) {
+	for _, b := range d.bugs {
+		f.onBug(b, d.Height)
+	}
+}
+
+func (f *Full) onBug(b bug, height crowd.Height) {
+	if f.bugs.Add(1) <= maxBugLogs {
+		f.log.Error("bug: the ledger met an error of its own and went on without what caused it; please report this",
+			"block", height, "tx", b.tx, "job", b.Job, "panic", b.Panic, "stack", b.Stack)
+	}
+}
+
 // onCommit runs for each block in order, also for those replayed at the start.
 func (f *Full) onCommit(prev, now done) {
+	f.onBugs(now)
 	f.blocks.publish(Block{Height: now.Height, Time: now.Time, Changes: now.changes, Events: now.events})
 	ev, err := f.signedHeader(now.Height)
 	if err != nil {
@@ -425,6 +447,10 @@ func (f *Full) submit(ctx context.Context, peer crowd.NodeID, raw []byte) (*subm
 		}
 		if !peer.IsZero() {
 			f.debts.charge(peer, tx, cost)
+		}
+		var r *ledger.Refusal
+		if errors.As(err, &r) && r.Code == ledger.Bug { // no block will have it
+			f.onBug(bug{BugReport: ledger.BugReport{Panic: r.Reason}, tx: hash}, 0)
 		}
 		return refused(err)
 	}

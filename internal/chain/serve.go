@@ -245,10 +245,7 @@ func (s *service) list(ctx context.Context, id uint64, q listBody) error {
 	}
 	out := valuesBody{Evidence: snap.evidence}
 	size := 0
-	snap.state.Each(string(q.Prefix), func(key string, _ []byte) bool {
-		if q.After != nil && key <= string(q.After) {
-			return true
-		}
+	page := func(key string, _ []byte) bool {
 		if size >= pageBytes {
 			out.More = true
 			return false
@@ -258,7 +255,12 @@ func (s *service) list(ctx context.Context, id uint64, q listBody) error {
 		out.Values = append(out.Values, v)
 		size += v.size()
 		return true
-	})
+	}
+	if q.After == nil {
+		snap.state.Each(string(q.Prefix), page)
+	} else {
+		snap.state.EachAfter(string(q.Prefix), string(q.After), page)
+	}
 	return s.queue(ctx, encodeFrame(id, kValues, out))
 }
 

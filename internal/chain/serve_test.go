@@ -2,12 +2,15 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -164,4 +167,140 @@ func TestServe_ToldToAskAnotherWhenFull(t *testing.T) {
 	if e, err := body[errorBody](fr); err != nil || fr.ID != 0 || fr.Kind != kError || !strings.Contains(e.Text, "ask another") {
 		t.Errorf("got %d, %+v, %v, want to be told to ask another", fr.Kind, e, err)
 	}
+}
+
+// A long list comes in pages, each of which the full node finds without a look at those before.
+func TestLight_ListsEveryPage(t *testing.T) {
+	w := newWorld(t, 1, 0, 800)
+	f := start(t, solo(t, w, t.TempDir()))
+	var frames atomic.Int32
+	l := startLight(t, LightConfig{Genesis: w.genesis, Dial: lying(t, f.Full, func(fr frame) []byte {
+		if fr.Kind == kValues && fr.ID != 0 {
+			frames.Add(1)
+		}
+		return plain(fr)
+	})})
+	got, err := l.List(deadline(t), "account/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := f.List(t.Context(), "account/")
+	if err != nil || len(got) != len(want) || len(got) < 800 {
+		t.Fatalf("got %d keys, want %d, %v", len(got), len(want), err)
+	}
+	for i := range want {
+		if got[i].Key != want[i].Key || string(got[i].Val) != string(want[i].Val) {
+			t.Fatalf("key %d: got %q, want %q", i, got[i].Key, want[i].Key)
+		}
+	}
+	if frames.Load() < 2 {
+		t.Errorf("got %d pages: the test does not test", frames.Load())
+	}
+}
+
+// Somebody who can pay posts what is refused after a look at every provider, from several nodes and accounts, as fast as it
+// can. It pays nothing. Others' transactions get through all the same.
+func TestFull_RefusalsStarveNobody(t *testing.T) {
+	const providers, spammers, took = 950, 6, 3 * time.Second
+	w := newWorld(t, 1, providers, spammers+2)
+	f := start(t, solo(t, w, t.TempDir()))
+	alice, bob := NewWallet(w.people[spammers], f), w.people[spammers+1].ID().Address()
+	latency := func(span time.Duration) (most time.Duration, n int) {
+		for end := time.Now().Add(span); time.Now().Before(end); n++ {
+			at := time.Now()
+			must(t, alice, &ledger.Transfer{To: bob, Amount: 1})
+			most = max(most, time.Since(at))
+		}
+		return most, n
+	}
+	quiet, _ := latency(took / 3)
+	dear := w.spec()
+	dear.Filters.Tags = []string{"nobody-has-this"}
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	var checked, busy atomic.Int32
+	for i := range spammers {
+		wg.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				spec := dear
+				spec.Budget += crowd.Credits(n) // another transaction each time
+				_, err := f.submit(ctx, w.people[i].ID(), ledger.Sign(w.people[i], f.ChainID(), 0, &ledger.Post{Spec: spec}))
+				if errors.Is(err, errBusy) {
+					busy.Add(1)
+				} else {
+					checked.Add(1)
+				}
+			}
+		})
+	}
+	most, n := latency(took)
+	cancel()
+	wg.Wait()
+	t.Logf("the longest of the honest sender's: %v when it is quiet, %v of %d beside %d posts that were checked and %d turned away", quiet, most, n, checked.Load(), busy.Load())
+	if got := checked.Load(); got > spammers*20 {
+		t.Errorf("got %d refused posts checked in %v, want at most %d", got, took, spammers*20)
+	}
+	if most > 10*quiet+500*time.Millisecond {
+		t.Errorf("an honest transfer took %v, %v when it is quiet", most, quiet)
+	}
+}
+
+// Debts are kept apart by peer, account and kind of message, are paid off by time, and are bounded.
+func TestDebts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d debts
+		open := func(i uint64, m ledger.Message) ledger.Tx {
+			tx, err := ledger.Open("x", ledger.Sign(testKey(t, i), "x", 0, m))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return tx
+		}
+		post, tick := open(1, &ledger.Post{}), open(1, &ledger.Tick{})
+		peer, other := crowd.NodeID{1}, crowd.NodeID{2}
+		d.charge(peer, post, debtLeast-1)
+		waits := func(peer crowd.NodeID, tx ledger.Tx) time.Duration {
+			at := time.Now()
+			if err := d.wait(t.Context(), peer, tx); err != nil {
+				t.Errorf("wait: %v", err)
+			}
+			return time.Since(at)
+		}
+		if got := waits(peer, post); got != 0 {
+			t.Errorf("a cheap refusal: waits %v", got)
+		}
+		d.charge(peer, post, time.Millisecond)
+		for _, c := range []struct {
+			name string
+			peer crowd.NodeID
+			tx   ledger.Tx
+			want time.Duration
+		}{
+			{"another kind", peer, tick, 0},
+			{"another peer and account", other, open(2, &ledger.Post{}), 0},
+			{"the account through another peer", other, post, 100 * time.Millisecond},
+			{"paid off", peer, post, 0},
+		} {
+			if got := waits(c.peer, c.tx); got != c.want {
+				t.Errorf("%s: waits %v, want %v", c.name, got, c.want)
+			}
+		}
+		d.charge(peer, post, time.Millisecond)
+		if got := waits(peer, open(3, &ledger.Post{})); got != 100*time.Millisecond {
+			t.Errorf("another account through the peer: waits %v", got)
+		}
+		d.charge(peer, post, 50*time.Millisecond)
+		if err := d.wait(t.Context(), peer, post); !errors.Is(err, errBusy) {
+			t.Errorf("owes seconds: got %v, want %v", err, errBusy)
+		}
+		for i := range 3 * maxDebtors {
+			d.charge(crowd.NodeID{byte(i), byte(i >> 8), 7}, post, time.Millisecond)
+		}
+		if n := len(d.until); n > maxDebtors {
+			t.Errorf("got %d debtors, want at most %d", n, maxDebtors)
+		}
+		if err := d.wait(t.Context(), peer, post); !errors.Is(err, errBusy) {
+			t.Errorf("who owes most was let off: %v", err)
+		}
+	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/store"
@@ -31,7 +32,12 @@ func (b backend) Info(context.Context) (rpc.Info, error) {
 	for _, a := range b.cfg.Genesis.Authorities {
 		court = append(court, a.ID.Address())
 	}
+	var bugs uint64
+	if full, ok := b.chain.(*chain.Full); ok {
+		bugs = full.Bugs()
+	}
 	return rpc.Info{
+		Rules: rpc.Rules{Network: b.params.Rules, Build: crowd.RulesVersion}, Bugs: bugs,
 		Node: b.id, Address: b.id.Address(), Roles: b.roles(), Chain: b.chainID, Court: court, Height: h,
 		Version: b.cfg.Version, Listen: b.host.Addrs(), Peers: len(b.host.Peers()), Started: b.started,
 	}, nil
@@ -131,7 +137,7 @@ func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error
 		Eligible: int(e.Count), Needed: ledger.Needs(&spec.Plan), Requirements: requirements(e),
 	}
 	if plan.Method == crowd.PlanAudit {
-		q.Unaudited, q.Stake = q.Bound/2, max(q.Stake, b.params.StakeToAudit(&spec))
+		q.Unaudited, q.Stake = q.Bound-b.params.Pay(spec.Filters.MaxPrice, spec.Limits().Gas), max(q.Stake, b.params.StakeToAudit(&spec))
 	}
 	if !spec.Compare.Strict() {
 		q.Compare = spec.Compare.String()
@@ -287,6 +293,7 @@ func (b backend) Job(_ context.Context, id crowd.JobID) (rpc.JobView, error) {
 	v := rpc.JobView{
 		JobSummary: summary(j), Owner: j.Owner.Address(), Request: request(&j.Spec), Plan: j.Spec.Plan.Method, Audit: audit(j), Batch: b.viewBatch(&p), Escrow: j.Escrow,
 		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j), Advice: p.advice,
+		Cancel: b.params.CancelPay(j, b.chain.Head().Time),
 	}
 	for i := range j.History {
 		ev := event(j, i, b.params.CommitteeUnits)

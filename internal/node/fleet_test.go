@@ -488,8 +488,9 @@ func (f *fleet) task(rounds uint64) task {
 	for range rounds {
 		x = x*6364136223846793005 + 1442695040888963407
 	}
+	one := uint32(1)
 	return task{rpc.PostRequest{
-		Program: f.program, Stdin: f.upload(stdin), Args: []string{fmt.Sprint(rounds)},
+		Check: &rpc.TaskPlan{Method: crowd.PlanPair, Replacements: &one}, Program: f.program, Stdin: f.upload(stdin), Args: []string{fmt.Sprint(rounds)},
 		Limits: rpc.Limits{Gas: 4e8, Memory: 16 << 20, Output: 1 << 20},
 	}, fmt.Sprintf("working\n%d\n", x)}
 }
@@ -556,11 +557,11 @@ func (f *fleet) settled(id crowd.JobID, want task) *ledger.Job {
 	return j
 }
 
-// failed waits for the end of a job that has no result: all of the escrow is back.
+// failed waits for the end of a job that has no result and is nobody's fault: all of the escrow is back.
 func (f *fleet) failed(id crowd.JobID) *ledger.Job {
 	f.t.Helper()
 	j := f.eye.until(id, "an end", func(j *ledger.Job) bool { return j.State.Ended() })
-	if j.State != ledger.Failed || j.Spent() != 0 {
+	if j.State != ledger.Failed || j.Spent() != j.Duties {
 		f.t.Fatalf("got %s at a cost of %s, want failed at none: %s", j.State, j.Spent(), history(j))
 	}
 	events := f.follow(id)

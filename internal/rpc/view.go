@@ -42,6 +42,15 @@ type Info struct {
 	Listen  []string        `json:"listen"` // multiaddresses
 	Peers   int             `json:"peers"`
 	Started time.Time       `json:"started"`
+	Rules   Rules           `json:"rules"`
+	Bugs    uint64          `json:"bugs"` // of a full node: errors of the ledger's own since Started, each of which stands in its log
+}
+
+// Rules are the numbers of the rules by which a task comes to its outcome. A node whose build has others than its network neither
+// claims places nor executes, verifies or votes.
+type Rules struct {
+	Network uint32 `json:"network"`
+	Build   uint32 `json:"build"`
 }
 
 // Limits of one run.
@@ -107,6 +116,9 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 	}
 	if r.Plan != nil {
 		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: r.Plan.Verifiers, Checks: r.Plan.Checks, Replacements: r.Plan.Replacements}
+		if s.Plan.Replacements == 0 {
+			s.Plan.Replacements = s.Plan.DefaultReplacements()
+		}
 	}
 	if c := r.Check; c != nil {
 		if r.Items > 0 {
@@ -286,8 +298,9 @@ type JobView struct {
 	Plan      string        `json:"plan"`
 	Audit     *Audit        `json:"audit,omitempty"`
 	Batch     *BatchView    `json:"batch,omitempty"`
-	Escrow    crowd.Credits `json:"escrow"`  // still locked
-	History   []JobEvent    `json:"history"` // without mere progress
+	Escrow    crowd.Credits `json:"escrow"`           // still locked
+	Cancel    crowd.Credits `json:"cancel,omitempty"` // what a cancel would pay now to those who work on it
+	History   []JobEvent    `json:"history"`          // without mere progress
 	Committee []Member      `json:"committee"`
 	Verdict   *Verdict      `json:"verdict,omitempty"`
 	Payments  []Payment     `json:"payments"`

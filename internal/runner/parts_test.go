@@ -151,7 +151,7 @@ func (w *world) gatherJob(ctx context.Context, m *batch.Manifest) crowd.JobID {
 	return w.post(ctx, "echo", func(s *crowd.JobSpec) {
 		s.Task.Stdin, s.Items, s.Shuffle.Gather = w.file(crowd.Encode(m)), uint32(len(m.Items)), true
 		s.Task.Limits.Gas = 100_000
-		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: uint32(len(m.Items))}
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: uint32(len(m.Items)), Replacements: 1}
 	})
 }
 

@@ -124,7 +124,11 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 	case !usable:
 		o = crowd.Outcome{Status: crowd.NoInput}
 	default:
-		res, err := r.cfg.Executor.Run(ctx, spec, r.streams(s, owner))
+		told := r.streams(s, owner)
+		if e.Quiet {
+			told.Stdout, told.Stderr = nil, nil
+		}
+		res, err := r.cfg.Executor.Run(ctx, spec, told)
 		if err != nil {
 			return crowd.Outcome{}, nil, "", err
 		}

@@ -86,7 +86,7 @@ func New() *Backend {
 }
 
 func (b *Backend) Info(context.Context) (rpc.Info, error) {
-	return rpc.Info{Node: Owner, Address: Owner.Address(), Roles: []string{"consumer"}, Chain: "crowd-test",
+	return rpc.Info{Node: Owner, Address: Owner.Address(), Roles: []string{"consumer"}, Chain: "crowd-test", Rules: rpc.Rules{Network: 1, Build: 1},
 		Height: 42, Version: "test", Listen: []string{"/ip4/127.0.0.1/udp/4001/quic-v1"}, Peers: 2, Started: Start}, nil
 }
 

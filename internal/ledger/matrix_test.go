@@ -419,7 +419,7 @@ Commit                                     executor  early     early     ok     
 Reveal                                     executor  early     early     early     ok        ok        late      late      late      late      late      late
                                            verifier  early     early     early     ok        ok        late      late      late      late      late      late
                                            others    early     early     early     not yours not yours late      late      late      late      late      late
-GiveUp                                     executor  early     early     >failed   late      late      late      late      late      late      late      late
+GiveUp                                     executor  early     early     ok        late      late      late      late      late      late      late      late
                                            verifier  early     early     ok        late      late      late      late      late      late      late      late
                                            others    early     early     not yours late      late      late      late      late      late      late      late
 Unseal                                     authority early     early     early     early     ok        late      late      late      late      late      late

@@ -412,3 +412,125 @@ func TestSample_VerifiersArePaidForALiarThatTookThePlace(t *testing.T) {
 		t.Errorf("got a stake of %s left to the liar, and a verifier that went from %s to %s", w.stake(executor.ID()), had, w.balance(seated[1].ID()))
 	}
 }
+
+// Votes that say different things are not added together.
+func TestVote_DifferentAnswersAreNotAdded(t *testing.T) {
+	t.Run("whether a result can be fetched", func(t *testing.T) {
+		w := newWorld(t, 4, 2)
+		id := w.drawn(testSpec(), w.providers...)
+		j := w.in(id, Running)
+		for _, p := range j.Places {
+			w.commit(w.keyOf(p.Node), id, right)
+		}
+		for _, p := range j.Places {
+			w.reveal(w.keyOf(p.Node), id, right)
+		}
+		w.must(w.owner, &Complain{Job: id})
+		for i, yes := range []bool{true, false, true, false} {
+			w.must(w.authorities[i], &Vote{Job: id, Question: Retrievable, Yes: yes})
+			w.in(id, Inspecting)
+		}
+	})
+	t.Run("what an item comes to", func(t *testing.T) {
+		w := newWorld(t, 4, 5)
+		id, seated, leaves, tree := w.opened(never, func(uint32) bool { return true }, never)
+		r := w.conflict(id, seated[1].ID(), leaves, tree)
+		w.must(w.owner, r)
+		vote := func(i int, leaf crowd.Hash) {
+			w.must(w.authorities[i], &Vote{Job: id, Question: WhatItem, Item: r.Proof.Index, Leaf: leaf})
+		}
+		vote(0, leaves[r.Proof.Index].Hash())
+		vote(1, crowd.Hash{1})
+		vote(2, leaves[r.Proof.Index].Hash())
+		w.in(id, Court)
+		vote(3, leaves[r.Proof.Index].Hash())
+		w.in(id, Delivering)
+		w.must(w.owner, &Accept{Job: id})
+		for _, p := range w.in(id, Settled).Payments { // the authority that was wrong earns nothing, and no work is paid twice
+			if p.To == w.authorities[1].ID().Address() || p.Why == "work lost to a cheater" {
+				t.Errorf("got %+v", p)
+			}
+		}
+	})
+	w := newWorld(t, 1, 2)
+	id := w.drawn(testSpec(), w.providers...)
+	for _, q := range []Question{0, OwnAnswer + 1, 255} {
+		w.refused(BadTx, w.authorities[0], &Vote{Job: id, Question: q})
+	}
+}
+
+// If nobody opens anything there is nothing for a court.
+func TestJob_WithoutAnOpeningNoCourtSits(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	id, _ := w.silentPair()
+	w.wait(int64(w.job(id).Due - w.now))
+	w.in(id, Failed)
+}
+
+// The deadline of a running job is the earliest of its places', in whatever order they stand.
+func TestJob_WaitsForTheEarliestPlace(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	spec := testSpec()
+	spec.Plan.Replacements = 1
+	id := w.drawn(spec, w.providers...)
+	j := w.in(id, Running)
+	due := j.Due
+	w.wait(1000)
+	w.must(w.keyOf(j.Places[0].Node), &GiveUp{Job: id, Reason: CannotRun})
+	j = w.in(id, Running)
+	if len(j.Places) != 3 || j.Places[2].Due <= due || j.Due != due {
+		t.Fatalf("got until %d, the last place until %d; want the second place's %d", j.Due, j.Places[2].Due, due)
+	}
+	w.wait(int64(due - w.now))
+	if j = w.in(id, Running); j.Places[1].State != Dropped || j.Places[2].State != Working {
+		t.Errorf("at the deadline: got %s and %s", j.Places[1].State, j.Places[2].State)
+	}
+}
+
+func TestPay_Saturates(t *testing.T) {
+	p := MainParams()
+	if got, want := p.Pay(1, ^crowd.Gas(0)-1), crowd.Price(1).Cost(^crowd.Gas(0)); got != want {
+		t.Errorf("got %d want %d", got, want)
+	}
+	if got, want := p.Pay(1000, 0), crowd.Price(1000).Cost(p.StartGas); got != want {
+		t.Errorf("a place that used nothing: got %d want %d", got, want)
+	}
+}
+
+// Being late with a reveal counts against the executor that is late, and against nobody else.
+func TestReveal_LateIsOnlyWhoIsLate(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	id := w.drawn(testSpec(), w.providers...)
+	j := w.in(id, Running)
+	a, b := j.Places[0].Node, j.Places[1].Node
+	w.commit(w.keyOf(a), id, right)
+	w.commit(w.keyOf(b), id, right)
+	w.reveal(w.keyOf(a), id, right)
+	hadA, hadB := w.s.Reputation(a.Address()).Down, w.s.Reputation(b.Address()).Down
+	w.wait(w.s.Params().RevealWindow)
+	w.in(id, Unsealing)
+	if got := w.s.Reputation(a.Address()).Down; got != hadA {
+		t.Errorf("who revealed in time: got %d away want %d", got, hadA)
+	}
+	if got := w.s.Reputation(b.Address()).Down; got <= hadB {
+		t.Errorf("who did not: got %d away, had %d", got, hadB)
+	}
+}
+
+// A cheater was caught, and no verdict came of the job: whoever revealed gets no bounty, as nobody knows whether it was right.
+func TestMakeWhole_NoBountyWithoutAVerdict(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	id, nodes := w.silentPair()
+	w.must(w.authorities[0], &Vote{Job: id, Question: BadSeal, Executor: nodes[0], Yes: true})
+	had := w.balance(nodes[1])
+	w.reveal(w.keyOf(nodes[1]), id, right)
+	w.in(id, Court)
+	w.wait(int64(w.job(id).Due - w.now))
+	w.in(id, Failed)
+	if got := w.balance(nodes[1]); got > had {
+		t.Errorf("got %s, had %s", got, had)
+	}
+	if w.stake(nodes[0]) != 0 || w.stake(nodes[1]) == 0 {
+		t.Errorf("got stakes %s and %s", w.stake(nodes[0]), w.stake(nodes[1]))
+	}
+}

@@ -534,3 +534,152 @@ func TestMakeWhole_NoBountyWithoutAVerdict(t *testing.T) {
 		t.Errorf("got stakes %s and %s", w.stake(nodes[0]), w.stake(nodes[1]))
 	}
 }
+
+// A batch is accepted only if an honest verifier is left: who is convicted counts as one that passes anything, and cannot be the only one.
+func TestSample_WithoutAVerifierNothingIsAccepted(t *testing.T) {
+	spec := sampleSpec()
+	spec.Plan.Verifiers = 1
+	t.Run("the only one opens what is impossible", func(t *testing.T) {
+		w := newWorld(t, 1, 4)
+		id, seated := w.sampled(spec)
+		_, _, out := sampleWork(t, never)
+		o := w.answers(seated[1], id, never)
+		o.Answers = o.Answers[1:]
+		w.commitOpening(seated[0], id, Opening{Outcome: out})
+		w.commitOpening(seated[1], id, o)
+		w.must(seated[1], &Reveal{Job: id, Opening: o})
+		w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+		w.in(id, Failed)
+	})
+	for _, f := range []Finding{Other, Missing} {
+		t.Run("of the only one the court finds: "+f.String(), func(t *testing.T) {
+			w := newWorld(t, 1, 4)
+			spec := spec
+			spec.Compare = crowd.Compare{Kind: crowd.CompareLines}
+			id, seated := w.sampled(spec)
+			leaves, tree, out := sampleWork(t, never)
+			o := w.answers(seated[1], id, func(uint32) bool { return true })
+			o.Outputs = "bafyoutputs"
+			w.commitOpening(seated[0], id, Opening{Outcome: out})
+			w.commitOpening(seated[1], id, o)
+			w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+			w.must(seated[1], &Reveal{Job: id, Opening: o})
+			w.must(w.owner, w.conflict(id, seated[1].ID(), leaves, tree))
+			w.findings(id, func(p *Place) Finding {
+				if p.Verifier {
+					return f
+				}
+				return Same
+			})
+			if j := w.in(id, Failed); j.Verdict != nil {
+				t.Errorf("got the verdict %+v", j.Verdict)
+			}
+		})
+	}
+}
+
+// The authorities that have an executor's leaves say so, which lets nobody settle anything.
+func TestVote_LeavesThatAreThereDecideNothing(t *testing.T) {
+	w := newWorld(t, 4, 5)
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+	w.wait(w.s.Params().RevealWindow)
+	for _, a := range w.authorities {
+		w.must(a, &Vote{Job: id, Question: LeavesThere, Yes: true})
+		w.in(id, Unsealing)
+	}
+	for _, k := range seated[1:] {
+		w.must(w.authorities[0], &Unseal{Job: id, Executor: k.ID(), Opening: w.answers(k, id, never)})
+	}
+	w.in(id, Delivering)
+	w.refused(NotFound, w.owner, &Report{Job: id, Verifier: w.owner.ID()}) // a verifier that is none
+	w.refused(NotFound, w.owner, &Report{Job: id, Verifier: seated[0].ID()})
+}
+
+// Only the authorities that found what convicted the cheater are paid out of its stake, and supported the verdict.
+func TestTolerant_TheStakePaysOnlyWhoFoundIt(t *testing.T) {
+	w := newWorld(t, 4, 2)
+	id, seated := w.differing(tolerantSpec())
+	vote := func(i, party int, f Finding) {
+		t.Helper()
+		w.must(w.authorities[i], &Vote{Job: id, Question: SameAnswer, Executor: seated[party].ID(), Finding: f})
+	}
+	vote(3, 0, Other) // it is wrong about both
+	vote(3, 1, Same)
+	for i := range 3 {
+		vote(i, 0, Same)
+		vote(i, 1, Other)
+	}
+	w.must(w.owner, &Accept{Job: id})
+	j := w.in(id, Settled)
+	times := map[crowd.Address]int{}
+	for _, p := range j.Payments {
+		if p.Why == WhyCourt {
+			times[p.To]++
+		}
+	}
+	for i, a := range w.authorities {
+		paid, support := 1, uint64(2)
+		if i == 3 {
+			paid, support = 0, 0
+		}
+		if r := w.s.Reputation(a.ID().Address()); times[a.ID().Address()] != paid || r.Support != support {
+			t.Errorf("authority %d: got paid %d times, support %d; want %d and %d", i, times[a.ID().Address()], r.Support, paid, support)
+		}
+	}
+}
+
+// A report that exposes a cheater is none for nothing: it does not count against its reporter, and the escrow pays no court for it.
+func TestTolerant_AReportThatExposesACheaterIsNotIdle(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated, reports := w.tolerantBatch(func(uint32) bool { return true })
+	w.must(w.owner, reports[0])
+	w.findings(id, func(p *Place) Finding {
+		if p.Node == seated[1].ID() {
+			return Other
+		}
+		return Same
+	})
+	j := w.in(id, Delivering)
+	if n := j.Idle(w.owner.ID()); n != 0 || len(j.Cleared) != 1 {
+		t.Errorf("got %d idle of %d", n, len(j.Cleared))
+	}
+	for _, p := range j.Payments {
+		if p.Why == WhyCourt {
+			t.Errorf("got %+v out of the escrow", p)
+		}
+	}
+}
+
+// What a verifier seals is longer than an outcome by its answers, and bounded too.
+func TestCommit_BoundsWhatIsSealed(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated := w.sampled(sampleSpec())
+	executor := maxSealed
+	verifier := maxSealed + 2*len(crowd.Hash{})*22
+	for i, most := range []int{executor, verifier} {
+		m := &Commit{Job: id, Commitment: crowd.Hash{1}, Sealed: [][]byte{make([]byte, most+1)}}
+		w.refused(BadTx, seated[i], m)
+		m.Sealed[0] = m.Sealed[0][:most]
+		w.must(seated[i], m)
+	}
+}
+
+// A verifier's share of the gas is rounded up, and never more than all of it.
+func TestCheckGas_RoundsUp(t *testing.T) {
+	for _, tt := range []struct {
+		items, checks uint32
+		total, want   crowd.Gas
+	}{{1000, 22, 1000, 22}, {1000, 22, 1001, 23}, {3, 1, 1, 1}, {3, 1, 0, 0}, {7, 7, 5, 5}, {7, 256, 5, 5}, {1 << 20, 256, ^crowd.Gas(0), 1 << 52}} {
+		s := sampleSpec()
+		s.Items, s.Plan.Checks = tt.items, tt.checks
+		if got := CheckGas(&s, tt.total); got != tt.want {
+			t.Errorf("%d of %d items of %d gas: got %d want %d", tt.checks, tt.items, tt.total, got, tt.want)
+		}
+	}
+}

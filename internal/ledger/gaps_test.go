@@ -121,6 +121,12 @@ func TestVote_SupportIsForTheVerdictAlone(t *testing.T) {
 			t.Errorf("authority %d: got support %d want %d", i, got, want)
 		}
 	}
+	w.must(w.owner, &Accept{Job: id})
+	for _, p := range w.in(id, Settled).Payments {
+		if p.To == w.authorities[3].ID().Address() {
+			t.Errorf("the authority that was wrong got %+v", p)
+		}
+	}
 }
 
 func TestGasIn_SaturatesAndIsNeverNegative(t *testing.T) {
@@ -203,6 +209,7 @@ func TestVote_AboutASealIsAboutThatSealAndWhatItSays(t *testing.T) {
 	for a := range 4 {
 		bad(a, nodes[0], false)
 	}
+	w.refused(NotFound, w.authorities[0], &Vote{Job: id, Question: BadSeal, Executor: w.owner.ID(), Yes: true})
 	if j = w.in(id, Unsealing); j.Place(nodes[0]).State != Committed || w.stake(nodes[0]) == 0 {
 		t.Errorf("all found the seal good: got %s", j.Place(nodes[0]).State)
 	}
@@ -682,4 +689,131 @@ func TestCheckGas_RoundsUp(t *testing.T) {
 			t.Errorf("%d of %d items of %d gas: got %d want %d", tt.checks, tt.items, tt.total, got, tt.want)
 		}
 	}
+}
+
+// Who has committed cannot give up: its place would go to another, and its commitment be forgotten.
+func TestGiveUp_IsForThoseWhoWork(t *testing.T) {
+	w := newWorld(t, 1, 4)
+	id := w.drawn(testSpec(), w.providers...)
+	k := w.keyOf(w.in(id, Running).Places[0].Node)
+	w.commit(k, id, right)
+	w.refused(NotYours, k, &GiveUp{Job: id, Reason: CannotRun})
+	if j := w.in(id, Running); j.Place(k.ID()).State != Committed {
+		t.Errorf("got %s", j.Place(k.ID()).State)
+	}
+}
+
+func TestAnswer_OfAPlaceThatHasNone(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, _ := w.sampled(sampleSpec())
+	j := w.job(id)
+	for i := range j.Places {
+		if _, _, ok := j.Answer(&j.Places[i], 0); ok {
+			t.Errorf("place %d has an answer before it has opened", i)
+		}
+	}
+}
+
+// If the list of claims is full it says nothing about the nodes that are not in it.
+func TestDispatch_NobodyMissesAFullList(t *testing.T) {
+	for _, full := range []bool{true, false} {
+		w := newWorld(t, 1, 5, func(g *Genesis) { g.Params.MaxClaims = 3 })
+		claims := 2
+		if full {
+			claims = 3
+		}
+		id := w.drawn(testSpec(), w.providers[:claims]...)
+		w.wait(w.s.Params().ClaimWindow)
+		w.in(id, Running)
+		if got := w.s.Reputation(w.providers[4].ID().Address()).Missed; (got == 0) != full {
+			t.Errorf("%d of at most 3 claims: got %d missed by one that did not claim", claims, got)
+		}
+	}
+}
+
+// Providers of the genesis came before any beacon: they may be drawn at once.
+func TestLookback_IsNotForTheGenesis(t *testing.T) {
+	w := newWorld(t, 1, 3, func(g *Genesis) { g.Params.Lookback = 1000 })
+	id := w.drawn(testSpec(), w.providers...)
+	w.in(id, Running)
+}
+
+// If both answers are within the tolerance, the one of the lower gas is the verdict, whichever place has it.
+func TestTolerant_TheLowerGasIsPaidInEitherOrder(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		for lower := range 2 {
+			w := newWorld(t, 1, 2)
+			id := w.drawn(tolerantSpec(), w.providers...)
+			var seated []*identity.Key
+			var outcomes []crowd.Outcome
+			for i, p := range w.in(id, Running).Places {
+				seated = append(seated, w.keyOf(p.Node))
+				outcomes = append(outcomes, near(i^lower))
+				w.commit(seated[i], id, outcomes[i])
+			}
+			for i, k := range seated {
+				w.reveal(k, id, outcomes[i])
+			}
+			f := Same
+			if broken {
+				f = Unjudged
+			}
+			for _, k := range seated {
+				w.must(w.authorities[0], &Vote{Job: id, Question: SameAnswer, Executor: k.ID(), Finding: f})
+			}
+			if broken {
+				w.in(id, Failed)
+			} else {
+				w.must(w.owner, &Accept{Job: id})
+			}
+			for _, k := range seated {
+				var got crowd.Credits
+				for _, p := range w.job(id).Payments {
+					if p.To == k.ID().Address() {
+						got += p.Amount
+					}
+				}
+				cost := w.s.Params().Pay(crowd.ReferencePrice, near(0).Gas)
+				if want := cost - cost.PPM(w.s.Params().BurnPPM); got != want {
+					t.Errorf("the comparator fails %v, the lower gas is of place %d: got %s want %s", broken, lower, got, want)
+				}
+			}
+		}
+	}
+}
+
+// If a batch's result cannot be fetched, that is its executor's fault: its verifiers do not have it.
+func TestInspecting_FaultsNoVerifier(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated, _, _ := w.opened(never, never, never)
+	w.must(w.owner, &Complain{Job: id})
+	w.must(w.authorities[0], &Vote{Job: id, Question: Retrievable})
+	w.in(id, Failed)
+	for i, k := range seated {
+		want := uint64(0)
+		if i == 0 {
+			want = 1
+		}
+		if got := w.s.Reputation(k.ID().Address()).Faults; got != want {
+			t.Errorf("place %d: got %d faults want %d", i, got, want)
+		}
+	}
+}
+
+// A batch whose executor stays silent to the end fails, whatever its verifiers say.
+func TestSample_WithoutAnExecutorNothingIsAccepted(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	for _, k := range seated[1:] {
+		w.must(k, &Reveal{Job: id, Opening: w.answers(k, id, never)})
+	}
+	for range 2 {
+		w.wait(int64(w.job(id).Due - w.now))
+	}
+	w.in(id, Failed)
 }

@@ -136,6 +136,7 @@ func TestTolerant_VotesAreAboutWhatIsAsked(t *testing.T) {
 	}
 	w.refused(Duplicate, a, &Vote{Job: id, Question: OwnAnswer, Outcome: near(1)})
 	w.refused(BadTx, w.authorities[1], &Vote{Job: id, Question: OwnAnswer, Outcome: crowd.Outcome{Result: crowd.CID(make([]byte, crowd.MaxCID+1))}})
+	w.refused(BadTx, w.authorities[1], &Vote{Job: id, Question: OwnAnswer, Outcome: crowd.Outcome{Leaves: "bafyleaves"}})
 	w.must(a, good)
 	w.refused(Duplicate, a, &Vote{Job: id, Question: SameAnswer, Executor: seated[0].ID(), Finding: Other})
 

@@ -121,6 +121,12 @@ func TestVote_SupportIsForTheVerdictAlone(t *testing.T) {
 			t.Errorf("authority %d: got support %d want %d", i, got, want)
 		}
 	}
+	w.must(w.owner, &Accept{Job: id})
+	for _, p := range w.in(id, Settled).Payments {
+		if p.To == w.authorities[3].ID().Address() {
+			t.Errorf("the authority that was wrong got %+v", p)
+		}
+	}
 }
 
 func TestGasIn_SaturatesAndIsNeverNegative(t *testing.T) {
@@ -203,6 +209,7 @@ func TestVote_AboutASealIsAboutThatSealAndWhatItSays(t *testing.T) {
 	for a := range 4 {
 		bad(a, nodes[0], false)
 	}
+	w.refused(NotFound, w.authorities[0], &Vote{Job: id, Question: BadSeal, Executor: w.owner.ID(), Yes: true})
 	if j = w.in(id, Unsealing); j.Place(nodes[0]).State != Committed || w.stake(nodes[0]) == 0 {
 		t.Errorf("all found the seal good: got %s", j.Place(nodes[0]).State)
 	}
@@ -411,4 +418,402 @@ func TestSample_VerifiersArePaidForALiarThatTookThePlace(t *testing.T) {
 	if w.stake(executor.ID()) != 0 || w.balance(seated[1].ID()) <= had {
 		t.Errorf("got a stake of %s left to the liar, and a verifier that went from %s to %s", w.stake(executor.ID()), had, w.balance(seated[1].ID()))
 	}
+}
+
+// Votes that say different things are not added together.
+func TestVote_DifferentAnswersAreNotAdded(t *testing.T) {
+	t.Run("whether a result can be fetched", func(t *testing.T) {
+		w := newWorld(t, 4, 2)
+		id := w.drawn(testSpec(), w.providers...)
+		j := w.in(id, Running)
+		for _, p := range j.Places {
+			w.commit(w.keyOf(p.Node), id, right)
+		}
+		for _, p := range j.Places {
+			w.reveal(w.keyOf(p.Node), id, right)
+		}
+		w.must(w.owner, &Complain{Job: id})
+		for i, yes := range []bool{true, false, true, false} {
+			w.must(w.authorities[i], &Vote{Job: id, Question: Retrievable, Yes: yes})
+			w.in(id, Inspecting)
+		}
+	})
+	t.Run("what an item comes to", func(t *testing.T) {
+		w := newWorld(t, 4, 5)
+		id, seated, leaves, tree := w.opened(never, func(uint32) bool { return true }, never)
+		r := w.conflict(id, seated[1].ID(), leaves, tree)
+		w.must(w.owner, r)
+		vote := func(i int, leaf crowd.Hash) {
+			w.must(w.authorities[i], &Vote{Job: id, Question: WhatItem, Item: r.Proof.Index, Leaf: leaf})
+		}
+		vote(0, leaves[r.Proof.Index].Hash())
+		vote(1, crowd.Hash{1})
+		vote(2, leaves[r.Proof.Index].Hash())
+		w.in(id, Court)
+		vote(3, leaves[r.Proof.Index].Hash())
+		w.in(id, Delivering)
+		w.must(w.owner, &Accept{Job: id})
+		for _, p := range w.in(id, Settled).Payments { // the authority that was wrong earns nothing, and no work is paid twice
+			if p.To == w.authorities[1].ID().Address() || p.Why == "work lost to a cheater" {
+				t.Errorf("got %+v", p)
+			}
+		}
+	})
+	w := newWorld(t, 1, 2)
+	id := w.drawn(testSpec(), w.providers...)
+	for _, q := range []Question{0, OwnAnswer + 1, 255} {
+		w.refused(BadTx, w.authorities[0], &Vote{Job: id, Question: q})
+	}
+}
+
+// If nobody opens anything there is nothing for a court.
+func TestJob_WithoutAnOpeningNoCourtSits(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	id, _ := w.silentPair()
+	w.wait(int64(w.job(id).Due - w.now))
+	w.in(id, Failed)
+}
+
+// The deadline of a running job is the earliest of its places', in whatever order they stand.
+func TestJob_WaitsForTheEarliestPlace(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	spec := testSpec()
+	spec.Plan.Replacements = 1
+	id := w.drawn(spec, w.providers...)
+	j := w.in(id, Running)
+	due := j.Due
+	w.wait(1000)
+	w.must(w.keyOf(j.Places[0].Node), &GiveUp{Job: id, Reason: CannotRun})
+	j = w.in(id, Running)
+	if len(j.Places) != 3 || j.Places[2].Due <= due || j.Due != due {
+		t.Fatalf("got until %d, the last place until %d; want the second place's %d", j.Due, j.Places[2].Due, due)
+	}
+	w.wait(int64(due - w.now))
+	if j = w.in(id, Running); j.Places[1].State != Dropped || j.Places[2].State != Working {
+		t.Errorf("at the deadline: got %s and %s", j.Places[1].State, j.Places[2].State)
+	}
+}
+
+func TestPay_Saturates(t *testing.T) {
+	p := MainParams()
+	if got, want := p.Pay(1, ^crowd.Gas(0)-1), crowd.Price(1).Cost(^crowd.Gas(0)); got != want {
+		t.Errorf("got %d want %d", got, want)
+	}
+	if got, want := p.Pay(1000, 0), crowd.Price(1000).Cost(p.StartGas); got != want {
+		t.Errorf("a place that used nothing: got %d want %d", got, want)
+	}
+}
+
+// Being late with a reveal counts against the executor that is late, and against nobody else.
+func TestReveal_LateIsOnlyWhoIsLate(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	id := w.drawn(testSpec(), w.providers...)
+	j := w.in(id, Running)
+	a, b := j.Places[0].Node, j.Places[1].Node
+	w.commit(w.keyOf(a), id, right)
+	w.commit(w.keyOf(b), id, right)
+	w.reveal(w.keyOf(a), id, right)
+	hadA, hadB := w.s.Reputation(a.Address()).Down, w.s.Reputation(b.Address()).Down
+	w.wait(w.s.Params().RevealWindow)
+	w.in(id, Unsealing)
+	if got := w.s.Reputation(a.Address()).Down; got != hadA {
+		t.Errorf("who revealed in time: got %d away want %d", got, hadA)
+	}
+	if got := w.s.Reputation(b.Address()).Down; got <= hadB {
+		t.Errorf("who did not: got %d away, had %d", got, hadB)
+	}
+}
+
+// A cheater was caught, and no verdict came of the job: whoever revealed gets no bounty, as nobody knows whether it was right.
+func TestMakeWhole_NoBountyWithoutAVerdict(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	id, nodes := w.silentPair()
+	w.must(w.authorities[0], &Vote{Job: id, Question: BadSeal, Executor: nodes[0], Yes: true})
+	had := w.balance(nodes[1])
+	w.reveal(w.keyOf(nodes[1]), id, right)
+	w.in(id, Court)
+	w.wait(int64(w.job(id).Due - w.now))
+	w.in(id, Failed)
+	if got := w.balance(nodes[1]); got > had {
+		t.Errorf("got %s, had %s", got, had)
+	}
+	if w.stake(nodes[0]) != 0 || w.stake(nodes[1]) == 0 {
+		t.Errorf("got stakes %s and %s", w.stake(nodes[0]), w.stake(nodes[1]))
+	}
+}
+
+// A batch is accepted only if an honest verifier is left: who is convicted counts as one that passes anything, and cannot be the only one.
+func TestSample_WithoutAVerifierNothingIsAccepted(t *testing.T) {
+	spec := sampleSpec()
+	spec.Plan.Verifiers = 1
+	t.Run("the only one opens what is impossible", func(t *testing.T) {
+		w := newWorld(t, 1, 4)
+		id, seated := w.sampled(spec)
+		_, _, out := sampleWork(t, never)
+		o := w.answers(seated[1], id, never)
+		o.Answers = o.Answers[1:]
+		w.commitOpening(seated[0], id, Opening{Outcome: out})
+		w.commitOpening(seated[1], id, o)
+		w.must(seated[1], &Reveal{Job: id, Opening: o})
+		w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+		w.in(id, Failed)
+	})
+	for _, f := range []Finding{Other, Missing} {
+		t.Run("of the only one the court finds: "+f.String(), func(t *testing.T) {
+			w := newWorld(t, 1, 4)
+			spec := spec
+			spec.Compare = crowd.Compare{Kind: crowd.CompareLines}
+			id, seated := w.sampled(spec)
+			leaves, tree, out := sampleWork(t, never)
+			o := w.answers(seated[1], id, func(uint32) bool { return true })
+			o.Outputs = "bafyoutputs"
+			w.commitOpening(seated[0], id, Opening{Outcome: out})
+			w.commitOpening(seated[1], id, o)
+			w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+			w.must(seated[1], &Reveal{Job: id, Opening: o})
+			w.must(w.owner, w.conflict(id, seated[1].ID(), leaves, tree))
+			w.findings(id, func(p *Place) Finding {
+				if p.Verifier {
+					return f
+				}
+				return Same
+			})
+			if j := w.in(id, Failed); j.Verdict != nil {
+				t.Errorf("got the verdict %+v", j.Verdict)
+			}
+		})
+	}
+}
+
+// The authorities that have an executor's leaves say so, which lets nobody settle anything.
+func TestVote_LeavesThatAreThereDecideNothing(t *testing.T) {
+	w := newWorld(t, 4, 5)
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	w.must(seated[0], &Reveal{Job: id, Opening: Opening{Outcome: out}})
+	w.wait(w.s.Params().RevealWindow)
+	for _, a := range w.authorities {
+		w.must(a, &Vote{Job: id, Question: LeavesThere, Yes: true})
+		w.in(id, Unsealing)
+	}
+	for _, k := range seated[1:] {
+		w.must(w.authorities[0], &Unseal{Job: id, Executor: k.ID(), Opening: w.answers(k, id, never)})
+	}
+	w.in(id, Delivering)
+	w.refused(NotFound, w.owner, &Report{Job: id, Verifier: w.owner.ID()}) // a verifier that is none
+	w.refused(NotFound, w.owner, &Report{Job: id, Verifier: seated[0].ID()})
+}
+
+// Only the authorities that found what convicted the cheater are paid out of its stake, and supported the verdict.
+func TestTolerant_TheStakePaysOnlyWhoFoundIt(t *testing.T) {
+	w := newWorld(t, 4, 2)
+	id, seated := w.differing(tolerantSpec())
+	vote := func(i, party int, f Finding) {
+		t.Helper()
+		w.must(w.authorities[i], &Vote{Job: id, Question: SameAnswer, Executor: seated[party].ID(), Finding: f})
+	}
+	vote(3, 0, Other) // it is wrong about both
+	vote(3, 1, Same)
+	for i := range 3 {
+		vote(i, 0, Same)
+		vote(i, 1, Other)
+	}
+	w.must(w.owner, &Accept{Job: id})
+	j := w.in(id, Settled)
+	times := map[crowd.Address]int{}
+	for _, p := range j.Payments {
+		if p.Why == WhyCourt {
+			times[p.To]++
+		}
+	}
+	for i, a := range w.authorities {
+		paid, support := 1, uint64(2)
+		if i == 3 {
+			paid, support = 0, 0
+		}
+		if r := w.s.Reputation(a.ID().Address()); times[a.ID().Address()] != paid || r.Support != support {
+			t.Errorf("authority %d: got paid %d times, support %d; want %d and %d", i, times[a.ID().Address()], r.Support, paid, support)
+		}
+	}
+}
+
+// A report that exposes a cheater is none for nothing: it does not count against its reporter, and the escrow pays no court for it.
+func TestTolerant_AReportThatExposesACheaterIsNotIdle(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated, reports := w.tolerantBatch(func(uint32) bool { return true })
+	w.must(w.owner, reports[0])
+	w.findings(id, func(p *Place) Finding {
+		if p.Node == seated[1].ID() {
+			return Other
+		}
+		return Same
+	})
+	j := w.in(id, Delivering)
+	if n := j.Idle(w.owner.ID()); n != 0 || len(j.Cleared) != 1 {
+		t.Errorf("got %d idle of %d", n, len(j.Cleared))
+	}
+	for _, p := range j.Payments {
+		if p.Why == WhyCourt {
+			t.Errorf("got %+v out of the escrow", p)
+		}
+	}
+}
+
+// What a verifier seals is longer than an outcome by its answers, and bounded too.
+func TestCommit_BoundsWhatIsSealed(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated := w.sampled(sampleSpec())
+	executor := maxSealed
+	verifier := maxSealed + 2*len(crowd.Hash{})*22
+	for i, most := range []int{executor, verifier} {
+		m := &Commit{Job: id, Commitment: crowd.Hash{1}, Sealed: [][]byte{make([]byte, most+1)}}
+		w.refused(BadTx, seated[i], m)
+		m.Sealed[0] = m.Sealed[0][:most]
+		w.must(seated[i], m)
+	}
+}
+
+// A verifier's share of the gas is rounded up, and never more than all of it.
+func TestCheckGas_RoundsUp(t *testing.T) {
+	for _, tt := range []struct {
+		items, checks uint32
+		total, want   crowd.Gas
+	}{{1000, 22, 1000, 22}, {1000, 22, 1001, 23}, {3, 1, 1, 1}, {3, 1, 0, 0}, {7, 7, 5, 5}, {7, 256, 5, 5}, {1 << 20, 256, ^crowd.Gas(0), 1 << 52}} {
+		s := sampleSpec()
+		s.Items, s.Plan.Checks = tt.items, tt.checks
+		if got := CheckGas(&s, tt.total); got != tt.want {
+			t.Errorf("%d of %d items of %d gas: got %d want %d", tt.checks, tt.items, tt.total, got, tt.want)
+		}
+	}
+}
+
+// Who has committed cannot give up: its place would go to another, and its commitment be forgotten.
+func TestGiveUp_IsForThoseWhoWork(t *testing.T) {
+	w := newWorld(t, 1, 4)
+	id := w.drawn(testSpec(), w.providers...)
+	k := w.keyOf(w.in(id, Running).Places[0].Node)
+	w.commit(k, id, right)
+	w.refused(NotYours, k, &GiveUp{Job: id, Reason: CannotRun})
+	if j := w.in(id, Running); j.Place(k.ID()).State != Committed {
+		t.Errorf("got %s", j.Place(k.ID()).State)
+	}
+}
+
+func TestAnswer_OfAPlaceThatHasNone(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, _ := w.sampled(sampleSpec())
+	j := w.job(id)
+	for i := range j.Places {
+		if _, _, ok := j.Answer(&j.Places[i], 0); ok {
+			t.Errorf("place %d has an answer before it has opened", i)
+		}
+	}
+}
+
+// If the list of claims is full it says nothing about the nodes that are not in it.
+func TestDispatch_NobodyMissesAFullList(t *testing.T) {
+	for _, full := range []bool{true, false} {
+		w := newWorld(t, 1, 5, func(g *Genesis) { g.Params.MaxClaims = 3 })
+		claims := 2
+		if full {
+			claims = 3
+		}
+		id := w.drawn(testSpec(), w.providers[:claims]...)
+		w.wait(w.s.Params().ClaimWindow)
+		w.in(id, Running)
+		if got := w.s.Reputation(w.providers[4].ID().Address()).Missed; (got == 0) != full {
+			t.Errorf("%d of at most 3 claims: got %d missed by one that did not claim", claims, got)
+		}
+	}
+}
+
+// Providers of the genesis came before any beacon: they may be drawn at once.
+func TestLookback_IsNotForTheGenesis(t *testing.T) {
+	w := newWorld(t, 1, 3, func(g *Genesis) { g.Params.Lookback = 1000 })
+	id := w.drawn(testSpec(), w.providers...)
+	w.in(id, Running)
+}
+
+// If both answers are within the tolerance, the one of the lower gas is the verdict, whichever place has it.
+func TestTolerant_TheLowerGasIsPaidInEitherOrder(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		for lower := range 2 {
+			w := newWorld(t, 1, 2)
+			id := w.drawn(tolerantSpec(), w.providers...)
+			var seated []*identity.Key
+			var outcomes []crowd.Outcome
+			for i, p := range w.in(id, Running).Places {
+				seated = append(seated, w.keyOf(p.Node))
+				outcomes = append(outcomes, near(i^lower))
+				w.commit(seated[i], id, outcomes[i])
+			}
+			for i, k := range seated {
+				w.reveal(k, id, outcomes[i])
+			}
+			f := Same
+			if broken {
+				f = Unjudged
+			}
+			for _, k := range seated {
+				w.must(w.authorities[0], &Vote{Job: id, Question: SameAnswer, Executor: k.ID(), Finding: f})
+			}
+			if broken {
+				w.in(id, Failed)
+			} else {
+				w.must(w.owner, &Accept{Job: id})
+			}
+			for _, k := range seated {
+				var got crowd.Credits
+				for _, p := range w.job(id).Payments {
+					if p.To == k.ID().Address() {
+						got += p.Amount
+					}
+				}
+				cost := w.s.Params().Pay(crowd.ReferencePrice, near(0).Gas)
+				if want := cost - cost.PPM(w.s.Params().BurnPPM); got != want {
+					t.Errorf("the comparator fails %v, the lower gas is of place %d: got %s want %s", broken, lower, got, want)
+				}
+			}
+		}
+	}
+}
+
+// If a batch's result cannot be fetched, that is its executor's fault: its verifiers do not have it.
+func TestInspecting_FaultsNoVerifier(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated, _, _ := w.opened(never, never, never)
+	w.must(w.owner, &Complain{Job: id})
+	w.must(w.authorities[0], &Vote{Job: id, Question: Retrievable})
+	w.in(id, Failed)
+	for i, k := range seated {
+		want := uint64(0)
+		if i == 0 {
+			want = 1
+		}
+		if got := w.s.Reputation(k.ID().Address()).Faults; got != want {
+			t.Errorf("place %d: got %d faults want %d", i, got, want)
+		}
+	}
+}
+
+// A batch whose executor stays silent to the end fails, whatever its verifiers say.
+func TestSample_WithoutAnExecutorNothingIsAccepted(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated := w.sampled(sampleSpec())
+	_, _, out := sampleWork(t, never)
+	w.commitOpening(seated[0], id, Opening{Outcome: out})
+	for _, k := range seated[1:] {
+		w.commitOpening(k, id, w.answers(k, id, never))
+	}
+	for _, k := range seated[1:] {
+		w.must(k, &Reveal{Job: id, Opening: w.answers(k, id, never)})
+	}
+	for range 2 {
+		w.wait(int64(w.job(id).Due - w.now))
+	}
+	w.in(id, Failed)
 }

@@ -100,6 +100,9 @@ func (w *world) block(msgs ...signed) []error {
 	if err != nil {
 		w.t.Fatalf("block %d: %v", w.height, err)
 	}
+	for _, bug := range a.Bugs {
+		w.t.Fatalf("block %d: the ledger panics: %s\n%s", w.height, bug.Panic, bug.Stack)
+	}
 	if w.s.Root() != before {
 		w.t.Fatal("Apply changed the state that it was given")
 	}

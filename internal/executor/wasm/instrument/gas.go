@@ -54,7 +54,7 @@ const (
 	// effortFree is how many nanoseconds of compiling (effort) a byte may take at that price. What a module
 	// takes beyond it no compiler makes: it costs what it takes, one gas for each nanosecond.
 	// A small module may take as long as one that has effortSpare bytes more.
-	effortFree  = 1000
+	effortFree  = 3000
 	effortSpare = 16 << 10
 	// costBegin is what an instance costs beside its memory, tables and segments.
 	costBegin = 10_000

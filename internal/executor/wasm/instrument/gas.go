@@ -17,7 +17,7 @@ const (
 	costConvert = 4
 	// costMultiply: float multiplication, and conversion between the floats: a hundred cycles and more where what
 	// comes of it is denormal. costFloatDivide: float division and square root, with the same.
-	costMultiply    = 6
+	costMultiply    = 8
 	costFloatDivide = 16
 	// costDivide: integer division and remainder: 10 to 40 cycles.
 	costDivide = 8

@@ -52,7 +52,7 @@ const (
 	maxProgramFile = 64 << 20
 	// quickEffort is the most compiling, in nanoseconds, for which a program waits in the queue of the quick ones: what
 	// compilers make hardly needs more. The others have a queue of their own, so that they hold up only each other.
-	quickEffort = 4_000_000_000
+	quickEffort = 8_000_000_000
 )
 
 // compilers is how many programs of each of the two queues are compiled at once.

@@ -198,6 +198,8 @@ func (s *JobSpec) Validate() error {
 	}
 	if n := s.Plan.Replacements; n > MaxReplacements {
 		bad("plan %q: %d replacements, at most %d", s.Plan.Method, n, MaxReplacements)
+	} else if p := s.Plan.Method; n == 0 && (p == PlanAudit || p == PlanSample) {
+		bad("plan %q: no replacement; its one executor needs at least one, as nobody could confirm that the task cannot be done", p)
 	}
 	switch p := s.Plan; p.Method {
 	case PlanPair:

@@ -129,7 +129,7 @@ func TestVectors_Job(t *testing.T) {
 		Filters: Filters{MaxPrice: 1},
 	}
 	batch := full
-	batch.Items, batch.Shuffle, batch.Plan = 100, Shuffle{Parts: 16, Gather: true}, Plan{Method: PlanSample, Verifiers: 2, Checks: 10, Undetected: 1}
+	batch.Items, batch.Shuffle, batch.Plan = 100, Shuffle{Parts: 16, Gather: true}, Plan{Method: PlanSample, Verifiers: 2, Checks: 10, Undetected: 1, Replacements: 2}
 	batch.Task.Limits.Wall, batch.Compare = time.Hour, Compare{}
 	type vector struct {
 		Name     string  `json:"name"`

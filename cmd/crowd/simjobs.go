@@ -262,10 +262,10 @@ func (a *app) simJobs(ctx context.Context, s simJobs) error {
 	}
 	for _, r := range raids {
 		g.Go(func() error {
-			for r.Done < r.Jobs && ctx.Err() == nil {
+			for !r.Over() && ctx.Err() == nil {
 				before := r.Done
 				r.Play()
-				played(min(r.Done, r.Jobs) - before)
+				played(min(r.Done, r.Jobs) - min(before, r.Jobs))
 			}
 			return nil
 		})

@@ -19,9 +19,10 @@ const (
 
 // Item is one run among many of the same program.
 type Item struct {
-	Index uint64   // in the whole job; seeds the item's randomness
-	Stdin []byte   // at most MaxItemStdin
-	Args  []string // behind those of the Spec
+	Index uint64    // in the whole job; seeds the item's randomness
+	Stdin []byte    // at most MaxItemStdin
+	Args  []string  // behind those of the Spec
+	Spent crowd.Gas // as of the Spec of a single run
 }
 
 // File is a file or folder that a program left in /out.
@@ -61,6 +62,9 @@ type BatchResult struct {
 
 // Batcher is an Executor that can run one program over many items at a small price for each.
 //
+// Each item bears its share of the price of the program's code, by Spec.Shares: the number of items of the whole
+// job, of which the batch may be a few, so that an item comes to the same gas in every company.
+//
 // RunBatch runs s for every item, several at a time, and calls each with their results in
 // the items' order, from one goroutine. Limits count for each item alone. Of s, Stdin and Output
 // stay empty. Both items and results stream: what lies between them is bounded, so that a slow
@@ -77,7 +81,7 @@ type Batcher interface {
 // Item is the run that the item i of a batch stands for, but for Stdin and Output: whoever wants to check an
 // item runs this with the item's Stdin in a file.
 func (s Spec) Item(i Item) Spec {
-	s.Args = slices.Concat(s.Args, i.Args)
+	s.Args, s.Spent = slices.Concat(s.Args, i.Args), i.Spent
 	s.Seed = crowd.Digest("item-seed", itemSeed{Seed: s.Seed, Index: i.Index})
 	return s
 }
@@ -91,8 +95,8 @@ type itemSeed struct {
 // ValidateBatch is Validate for a Spec that many items share.
 func (s Spec) ValidateBatch() error {
 	var errs []error
-	if s.Stdin != "" || s.Output != "" {
-		errs = append(errs, errors.New("batch: stdin and output belong to the items"))
+	if s.Stdin != "" || s.Output != "" || s.Spent != 0 {
+		errs = append(errs, errors.New("batch: stdin, output and gas that is spent belong to the items"))
 	}
 	if s.Limits.Output > MaxItemOutput {
 		errs = append(errs, fmt.Errorf("batch: output of %d bytes for an item, at most %d", s.Limits.Output, MaxItemOutput))

@@ -25,6 +25,9 @@ type Spec struct {
 	Output  string     // path of an existing empty folder; on return it holds the files stdout and stderr and the folder out, which the program saw as /out
 	Seed    crowd.Hash // of all randomness that the program sees
 	Limits  crowd.Limits
+	Spent   crowd.Gas // before the program begins, on what was laid out for it; part of the result's gas
+	Shares  uint32    // how many runs bear the price of compiling the program together, in equal parts; 0: this one alone
+	Lanes   int       // of a batch: most items that run at once; 0: as many as the executor can
 }
 
 // IO is what a caller sees while a program runs. Any field may be nil. What is
@@ -39,7 +42,7 @@ type IO struct {
 type Result struct {
 	Status   crowd.Status
 	ExitCode uint32    // of an Exited program
-	Gas      crowd.Gas // used, at most Limits.Gas
+	Gas      crowd.Gas // used, at most Limits.Gas: Spec.Spent, the program's code and memory, then what it ran
 	Reason   string    // for people: the text of the trap, why the program is invalid
 	Wall     time.Duration
 	CPU      time.Duration

@@ -352,7 +352,8 @@ func (c *core) run(now time.Time, only []uint32) {
 	c.emit(Report{Stage: StageExecuting, Time: c.chainTime(now)})
 	t := c.job.Spec.Task
 	try := c.begin(now, 2*t.Limits.Wall+fetchPatience, running)
-	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Shuffle: c.job.Spec.Shuffle, Outputs: only != nil && !c.job.Spec.Compare.Strict(), Unusable: c.work.unusable})
+	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Shuffle: c.job.Spec.Shuffle, Outputs: only != nil && !c.job.Spec.Compare.Strict(), Unusable: c.work.unusable,
+		Quiet: c.job.Spec.Plan.Method == crowd.PlanAudit}) // its owner could read the answer and cancel, for little: ledger.Params.CancelPay
 }
 
 // landed takes in the end of a Fetch or Run: true when it gave something.

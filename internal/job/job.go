@@ -160,6 +160,7 @@ type Run struct {
 	Only     []uint32 // of a batch: just these, ascending, for their leaves; nil: all, for the outcome
 	Shuffle  crowd.Shuffle
 	Outputs  bool // of a Run with Only: what the items write is kept, too
+	Quiet    bool // the owner reads nothing of what the program writes before the executor is bound
 	Unusable bool
 }
 

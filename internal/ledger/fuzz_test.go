@@ -257,7 +257,7 @@ func TestEscrow_CoversIdleDisputesAndFullPay(t *testing.T) {
 		return s
 	}
 	for gas := crowd.Gas(1); gas <= 5000; gas++ {
-		for price := crowd.Price(1); price <= 2000; price += 17 + crowd.Price(gas)%101 {
+		for price := crowd.Price(1); price <= 2000; price += 97 + crowd.Price(gas)%397 {
 			s := spec(gas, price, 5+uint32(gas%12), 1+uint32(price%3), 4)
 			limit := s.Limits().Gas
 			owed := params.Pay(price, limit) + IdleDisputes*price.Cost(gas) + crowd.Credits(s.Plan.Verifiers)*params.Pay(price, CheckGas(&s, limit)) + params.InspectPay(&s)
@@ -267,7 +267,7 @@ func TestEscrow_CoversIdleDisputesAndFullPay(t *testing.T) {
 		}
 	}
 	r := rand.New(rand.NewPCG(1, 0))
-	for n := range 60 {
+	for n := range 30 {
 		authorities, price, gas := 1+n%10, crowd.Price(1+r.IntN(2000)), crowd.Gas(1+r.IntN(5000))
 		if n%3 == 0 {
 			price = stagePrices[0]

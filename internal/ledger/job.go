@@ -613,23 +613,27 @@ func (j *Job) Replaced() int {
 }
 
 // nobody ends a job that no executor could do. Either its owner kept the inputs back, or what it asks for cannot be done within its
-// limits, or no machine was there: so it is no fault of those with a place, and those that said that they give up, rather
-// than falling silent, are paid as if the owner had cancelled: for all the time if they ran the task, else for the least.
+// limits, or no machine was there: so it is no fault of those with a place. If two at least said that they give up, rather
+// than falling silent, those are paid: for all the time if they ran the task until its wall time ended, else as if the owner had cancelled. One
+// alone is not believed: it would only have to say so.
 func (w *work) nobody(j *Job) {
 	var spoke []*Place
+	slow := 0
 	for i := range j.Places {
 		if p := &j.Places[i]; p.State == Dropped && p.GaveUp != 0 {
-			spoke = append(spoke, p)
+			if spoke = append(spoke, p); p.GaveUp == TooSlow {
+				slow++
+			}
 		}
 	}
-	if len(spoke) > 0 {
+	if len(spoke) > 1 {
 		most := j.Escrow / crowd.Credits(len(spoke))
 		for _, p := range spoke {
-			by := p.Since // it has run nothing: it is paid for the least
-			if p.GaveUp == TooSlow {
-				by = p.Left
+			due := w.params.timePay(j, p, p.Since)
+			if p.GaveUp == TooSlow && slow > 1 {
+				due = max(due, w.params.Pay(p.Price, min(p.gas(&j.Spec, j.Spec.Limits().Gas), gasIn(p.Left-p.Since))))
 			}
-			w.pay(j, p.Node.Address(), min(w.spent(j, p, by), most), WhyNobody)
+			w.pay(j, p.Node.Address(), min(due, most), WhyNobody)
 		}
 		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Failed++ })
 	}
@@ -639,14 +643,30 @@ func (w *work) nobody(j *Job) {
 // WhyNobody is why a job failed that no executor came to a result of.
 const WhyNobody = "no drawn node did the work"
 
-// spent is what the work of a place may have cost it by then: what a machine of FullSpeed uses in the time since it got the place, but
-// at least what it uses in CancelLeast, and at most what the place can earn. A verifier that has its answers has done all of it.
-func (w *work) spent(j *Job, p *Place, by crowd.Time) crowd.Credits {
-	gas := p.gas(&j.Spec, j.Spec.Limits().Gas)
-	if p.Commitment == (crowd.Hash{}) {
-		gas = min(gas, gasIn(max(by-p.Since, crowd.Time(w.params.CancelLeast))))
+// CancelPay is what a cancel at that time pays to those who work on j.
+func (p *Params) CancelPay(j *Job, now crowd.Time) (sum crowd.Credits) {
+	for i := range j.Places {
+		if pl := &j.Places[i]; pl.State == Working {
+			sum += p.timePay(j, pl, now)
+		}
 	}
-	return w.params.Pay(p.Price, gas)
+	return sum
+}
+
+// timePay is what a place gets if its owner cancels then: what a machine of FullSpeed uses in CancelLeast, or, where executors run the task
+// side by side, in the time since it got the place if that is longer; at most what the place can earn. An executor that runs the task alone is
+// paid for no more than that time, or it would do better by waiting for a cancel than by working: one of several that waits loses to the first
+// that commits. A verifier that has its answers has done all of its work.
+func (p *Params) timePay(j *Job, pl *Place, now crowd.Time) crowd.Credits {
+	gas := pl.gas(&j.Spec, j.Spec.Limits().Gas)
+	if pl.Commitment != (crowd.Hash{}) {
+		return p.Pay(pl.Price, gas)
+	}
+	ms := crowd.Time(p.CancelLeast)
+	if executors, _ := Seats(&j.Spec.Plan); executors > 1 {
+		ms = max(ms, now-pl.Since)
+	}
+	return p.Pay(pl.Price, min(gas, gasIn(ms)))
 }
 
 // gasIn is how much gas a machine of FullSpeed uses in that many milliseconds.
@@ -718,7 +738,7 @@ func (w *work) cancel(from crowd.NodeID, m *Cancel) *Refusal {
 	}
 	for i := range j.Places {
 		if p := &j.Places[i]; p.State == Working {
-			w.pay(&j, p.Node.Address(), w.spent(&j, p, w.now()), "work on a job that its owner cancelled")
+			w.pay(&j, p.Node.Address(), w.params.timePay(&j, p, w.now()), "work on a job that its owner cancelled")
 		}
 	}
 	if j.State == Running {

@@ -89,7 +89,9 @@ func (p *player) spec(b [specSize]byte) (s crowd.JobSpec, used crowd.Gas) {
 	case 3:
 		s.Plan = crowd.Plan{Method: crowd.PlanAudit, Rate: []uint32{crowd.AuditFloor, 500_000, 1e6, 0, 1e6 + 1}[b[5]%5]}
 	}
-	s.Plan.Replacements = uint32(b[13]) / 8 % 4
+	if s.Plan.Replacements = uint32(b[13]) / 8 % 4; (s.Plan.Method == crowd.PlanSample || s.Plan.Method == crowd.PlanAudit) && b[13]/32%8 != 7 {
+		s.Plan.Replacements++
+	}
 	s.Filters.MaxPrice = stagePrices[0]
 	if pr, ok := p.s.Provider(p.st.providers[0].ID().Address()); ok {
 		s.Filters.MaxPrice = pr.Offer.Price

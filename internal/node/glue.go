@@ -145,8 +145,8 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 
 // accept says why this machine would only fail at a job: whoever posts it could have all small machines blamed.
 func accept(s *crowd.JobSpec) error {
-	if have := wasm.MachineMemory(); s.Task.Limits.Memory > have {
-		return fmt.Errorf("memory of %d bytes: this machine has %d", s.Task.Limits.Memory, have)
+	if have, need := wasm.RunMemory(), runner.LeastMemory(s.Task.Limits.Memory); need > have {
+		return fmt.Errorf("memory of %d bytes: this machine has %d for all runs together, and would need %d", s.Task.Limits.Memory, have, need)
 	}
 	return nil
 }
@@ -182,6 +182,12 @@ func (b jobBlocks) List(ctx context.Context, c crowd.CID) ([]runner.Entry, error
 		out[i] = runner.Entry(e)
 	}
 	return out, err
+}
+
+// Stat implements runner.Blocks.
+func (b jobBlocks) Stat(ctx context.Context, c crowd.CID) (runner.Info, error) {
+	in, err := b.store.Stat(ctx, c)
+	return runner.Info(in), err
 }
 
 // Read implements runner.Blocks.

@@ -21,6 +21,7 @@ import (
 	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/discovery"
 	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
@@ -151,6 +152,7 @@ func New(cfg Config) (_ *Node, err error) {
 		Dir: filepath.Join(cfg.Dir, "runner"), Key: cfg.Key, Rand: rand.Reader, Params: n.params, Authorities: cfg.Genesis.Authorities,
 		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable, Full: func(err error) bool { return errors.Is(err, store.ErrNoSpace) },
 		Roles: n.jobRoles(), Accept: accept, Logs: n.teller, Report: n.reported, Undelivered: n.undelivered, Log: cfg.Log,
+		Memory: wasm.RunMemory(),
 	})
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor/wasm"
+	"github.com/crowdcompute/crowd/internal/runner"
 	"github.com/crowdcompute/crowd/internal/store"
 )
 
@@ -73,11 +74,12 @@ func TestTidy(t *testing.T) {
 }
 
 func TestAccept(t *testing.T) {
-	have := wasm.MachineMemory()
+	have := wasm.RunMemory()
+	most := have/4*3 - runner.LeastMemory(0) // what a run takes beside its program's memory, and a little
 	for _, tt := range []struct {
 		memory uint64
 		ok     bool
-	}{{1 << 20, true}, {have, true}, {have + 1, false}} {
+	}{{1 << 20, true}, {most, true}, {have / 4 * 3, false}, {1 << 63, false}} {
 		s := crowd.JobSpec{Task: crowd.Task{Limits: crowd.Limits{Memory: tt.memory}}}
 		if err := accept(&s); (err == nil) != tt.ok {
 			t.Errorf("%d bytes of %d: got %v", tt.memory, have, err)

@@ -242,10 +242,11 @@ func impossible(j *ledger.Job) *rpc.Failure {
 			most = r
 		}
 	}
+	kind := rpc.NodeFault
 	var what, hint string
 	switch most {
 	case ledger.TooSlow:
-		what, hint = "ran it until its wall time ended", "give it more --timeout or less to do; a program that touches much memory needs more time than its gas says"
+		kind, what, hint = rpc.UserError, "ran it until its wall time ended", "give it more --timeout or less to do; a program that touches much memory needs more time than its gas says"
 	case ledger.CannotFetch:
 		what, hint = "could not get its inputs", "keep the node that posted it running until its executors have the inputs; crowd doctor says whether others can reach it"
 	case ledger.NoParts:
@@ -255,7 +256,7 @@ func impossible(j *ledger.Job) *rpc.Failure {
 	default:
 		return nil
 	}
-	e := rpc.Errorf(rpc.UserError, "no drawn node could do the job: %d of %d %s; those that said so were paid for their time", reasons[most], len(j.Places), what)
+	e := rpc.Errorf(kind, "no drawn node could do the job: %d of %d %s", reasons[most], len(j.Places), what)
 	return &rpc.Failure{Kind: e.Kind, Message: e.Error(), Hint: hint}
 }
 

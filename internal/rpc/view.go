@@ -116,6 +116,9 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 	}
 	if r.Plan != nil {
 		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: r.Plan.Verifiers, Checks: r.Plan.Checks, Replacements: r.Plan.Replacements}
+		if s.Plan.Replacements == 0 {
+			s.Plan.Replacements = s.Plan.DefaultReplacements()
+		}
 	}
 	if c := r.Check; c != nil {
 		if r.Items > 0 {
@@ -295,8 +298,9 @@ type JobView struct {
 	Plan      string        `json:"plan"`
 	Audit     *Audit        `json:"audit,omitempty"`
 	Batch     *BatchView    `json:"batch,omitempty"`
-	Escrow    crowd.Credits `json:"escrow"`  // still locked
-	History   []JobEvent    `json:"history"` // without mere progress
+	Escrow    crowd.Credits `json:"escrow"`           // still locked
+	Cancel    crowd.Credits `json:"cancel,omitempty"` // what a cancel would pay now to those who work on it
+	History   []JobEvent    `json:"history"`          // without mere progress
 	Committee []Member      `json:"committee"`
 	Verdict   *Verdict      `json:"verdict,omitempty"`
 	Payments  []Payment     `json:"payments"`

@@ -29,8 +29,8 @@ const (
 )
 
 // items runs a batch, or some of its items, whose program and inputs s names. It calls each in the
-// order of the items. Unusable inputs are an outcome of every item.
-func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable bool, each func(batch.Leaf, executor.ItemResult) error) error {
+// order of the items. Unusable inputs are an outcome of every item, and so are inputs that are too dear.
+func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, l laid, each func(batch.Leaf, executor.ItemResult) error) error {
 	indexes := e.Only
 	count := uint32(len(indexes))
 	if indexes == nil {
@@ -42,19 +42,23 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		}
 		return indexes[k]
 	}
-	noInput := func() error {
-		return each(batch.Leaf{Status: crowd.NoInput, Output: batch.Digest(nil, nil)}, executor.ItemResult{Status: crowd.NoInput})
+	without := func(status crowd.Status, gas crowd.Gas) error {
+		gas = min(gas, e.Task.Limits.Gas)
+		return each(batch.Leaf{Status: status, Gas: gas, Output: batch.Digest(nil, nil)}, executor.ItemResult{Status: status, Gas: gas})
 	}
-	none := func() error {
+	none := func(status crowd.Status) error {
 		for range count {
-			if err := noInput(); err != nil {
+			if err := without(status, l.spent); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	if !usable {
-		return none()
+	switch {
+	case !l.usable:
+		return none(crowd.NoInput)
+	case l.dear:
+		return none(crowd.OutOfGas)
 	}
 	var in inputs
 	var err error
@@ -67,7 +71,7 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 		return err
 	}
 	if in == nil {
-		return none()
+		return none(crowd.NoInput)
 	}
 	defer in.close()
 	b, ok := r.cfg.Executor.(executor.Batcher)
@@ -81,7 +85,7 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 			if in.usable(done) {
 				return executor.Faultf(executor.Crashed, "item %d did not come back", at(done))
 			}
-			if err := noInput(); err != nil {
+			if err := without(crowd.NoInput, l.spent+in.spent(done)); err != nil {
 				return err
 			}
 		}
@@ -98,7 +102,7 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 				readErr = err
 				return
 			}
-			if ctx.Err() != nil || !yield(executor.Item{Index: uint64(at(k)), Stdin: raw}) {
+			if ctx.Err() != nil || !yield(executor.Item{Index: uint64(at(k)), Stdin: raw, Spent: l.spent + in.spent(k)}) {
 				return
 			}
 		}
@@ -131,6 +135,7 @@ func (r *Runner) items(ctx context.Context, s executor.Spec, e job.Run, usable b
 type inputs interface {
 	usable(k uint32) bool // false: the item's outcome is crowd.NoInput
 	read(k uint32) ([]byte, error)
+	spent(k uint32) crowd.Gas // on laying this item's own out, beside what all share
 	close()
 }
 
@@ -142,6 +147,8 @@ type framed struct {
 
 func (f framed) usable(k uint32) bool          { return f.Size(f.at(k)) <= executor.MaxItemStdin }
 func (f framed) read(k uint32) ([]byte, error) { return f.Read(f.at(k)) }
+
+func (f framed) spent(uint32) crowd.Gas { return 0 }
 
 // openItems is nil where the file says to everybody that it holds no items.
 func openItems(path string, e job.Run, at func(k uint32) uint32) (inputs, error) {
@@ -155,14 +162,14 @@ func openItems(path string, e job.Run, at func(k uint32) uint32) (inputs, error)
 }
 
 // some runs some items of a batch and keeps what they write, in a folder like a batch's result.
-func (r *Runner) some(ctx context.Context, s executor.Spec, e job.Run, usable bool) (leaves []batch.Leaf, outputs crowd.CID, err error) {
+func (r *Runner) some(ctx context.Context, s executor.Spec, e job.Run, l laid) (leaves []batch.Leaf, outputs crowd.CID, err error) {
 	out, err := newPacked(s.Output, uint32(len(e.Only)), 0)
 	if err != nil {
 		return nil, "", err
 	}
 	defer out.close()
 	dir := s.Output
-	if err := r.items(ctx, s, e, usable, out.add); err != nil {
+	if err := r.items(ctx, s, e, l, out.add); err != nil {
 		return nil, "", err
 	}
 	if err := out.finish(); err != nil {
@@ -175,14 +182,14 @@ func (r *Runner) some(ctx context.Context, s executor.Spec, e job.Run, usable bo
 }
 
 // batch runs all items and lays their outcomes out in s.Output.
-func (r *Runner) batch(ctx context.Context, s executor.Spec, e job.Run, usable bool, progress func(done uint32, gas crowd.Gas)) (crowd.Outcome, error) {
+func (r *Runner) batch(ctx context.Context, s executor.Spec, e job.Run, laid laid, progress func(done uint32, gas crowd.Gas)) (crowd.Outcome, error) {
 	out, err := newPacked(s.Output, e.Items, e.Shuffle.Parts)
 	if err != nil {
 		return crowd.Outcome{}, err
 	}
 	defer out.close()
 	dir, gas := s.Output, crowd.Gas(0)
-	err = r.items(ctx, s, e, usable, func(l batch.Leaf, ir executor.ItemResult) error {
+	err = r.items(ctx, s, e, laid, func(l batch.Leaf, ir executor.ItemResult) error {
 		gas += l.Gas
 		progress(uint32(len(out.leaves))+1, gas)
 		return out.add(l, ir)

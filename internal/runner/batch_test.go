@@ -34,8 +34,8 @@ func (w *world) batched(file []byte) func(*crowd.JobSpec) {
 			w.t.Fatal(err)
 		}
 		s.Task.Stdin, s.Items = c, batchItems
-		s.Task.Limits.Gas = 1000
-		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: 40}
+		s.Task.Limits.Gas = 100_000
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: 40, Replacements: 1}
 	}
 }
 
@@ -139,9 +139,10 @@ func TestRunner_BatchWhoseItemFileIsNone(t *testing.T) {
 		}
 		leaves, out := w.result(j)
 		out.close()
+		gas := executor.Share(executor.LayOut(uint64(len("echo")+len("input")+len("these are no frames")), 4), batchItems)
 		for i, l := range leaves {
-			if l.Status != crowd.NoInput || l.Gas != 0 {
-				t.Fatalf("item %d: got %s, %d gas", i, l.Status, l.Gas)
+			if l.Status != crowd.NoInput || l.Gas != gas {
+				t.Fatalf("item %d: got %s, %d gas, want its share of what was laid out, %d", i, l.Status, l.Gas, gas)
 			}
 		}
 	})

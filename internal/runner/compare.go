@@ -262,7 +262,7 @@ func (c *comparison) run(a, b []byte) (equal bool, gas uint64, err error) {
 	if c.cfg.Executor == nil {
 		return false, 0, errors.New("this node executes nothing")
 	}
-	release, err := c.room(c.ctx, compareMemory, true)
+	release, err := c.room(c.ctx, runMemory(compareMemory), true)
 	if err != nil {
 		return false, 0, err
 	}
@@ -274,6 +274,7 @@ func (c *comparison) run(a, b []byte) (equal bool, gas uint64, err error) {
 	defer os.RemoveAll(dir)
 	s := executor.Spec{
 		Program: c.program, Inputs: filepath.Join(dir, "in"), Output: filepath.Join(dir, "output"),
+		Shares: crowd.MaxItems, // it runs once for each two files, and is compiled once
 		Limits: crowd.Limits{Gas: c.how.Gas, Memory: compareMemory, Output: compareOutput},
 	}
 	s.Limits.Wall = crowd.LeastWall(s.Limits) + compareGrace

@@ -45,7 +45,7 @@ func (f asked) Run(_ context.Context, s executor.Spec, _ executor.IO) (executor.
 // comparing is a runner with a store and nothing else.
 func comparing(t *testing.T, e executor.Executor) (*Runner, *node) {
 	n := &node{dir: t.TempDir()}
-	r := &Runner{cfg: Config{Dir: t.TempDir(), Blocks: n, Executor: e}.withDefaults(), runs: semaphore.NewWeighted(1), samples: semaphore.NewWeighted(1), memory: semaphore.NewWeighted(1 << 40)}
+	r := &Runner{cfg: Config{Dir: t.TempDir(), Blocks: n, Executor: e}.withDefaults(), runs: semaphore.NewWeighted(1), samples: semaphore.NewWeighted(1), memory: semaphore.NewWeighted(1 << 40), spare: semaphore.NewWeighted(1 << 40)}
 	for _, d := range []string{filepath.Join(n.dir, "blocks"), r.scratchDir()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			t.Fatal(err)

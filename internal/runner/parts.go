@@ -292,11 +292,13 @@ func (r *Runner) layout(ctx context.Context, m batch.Manifest) (*layout, error) 
 type gathered struct {
 	frameFile
 	bad   []bool
+	costs []crowd.Gas
 	spool *spool
 }
 
 func (g *gathered) usable(k uint32) bool          { return !g.bad[k] }
 func (g *gathered) read(k uint32) ([]byte, error) { return g.Read(k) }
+func (g *gathered) spent(k uint32) crowd.Gas      { return g.costs[k] }
 func (g *gathered) close() {
 	g.frameFile.close()
 	g.spool.close()
@@ -318,7 +320,9 @@ func (r *Runner) gather(ctx context.Context, e job.Run, dir string) (inputs, err
 	}
 	for _, k := range only(e.Only, e.Items) {
 		var in []byte
+		var cost crowd.Gas
 		if l.usable(k) {
+			cost = executor.LayOut(l.sizes[k], uint64(len(l.files[k])))
 			if in, err = r.merge(ctx, l, k); err != nil {
 				g.spool.close()
 				return nil, err
@@ -328,7 +332,7 @@ func (r *Runner) gather(ctx context.Context, e job.Run, dir string) (inputs, err
 		if bad {
 			in = nil
 		}
-		g.bad = append(g.bad, bad)
+		g.bad, g.costs = append(g.bad, bad), append(g.costs, cost)
 		if err := g.spool.add(in); err != nil {
 			g.spool.close()
 			return nil, err

@@ -66,6 +66,8 @@ type Blocks interface {
 	FetchFolder(ctx context.Context, c crowd.CID, max uint64, from []crowd.NodeID, progress func(done, total uint64)) error
 	// List is what the folder c holds itself, sorted by name.
 	List(ctx context.Context, c crowd.CID) ([]Entry, error)
+	// Stat is what the roots in the tree of c claim: ErrUnusable or the like where they are no file or folder.
+	Stat(ctx context.Context, c crowd.CID) (Info, error)
 	// Read is the file c, of at most max bytes.
 	Read(ctx context.Context, c crowd.CID, max uint64) ([]byte, error)
 	// Export writes c to path, at most max bytes; nothing may be there yet.
@@ -85,6 +87,13 @@ type Entry struct {
 	CID  crowd.CID
 	Raw  bool   // a file whose bytes are those of its one block
 	Size uint64 // bytes of all its blocks, as the folder claims
+}
+
+// Info is what content claims to be.
+type Info struct {
+	Size    uint64 // bytes in all its files
+	Dir     bool
+	Entries int // files and folders below a folder, at any depth
 }
 
 // Logs brings what a running program says to the owner of its job.
@@ -112,7 +121,7 @@ type Config struct {
 	Full        func(error) bool                        // an error of Blocks that says that this machine has no room left; nil: never
 	Runs        int                                     // at once; 0: one for each CPU
 	Fetches     int                                     // at once; 0: 16
-	Memory      uint64                                  // bytes that all runs together may use; 0: no bound
+	Memory      uint64                                  // bytes that all runs together may use; what needs more than three quarters of it is not run; 0: no bound
 	Log         *slog.Logger                            // nil: silence
 }
 
@@ -123,7 +132,7 @@ func (c Config) withDefaults() Config {
 	if c.Fetches == 0 {
 		c.Fetches = 16
 	}
-	if c.Memory == 0 {
+	if c.Memory == 0 || c.Memory > 1<<62 {
 		c.Memory = 1 << 62
 	}
 	if c.Unusable == nil {
@@ -194,7 +203,8 @@ type Runner struct {
 	self    crowd.NodeID
 	runs    *semaphore.Weighted
 	samples *semaphore.Weighted // a verifier's, beside them
-	memory  *semaphore.Weighted
+	memory  *semaphore.Weighted // bytes
+	spare   *semaphore.Weighted // bytes, for what is short
 	fetches *semaphore.Weighted
 	inbox   chan func(context.Context) // no capacity: who has an event waits for its turn
 	over    chan struct{}              // closed when Run returns
@@ -215,7 +225,8 @@ func New(c Config) (*Runner, error) {
 		inbox: make(chan func(context.Context)), over: make(chan struct{}), machines: map[slot]*active{},
 		runs:    semaphore.NewWeighted(int64(c.Runs)),
 		samples: semaphore.NewWeighted(1),
-		memory:  semaphore.NewWeighted(int64(min(c.Memory, 1<<62))),
+		memory:  semaphore.NewWeighted(int64(c.Memory - c.forSamples())),
+		spare:   semaphore.NewWeighted(int64(c.forSamples())),
 		fetches: semaphore.NewWeighted(int64(c.Fetches)),
 	}, nil
 }

@@ -2,10 +2,12 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 )
@@ -284,13 +287,13 @@ func TestRunner_TakesNoPartInWhatItDoesNotAccept(t *testing.T) {
 // A sample is short, and others wait for it: it stands behind no whole batch.
 func TestRunner_ASampleHasItsOwnRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &Runner{cfg: Config{Memory: 1 << 30}, runs: semaphore.NewWeighted(1), samples: semaphore.NewWeighted(1), memory: semaphore.NewWeighted(1 << 30)}
+		r := &Runner{cfg: Config{Memory: 1 << 30}, runs: semaphore.NewWeighted(1), samples: semaphore.NewWeighted(1), memory: semaphore.NewWeighted(3 << 28), spare: semaphore.NewWeighted(1 << 28)}
 		room := func(memory uint64, short bool) (func(), error) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // virtual
 			defer cancel()
 			return r.room(ctx, memory, short)
 		}
-		whole, err := room(1<<20, false)
+		whole, err := room(3<<28, false) // all the memory that there is for such
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -306,8 +309,64 @@ func TestRunner_ASampleHasItsOwnRoom(t *testing.T) {
 		}
 		sample()
 		whole()
-		if _, err := room(1<<30, false); err != nil {
+		if _, err := room(3<<28, false); err != nil {
 			t.Errorf("what was given back is not there: %v", err)
 		}
 	})
+}
+
+// Two tasks that do not fit into the memory side by side run one after the other, and one that never fits is refused at once.
+func TestRunner_RunsTogetherStayWithinTheMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const memory = 16 << 30
+		var mu sync.Mutex
+		held, most := uint64(0), uint64(0)
+		r, n := comparing(t, runs(func(s executor.Spec) {
+			mu.Lock()
+			held += s.Limits.Memory
+			most = max(most, held)
+			mu.Unlock()
+			time.Sleep(time.Minute) // virtual
+			mu.Lock()
+			held -= s.Limits.Memory
+			mu.Unlock()
+		}))
+		r.cfg.Memory, r.cfg.Runs = memory, 16
+		r.runs = semaphore.NewWeighted(16)
+		r.memory, r.spare = semaphore.NewWeighted(int64(memory-r.cfg.forSamples())), semaphore.NewWeighted(int64(r.cfg.forSamples()))
+		task := crowd.Task{Program: n.text(t, "program"), Limits: crowd.Limits{Gas: 1 << 30, Memory: memory * 6 / 10}}
+		began := time.Now()
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() {
+				if _, _, _, err := r.execute(t.Context(), slot{}, crowd.NodeID{}, job.Run{Task: task}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		if took := time.Since(began); most != task.Limits.Memory || took != 2*time.Minute {
+			t.Errorf("got %d bytes at once and an end after %v, want %d and 2m", most, took, task.Limits.Memory)
+		}
+		task.Limits.Memory = memory * 9 / 10
+		_, _, _, err := r.execute(t.Context(), slot{}, crowd.NodeID{}, job.Run{Task: task})
+		if f := (*executor.Fault)(nil); !errors.As(err, &f) || f.Kind != executor.Unsupported || time.Since(began) != 2*time.Minute {
+			t.Errorf("got %v, want it refused at once", err)
+		}
+		// As many items of a batch at once as fit into its half, and at least one.
+		for memory, want := range map[uint64]int{1 << 20: 16, 1 << 30: 5, 8 << 30: 1} {
+			e := job.Run{Items: 100, Task: crowd.Task{Limits: crowd.Limits{Memory: memory}}}
+			if got := r.lanes(&e); got != want {
+				t.Errorf("%d bytes an item: got %d items at once, want %d", memory, got, want)
+			}
+		}
+	})
+}
+
+// runs is an executor that does something, and then says that all went well.
+type runs func(executor.Spec)
+
+func (f runs) Run(_ context.Context, s executor.Spec, _ executor.IO) (executor.Result, error) {
+	f(s)
+	return executor.Result{Status: crowd.Exited, Gas: s.Spent + 1}, nil
 }

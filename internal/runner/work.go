@@ -66,7 +66,8 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 		return o, nil, "", errors.New("this node executes nothing")
 	}
 	defer func() { err = wall(err) }()
-	release, err := r.room(ctx, e.Task.Limits.Memory, e.Only != nil)
+	lanes := r.lanes(&e)
+	release, err := r.room(ctx, uint64(lanes)*runMemory(e.Task.Limits.Memory), e.Only != nil)
 	if err != nil {
 		return o, nil, "", err
 	}
@@ -83,48 +84,40 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 	}()
 	spec := executor.Spec{
 		Args: e.Task.Args, Env: e.Task.Env, Seed: e.Task.Seed, Limits: e.Task.Limits,
-		Output: filepath.Join(dir, "output"),
+		Output: filepath.Join(dir, "output"), Shares: e.Items, Lanes: lanes,
 	}
 	if err := os.Mkdir(spec.Output, 0o700); err != nil {
 		return o, nil, "", err
 	}
-	usable := !e.Unusable
-	for _, in := range []struct {
-		cid    crowd.CID
-		name   string
-		folder bool
-		path   *string
-	}{
-		{e.Task.Program, "program", false, &spec.Program},
-		{e.Task.Inputs, "inputs", true, &spec.Inputs},
-		{e.Task.Stdin, "stdin", false, &spec.Stdin},
-	} {
-		if !usable || in.cid == "" {
-			continue
-		}
-		*in.path = filepath.Join(dir, in.name)
-		if usable, err = r.export(ctx, in.cid, *in.path, in.folder, job.MaxInput); err != nil {
-			return o, nil, "", fmt.Errorf("%s: %w", in.name, err)
-		}
+	l, err := r.layOut(ctx, &e, dir, &spec)
+	if err != nil {
+		return o, nil, "", err
 	}
 	switch {
 	case e.Outputs:
-		leaves, outputs, err = r.some(ctx, spec, e, usable)
+		leaves, outputs, err = r.some(ctx, spec, e, l)
 		return o, leaves, outputs, err
 	case e.Only != nil:
-		err = r.items(ctx, spec, e, usable, func(l batch.Leaf, _ executor.ItemResult) error {
+		err = r.items(ctx, spec, e, l, func(l batch.Leaf, _ executor.ItemResult) error {
 			leaves = append(leaves, l)
 			return nil
 		})
 		return o, leaves, "", err
 	case e.Items > 0:
-		if o, err = r.batch(ctx, spec, e, usable, r.progress(s, owner)); err != nil {
+		if o, err = r.batch(ctx, spec, e, l, r.progress(s, owner)); err != nil {
 			return crowd.Outcome{}, nil, "", err
 		}
-	case !usable:
-		o = crowd.Outcome{Status: crowd.NoInput}
+	case !l.usable:
+		o = crowd.Outcome{Status: crowd.NoInput, Gas: l.spent}
+	case l.dear:
+		o = crowd.Outcome{Status: crowd.OutOfGas, Gas: l.spent}
 	default:
-		res, err := r.cfg.Executor.Run(ctx, spec, r.streams(s, owner))
+		spec.Spent = l.spent
+		told := r.streams(s, owner)
+		if e.Quiet {
+			told.Stdout, told.Stderr = nil, nil
+		}
+		res, err := r.cfg.Executor.Run(ctx, spec, told)
 		if err != nil {
 			return crowd.Outcome{}, nil, "", err
 		}
@@ -148,21 +141,57 @@ func wall(err error) error {
 	return err
 }
 
-// room waits until one more run with that much memory has its place. One that is short stands behind no whole batch, which others wait for.
+// runOverhead is what a run takes beside the memory of its program: a worker, and what it keeps in /tmp.
+const runOverhead = 128 << 20
+
+func runMemory(limit uint64) uint64 { return limit + runOverhead }
+
+// LeastMemory is the Config.Memory with which a task of that memory limit runs at all.
+func LeastMemory(limit uint64) uint64 {
+	need := runMemory(limit)
+	return need + need/3 + 1
+}
+
+// forSamples is the part of the memory that is kept for runs that are short.
+func (c *Config) forSamples() uint64 { return c.Memory / 4 }
+
+// lanes is how many items of a batch run at once. A batch that goes on for hours leaves half of the memory to others, if
+// more than one of its items would fill it.
+func (r *Runner) lanes(e *job.Run) int {
+	n := int(e.Items)
+	if e.Only != nil {
+		n = len(e.Only)
+	}
+	have := (r.cfg.Memory - r.cfg.forSamples()) / 2
+	if e.Only != nil {
+		have = r.cfg.forSamples()
+	}
+	return int(max(1, min(uint64(n), uint64(r.cfg.Runs), have/runMemory(e.Task.Limits.Memory))))
+}
+
+// room waits until a run with that much memory has its place: first come first served, as many wait as there are jobs at
+// work. One that is short stands behind no whole batch, which others wait for, unless it needs more memory than is kept
+// for such. What will never have its place is refused.
 func (r *Runner) room(ctx context.Context, memory uint64, short bool) (release func(), err error) {
-	need, runs := int64(min(memory, r.cfg.Memory)), r.runs
+	runs, pool := r.runs, r.memory
+	if most := r.cfg.Memory - r.cfg.forSamples(); memory > most {
+		return nil, executor.Faultf(executor.Unsupported, "the run needs %d bytes of memory, and this node gives %d to all of them together", memory, most)
+	}
 	if short {
 		runs = r.samples
+		if memory <= r.cfg.forSamples() {
+			pool = r.spare
+		}
 	}
 	if err := runs.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	if err := r.memory.Acquire(ctx, need); err != nil {
+	if err := pool.Acquire(ctx, int64(memory)); err != nil {
 		runs.Release(1)
 		return nil, err
 	}
 	return func() {
-		r.memory.Release(need)
+		pool.Release(int64(memory))
 		runs.Release(1)
 	}, nil
 }

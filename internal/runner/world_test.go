@@ -220,6 +220,7 @@ type node struct {
 	hides  bool                   // serves nobody
 	doctor func(dir string) error // changes a result before it is stored; nil: not
 	bends  bool                   // the parts of its results, before they are stored
+	claims uint64                 // bytes that all content claims to have; 0: what it has
 	heard  []Chunk
 	tales  []job.Report // of the consumer's machines
 }
@@ -414,6 +415,28 @@ func (n *node) Read(_ context.Context, c crowd.CID, max uint64) ([]byte, error) 
 	return raw, err
 }
 
+func (n *node) Stat(_ context.Context, c crowd.CID) (in Info, err error) {
+	err = filepath.WalkDir(n.path(c), func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case p != n.path(c):
+			in.Entries++
+		default:
+			in.Dir = d.IsDir()
+		}
+		fi, err := d.Info()
+		if err == nil && !d.IsDir() {
+			in.Size += uint64(fi.Size())
+		}
+		return err
+	})
+	if n.claims > 0 {
+		in.Size = n.claims
+	}
+	return in, err
+}
+
 func (n *node) Export(_ context.Context, c crowd.CID, path string, max uint64) error {
 	if err := n.alive(false); err != nil {
 		return err
@@ -593,7 +616,7 @@ func (n *node) Run(ctx context.Context, s executor.Spec, io executor.IO) (execut
 	if string(program) == "fail" {
 		code = 3
 	}
-	return executor.Result{Status: crowd.Exited, ExitCode: code, Gas: crowd.Gas(len(out)), Reason: "done"}, nil
+	return executor.Result{Status: crowd.Exited, ExitCode: code, Gas: s.Spent + crowd.Gas(len(out)), Reason: "done"}, nil
 }
 
 // RunBatch says of each item what the program and the item are.
@@ -617,7 +640,7 @@ func (n *node) RunBatch(ctx context.Context, s executor.Spec, items iter.Seq[exe
 		if lie {
 			out = "lie"
 		}
-		ir := executor.ItemResult{Index: i.Index, Status: crowd.Exited, Gas: crowd.Gas(len(i.Stdin)) + 1, Stdout: []byte(out), Stderr: []byte("said")}
+		ir := executor.ItemResult{Index: i.Index, Status: crowd.Exited, Gas: i.Spent + crowd.Gas(len(i.Stdin)) + 1, Stdout: []byte(out), Stderr: []byte("said")}
 		if string(i.Stdin) == "poison" {
 			ir.ExitCode = 3
 		}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -58,11 +59,26 @@ func (s *Store) Export(ctx context.Context, c crowd.CID, path string, max uint64
 		if err != nil {
 			return err
 		}
-		_, err = s.reader(ctx, n).WriteTo(f)
-		return errors.Join(err, f.Close())
+		_, err = s.reader(ctx, n).WriteTo(&sparse{f: f})
+		return errors.Join(err, f.Truncate(int64(n.size)), f.Close())
 	})
 	if err != nil {
 		return err
 	}
 	return os.Rename(filepath.Join(temp, top), path)
+}
+
+// sparse leaves holes in a file where blocks of zeros come: a tree of one such block may claim gigabytes.
+type sparse struct {
+	f  *os.File
+	at int64
+}
+
+func (s *sparse) Write(b []byte) (n int, err error) {
+	n = len(b)
+	if len(bytes.TrimLeft(b, "\x00")) > 0 {
+		n, err = s.f.WriteAt(b, s.at)
+	}
+	s.at += int64(n)
+	return n, err
 }

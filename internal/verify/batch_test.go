@@ -16,7 +16,7 @@ import (
 const playedItems, playedChecks = 20, 6
 
 func playedPlan() crowd.Plan {
-	p := crowd.Plan{Method: crowd.PlanSample, Verifiers: 2, Checks: playedChecks}
+	p := crowd.Plan{Method: crowd.PlanSample, Verifiers: 2, Checks: playedChecks, Replacements: 2}
 	p.Undetected = uint64(SampleUndetected(playedItems, &p))
 	return p
 }

@@ -353,7 +353,7 @@ type room struct {
 // room are the numbers of replacements that a shard with v verifiers may have, the most first.
 func (pl *planner) room(v uint32, allowed Chance, shards uint64) (rooms []room) {
 	sample := crowd.Plan{Method: crowd.PlanSample}
-	for r := int(sample.DefaultReplacements()); r >= 0; r-- {
+	for r := int(sample.DefaultReplacements()); r >= 1; r-- { // a batch has one executor: crowd.JobSpec.Validate
 		needed := pl.needed(allowed, shards, uint32(r))
 		if miss, ok := pl.blindest(v, uint32(r), needed); ok {
 			rooms = append(rooms, room{uint32(r), needed, miss})
@@ -611,13 +611,13 @@ func (pl *planner) best() *BatchPlan {
 	cheap.ignoreStake = true // more checks need less stake: that is looked at in the end
 	for v := uint32(1); v <= pl.MaxVerifiers; v++ {
 		over := least(pl.Tasks+1, func(q uint64) bool {
-			p, _, err := cheap.with(1, v, 0, q, 0)
+			p, _, err := cheap.with(1, v, 1, q, 0)
 			return q > pl.Tasks || err != nil || pl.Budget > 0 && p.Cost.Escrow > pl.Budget
 		})
 		if over == 0 {
 			continue
 		}
-		if p, _, err := pl.with(1, v, 0, over-1, 0); err == nil && (found == nil || p.Undetected < found.Undetected) {
+		if p, _, err := pl.with(1, v, 1, over-1, 0); err == nil && (found == nil || p.Undetected < found.Undetected) {
 			p = pl.finish(p)
 			found = &p
 		}

@@ -146,7 +146,7 @@ func TestCompile_WhatFailsHereIsAFaultAndNotAnInvalidProgram(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := compileTo(file(f.Fd()), c.engine, c.program)
+			got := compileTo(file(f.Fd()), c.engine, c.program, true)
 			f.Close()
 			if got.Fault != c.fault || (got.Invalid != "") != c.invalid {
 				t.Errorf("%s, %s: got fault %d and invalid %q want fault %d and invalid %v", name, c.name, got.Fault, got.Invalid, c.fault, c.invalid)

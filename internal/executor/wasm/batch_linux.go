@@ -71,19 +71,23 @@ func (e *Executor) RunBatch(ctx context.Context, s executor.Spec, items iter.Seq
 	defer leave()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	b := &batchRun{e: e, spec: s, queue: newQueue(), order: make(chan *framed, e.config.Workers), turn: make(chan struct{}, 1)}
-	if b.code, b.program, err = e.codeOf(ctx, s.Program); err != nil {
+	most := e.config.Workers
+	if s.Lanes > 0 {
+		most = min(most, s.Lanes)
+	}
+	b := &batchRun{e: e, spec: s, queue: newQueue(), order: make(chan *framed, most), turn: make(chan struct{}, 1)}
+	if b.code, b.program, err = e.codeOf(ctx, &s); err != nil {
 		return r, faulted(err)
 	}
 	if b.code.file == nil {
-		return b.invalid(ctx, items, each, r)
+		return b.unstarted(ctx, items, each, r)
 	}
 	defer context.AfterFunc(ctx, b.queue.close)()
 
 	var running sync.WaitGroup
 	running.Go(func() { b.feed(items) })
 	var lanes sync.WaitGroup
-	for range e.config.Workers {
+	for range most {
 		lanes.Go(func() { b.lane(ctx) })
 	}
 	running.Go(func() {
@@ -104,19 +108,19 @@ func (e *Executor) RunBatch(ctx context.Context, s executor.Spec, items iter.Seq
 	return r, err
 }
 
-// codeOf is the compiled code of the program in a file.
-func (e *Executor) codeOf(ctx context.Context, program string) (*code, key, error) {
-	file, k, err := e.cache.program(program)
+// codeOf is the program of s, compiled if an item that has spent nothing else can pay its share.
+func (e *Executor) codeOf(ctx context.Context, s *executor.Spec) (*code, key, error) {
+	file, k, err := e.cache.program(s.Program)
 	if err != nil {
 		return nil, k, executor.Faultf(executor.BadSpec, "program: %w", err)
 	}
 	file.Close()
-	c, err := e.cache.get(ctx, k, program, e.compile)
+	c, err := e.codeFor(ctx, k, s)
 	return c, k, err
 }
 
-// invalid tells of every item of a program that is none what Run does.
-func (b *batchRun) invalid(ctx context.Context, items iter.Seq[executor.Item], each func(executor.ItemResult) error, r executor.BatchResult) (executor.BatchResult, error) {
+// unstarted tells of every item what Run does, where the program begins for none.
+func (b *batchRun) unstarted(ctx context.Context, items iter.Seq[executor.Item], each func(executor.ItemResult) error, r executor.BatchResult) (executor.BatchResult, error) {
 	for i := range items {
 		if ctx.Err() != nil {
 			return r, cancelled(ctx)
@@ -125,7 +129,10 @@ func (b *batchRun) invalid(ctx context.Context, items iter.Seq[executor.Item], e
 			return r, &executor.Fault{Kind: executor.BadSpec, Err: err}
 		}
 		r.Items++
-		if err := each(executor.ItemResult{Index: i.Index, Status: crowd.Invalid, Reason: b.code.invalid}); err != nil {
+		s := b.spec.Item(i)
+		end := b.code.unstarted(&s)
+		r.Gas += end.Gas
+		if err := each(executor.ItemResult{Index: i.Index, Status: end.Status, Gas: end.Gas, Reason: end.Reason}); err != nil {
 			return r, err
 		}
 	}
@@ -213,7 +220,7 @@ func (b *batchRun) take(ctx context.Context) (_ *framed, release func()) {
 		return nil, nil
 	}
 	defer func() { <-b.turn }()
-	items := b.queue.take(b.most(), b.e.config.Workers)
+	items := b.queue.take(b.most(), cap(b.order))
 	if len(items) == 0 {
 		return nil, nil
 	}
@@ -324,7 +331,7 @@ func (l *lane) renew(ctx context.Context, old *code, why error) (err error) {
 	}
 	l.renewed = true
 	l.e.cache.drop(l.program)
-	l.code, err = l.e.cache.get(ctx, l.program, l.spec.Program, l.e.compile)
+	l.code, err = l.e.codeFor(ctx, l.program, &l.spec)
 	return err
 }
 
@@ -335,7 +342,7 @@ func (l *lane) begin(ctx context.Context, c *code) error {
 		return err
 	}
 	o := batchOrder{
-		Args: l.spec.Args, Env: l.spec.Env, Seed: l.spec.Seed, Limits: l.spec.Limits, Memory: c.memory,
+		Args: l.spec.Args, Env: l.spec.Env, Seed: l.spec.Seed, Limits: l.spec.Limits, Start: c.price.start(&l.spec), Memory: c.price.Memory,
 		Code: p.program != l.program, Inputs: l.inputs.inputs != nil,
 	}
 	fd, err := unix.MemfdCreate("crowd snapshot", unix.MFD_CLOEXEC)
@@ -392,7 +399,7 @@ func (l *lane) exchange(ctx context.Context, items []executor.Item, tell func([]
 	defer late.Stop()
 	var f frame
 	for _, i := range items {
-		f.List = append(f.List, itemOrder{Index: i.Index, Stdin: i.Stdin, Args: i.Args})
+		f.List = append(f.List, itemOrder{Index: i.Index, Stdin: i.Stdin, Args: i.Args, Spent: min(i.Spent, mostPart)})
 	}
 	failed := false // the worker, at an item; and it said so
 	err := l.p.sendFrame(f)

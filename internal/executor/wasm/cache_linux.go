@@ -47,24 +47,33 @@ var build = sync.OnceValue(func() string {
 const (
 	maxCacheBytes  = 4 << 30
 	maxOpenCode    = 128 // entries kept open
-	maxCompiling   = 2   // compilations at once
+	maxPricing     = 2   // programs that are checked and priced at once
 	maxSumFile     = 4 << 10
 	maxProgramFile = 64 << 20
+	// quickEffort is the most compiling, in nanoseconds, for which a program waits in the queue of the quick ones: what
+	// compilers make hardly needs more. The others have a queue of their own, so that they hold up only each other.
+	quickEffort = 4_000_000_000
 )
 
-// code is a compiled program, or the reason why it is none.
+// compilers is how many programs of each of the two queues are compiled at once.
+func compilers() int { return max(2, runtime.NumCPU()/2) }
+
+// code is a program that has been checked: compiled, or no more than priced, or the reason why it is none.
 type code struct {
-	file    *os.File // read-only; nil: invalid. Closed by its finalizer, since runs may be using it.
-	memory  uint64   // bytes that the program begins with
+	file    *os.File // read-only; nil: invalid, or not compiled. Closed by its finalizer, since runs may be using it.
+	price   price
 	invalid string
 }
+
+// ready reports whether more would come of c by compiling it.
+func (c *code) ready() bool { return c.file != nil || c.invalid != "" }
 
 // sum is the file beside the code that says what belongs in it.
 type sum struct {
 	_       struct{} `cbor:",toarray"`
 	SHA256  []byte
-	Size    uint64
-	Memory  uint64
+	Size    uint64 // 0: there is no code yet
+	Price   price
 	Invalid string
 }
 
@@ -75,7 +84,10 @@ type cache struct {
 	engine string          // set once
 	build  string          // set once
 	ctx    context.Context // set once; of compilations
-	slots  chan struct{}
+
+	// Who waits for one of these does so until its context ends, first come first served. At most as many wait as
+	// runs and batches are under way.
+	pricing, quick, long chan struct{}
 
 	fills sync.WaitGroup // compilations; grows only while a run is under way
 
@@ -106,7 +118,8 @@ func newCache(dir, engine string) (*cache, error) {
 		return nil, fmt.Errorf("code cache %s: mode %o, owner %d: want a folder of ours with mode 700, since what is in it is run", dir, st.Mode&0o777, st.Uid)
 	}
 	return &cache{
-		dir: dir, engine: engine, build: build(), slots: make(chan struct{}, maxCompiling),
+		dir: dir, engine: engine, build: build(),
+		pricing: make(chan struct{}, maxPricing), quick: make(chan struct{}, compilers()), long: make(chan struct{}, compilers()),
 		open: map[key]*code{}, work: map[key]*compiling{},
 	}, nil
 }
@@ -143,13 +156,25 @@ func (c *cache) key(f *os.File) (key, error) {
 	return key(h.Sum(nil)), nil
 }
 
-// compiler compiles one file into another.
+// compiler compiles one file into another, or says with a nil code what that will cost.
 type compiler func(ctx context.Context, program, code *os.File) (compiled, error)
 
-// get returns the code for k, and compiles if it is not there: once, however many ask.
-func (c *cache) get(ctx context.Context, k key, program string, compile compiler) (*code, error) {
+// get returns the code for k, and compiles if it is not there: once, however many ask. A program that costs more
+// before it begins than afford allows is priced, and not compiled for this one.
+func (c *cache) get(ctx context.Context, k key, program string, afford func(*price) bool, compile compiler) (*code, error) {
+	for {
+		have, err := c.once(ctx, k, program, afford, compile)
+		if err != nil || have.ready() || !afford(&have.price) {
+			return have, err
+		}
+		// Somebody else asked first, and could not afford it.
+	}
+}
+
+func (c *cache) once(ctx context.Context, k key, program string, afford func(*price) bool, compile compiler) (*code, error) {
 	c.mu.Lock()
-	if have := c.open[k]; have != nil {
+	have := c.open[k]
+	if have != nil && (have.ready() || !afford(&have.price)) {
 		c.mu.Unlock()
 		return have, nil
 	}
@@ -159,7 +184,7 @@ func (c *cache) get(ctx context.Context, k key, program string, compile compiler
 		w = &compiling{done: make(chan struct{}), cancel: cancel}
 		c.work[k] = w
 		c.fills.Add(1)
-		go c.fill(work, k, w, program, compile)
+		go c.fill(work, k, w, program, have, afford, compile)
 	}
 	w.waiting++
 	c.mu.Unlock()
@@ -179,19 +204,25 @@ func (c *cache) get(ctx context.Context, k key, program string, compile compiler
 	}
 }
 
-// fill loads or makes the code for k and tells those who wait.
-func (c *cache) fill(ctx context.Context, k key, w *compiling, program string, compile compiler) {
+// fill loads or makes the code for k and tells those who wait. have is what is known of it: nil for nothing.
+func (c *cache) fill(ctx context.Context, k key, w *compiling, program string, have *code, afford func(*price) bool, compile compiler) {
 	defer c.fills.Done()
 	defer w.cancel()
-	w.code, w.err = c.load(k)
-	if w.err != nil || w.code == nil { // not there, or spoilt: make it anew
-		select {
-		case c.slots <- struct{}{}:
-			w.code, w.err = c.create(ctx, k, program, compile)
-			<-c.slots
-		case <-ctx.Done():
-			w.err = &executor.Fault{Kind: executor.Cancelled, Err: ctx.Err()}
+	if have == nil {
+		have, _ = c.load(k) // not there, or spoilt: make it anew
+	}
+	w.code, w.err = have, nil
+	if w.code == nil {
+		w.code, w.err = c.create(ctx, c.pricing, k, program, func(ctx context.Context, program, _ *os.File) (compiled, error) {
+			return compile(ctx, program, nil)
+		})
+	}
+	if w.err == nil && !w.code.ready() && afford(&w.code.price) {
+		queue := c.quick
+		if w.code.price.Effort > quickEffort {
+			queue = c.long
 		}
+		w.code, w.err = c.create(ctx, queue, k, program, compile)
 	}
 	c.mu.Lock()
 	if c.work[k] == w {
@@ -227,8 +258,8 @@ func (c *cache) load(k key) (*code, error) {
 	if err := crowd.Decode(raw, &s); err != nil {
 		return nil, err
 	}
-	if s.Invalid != "" {
-		return &code{invalid: s.Invalid}, nil
+	if s.Invalid != "" || s.Size == 0 {
+		return &code{invalid: s.Invalid, price: s.Price}, nil
 	}
 	f, err := os.Open(c.path(k, ".code"))
 	if err != nil {
@@ -243,7 +274,7 @@ func (c *cache) load(k key) (*code, error) {
 		f.Close()
 		return nil, err
 	}
-	return &code{file: f, memory: s.Memory}, nil
+	return &code{file: f, price: s.Price}, nil
 }
 
 func readSmall(path string, most int64) ([]byte, error) {
@@ -259,8 +290,15 @@ func readSmall(path string, most int64) ([]byte, error) {
 	return b, err
 }
 
-// create makes the code and puts it on disk: the code first, then the sum that makes it valid.
-func (c *cache) create(ctx context.Context, k key, program string, compile compiler) (*code, error) {
+// create makes the code, or its price, when its turn in the queue comes, and puts it on disk: the code first, then the
+// sum that makes it valid.
+func (c *cache) create(ctx context.Context, queue chan struct{}, k key, program string, compile compiler) (*code, error) {
+	select {
+	case queue <- struct{}{}:
+		defer func() { <-queue }()
+	case <-ctx.Done():
+		return nil, &executor.Fault{Kind: executor.Cancelled, Err: ctx.Err()}
+	}
 	source, is, err := c.program(program)
 	if err != nil {
 		return nil, executor.Faultf(executor.BadSpec, "program: %w", err)
@@ -279,8 +317,8 @@ func (c *cache) create(ctx context.Context, k key, program string, compile compi
 	if err != nil {
 		return nil, err
 	}
-	s := sum{Invalid: made.Invalid, Size: made.Size, Memory: made.Memory}
-	if s.Invalid == "" {
+	s := sum{Invalid: made.Invalid, Size: made.Size, Price: made.Price}
+	if s.Size > 0 {
 		h := sha256.New()
 		n, err := io.Copy(h, tmp)
 		if err != nil {
@@ -303,14 +341,14 @@ func (c *cache) create(ctx context.Context, k key, program string, compile compi
 		return nil, diskFault("code cache", err)
 	}
 	c.trim(k)
-	if s.Invalid != "" {
-		return &code{invalid: s.Invalid}, nil
+	if s.Size == 0 {
+		return &code{invalid: s.Invalid, price: s.Price}, nil
 	}
 	f, err := os.Open(c.path(k, ".code"))
 	if err != nil {
 		return nil, diskFault("code cache", err)
 	}
-	return &code{file: f, memory: s.Memory}, nil
+	return &code{file: f, price: s.Price}, nil
 }
 
 // drop forgets code that would not load.

@@ -98,6 +98,8 @@ func TestCacheFolder(t *testing.T) {
 	}
 }
 
+func anyPrice(*price) bool { return true }
+
 // TestCompileOnce: many runs of a new program at once compile it once.
 func TestCompileOnce(t *testing.T) {
 	x := newTest(t, "")
@@ -111,7 +113,10 @@ func TestCompileOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			c, err := x.cache.get(context.Background(), k, f.Name(), func(_ context.Context, _, code *os.File) (compiled, error) {
+			c, err := x.cache.get(context.Background(), k, f.Name(), anyPrice, func(_ context.Context, _, code *os.File) (compiled, error) {
+				if code == nil {
+					return compiled{}, nil
+				}
 				mu.Lock()
 				made++
 				mu.Unlock()
@@ -139,7 +144,7 @@ func TestCompileCancelled(t *testing.T) {
 	f.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	_, err = x.cache.get(ctx, k, f.Name(), func(ctx context.Context, _, _ *os.File) (compiled, error) {
+	_, err = x.cache.get(ctx, k, f.Name(), anyPrice, func(ctx context.Context, _, _ *os.File) (compiled, error) {
 		cancel()
 		<-ctx.Done()
 		close(ended)

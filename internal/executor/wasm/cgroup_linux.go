@@ -3,6 +3,7 @@ package wasm
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,6 +37,23 @@ func ownCgroups() map[string]string {
 		}
 	}
 	return dirs
+}
+
+// groupMemory is the least bound on memory of the groups and of all above them, up to root. They are named as ownCgroups does.
+func groupMemory(root string, groups map[string]string) uint64 {
+	least := uint64(math.MaxUint64)
+	for file, dir := range groups {
+		for ; strings.HasPrefix(dir, root); dir = filepath.Dir(dir) {
+			text, err := os.ReadFile(filepath.Join(dir, file))
+			if err != nil {
+				continue // no controller here; or no group, where /sys shows those of another namespace
+			}
+			if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil { // "max" is none
+				least = min(least, n)
+			}
+		}
+	}
+	return least
 }
 
 // newCgroup makes a cgroup below this process's own, or returns nil.

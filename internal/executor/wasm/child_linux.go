@@ -73,7 +73,7 @@ func Worker(ctx context.Context) error {
 		if err == nil {
 			switch k {
 			case mCompile:
-				err = w.compile(files)
+				err = w.compile(body, files)
 			case mRun:
 				err = w.run(body, files)
 			case mBatch:
@@ -209,7 +209,11 @@ func mapped(f file) (b []byte, release func(), err error) {
 }
 
 // compile reads [program] and writes [code].
-func (w *worker) compile(files []file) error {
+func (w *worker) compile(body []byte, files []file) error {
+	var o order
+	if err := crowd.Decode(body, &o); err != nil {
+		return err
+	}
 	if len(files) != 2 {
 		return fmt.Errorf("compile: %d files", len(files))
 	}
@@ -218,14 +222,14 @@ func (w *worker) compile(files []file) error {
 		return err
 	}
 	defer release()
-	return w.send(mCompiled, compileTo(files[1], w.engine, source))
+	return w.send(mCompiled, compileTo(files[1], w.engine, source, o.Code))
 }
 
-// compileTo writes code and says what came of it. Only what every machine finds is invalid.
-func compileTo(out file, e engine, source []byte) compiled {
-	module, memory, err := prepare(source)
+// compileTo writes code, unless only the price is wanted, and says what came of it. Only what every machine finds is invalid.
+func compileTo(out file, e engine, source []byte, wanted bool) compiled {
+	module, price, err := prepare(source)
 	var code []byte
-	if err == nil {
+	if err == nil && wanted {
 		code, err = e.compile(module)
 	}
 	if err == nil {
@@ -235,7 +239,7 @@ func compileTo(out file, e engine, source []byte) compiled {
 	var fault *executor.Fault
 	switch {
 	case err == nil:
-		return compiled{Size: uint64(len(code)), Memory: memory}
+		return compiled{Size: uint64(len(code)), Price: price}
 	case errors.As(err, &invalid) || errors.Is(err, errModule):
 		return compiled{Invalid: clip(err.Error())}
 	case !errors.As(err, &fault):
@@ -308,7 +312,7 @@ func (w *worker) run(body []byte, files []file) error {
 			}
 		}
 	}
-	end, used := call(h, o.Limits, o.Memory, func(h *host, gas int64) (int64, error) {
+	end, used := call(h, o.Limits, o.Memory, o.Start, func(h *host, gas int64) (int64, error) {
 		return run(w.loaded, h, gas, memoryOf(o.Limits))
 	})
 	if end.fault != nil {
@@ -322,12 +326,16 @@ func (w *worker) run(body []byte, files []file) error {
 
 func memoryOf(l crowd.Limits) uint64 { return min(l.Memory, maxLinear) }
 
-// call has run bring a program, which begins with so much memory, to its end.
-func call(h *host, l crowd.Limits, begins uint64, run func(h *host, gas int64) (int64, error)) (ending, crowd.Gas) {
-	if limit := memoryOf(l); begins > limit {
-		return ending{status: crowd.Trapped, reason: fmt.Sprintf("the program begins with %d bytes of memory, the limit is %d", begins, limit)}, 0
+// call has run bring a program, which begins with so much memory and that gas used, to its end.
+func call(h *host, l crowd.Limits, begins uint64, start crowd.Gas, run func(h *host, gas int64) (int64, error)) (ending, crowd.Gas) {
+	gas := crowd.Gas(min(uint64(l.Gas), maxGas))
+	if start > gas {
+		return outOfGas(l), l.Gas
 	}
-	left, err := run(h, int64(min(uint64(l.Gas), maxGas)))
+	if limit := memoryOf(l); begins > limit {
+		return ending{status: crowd.Trapped, reason: fmt.Sprintf("the program begins with %d bytes of memory, the limit is %d", begins, limit)}, start
+	}
+	left, err := run(h, int64(gas-start))
 	return verdict(h, l, left, err)
 }
 

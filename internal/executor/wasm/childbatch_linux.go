@@ -144,7 +144,7 @@ func (w *worker) item(b *batch, i *itemOrder) itemDone {
 	var stdout, stderr memory
 	t := newTree(world, b.order.Inputs)
 	h := newHost(spec.Args, b.order.Env, spec.Seed, b.order.Limits.Output, t, stdin, &stdout, &stderr)
-	end, used := call(h, b.order.Limits, b.order.Memory, b.warm.run)
+	end, used := call(h, b.order.Limits, b.order.Memory, b.order.Start+i.Spent, b.warm.run)
 	h.closeInputs()
 	if end.fault != nil {
 		return itemDone{Index: i.Index, Fault: end.fault.Kind, Reason: clip(end.fault.Error())}

@@ -132,6 +132,10 @@ func newEngine(name string) (engine, error) {
 	return nil, fmt.Errorf("engine %q: this build has %v", name, engineNames)
 }
 
+func outOfGas(l crowd.Limits) ending {
+	return ending{status: crowd.OutOfGas, reason: fmt.Sprintf("all of %d gas used", l.Gas)}
+}
+
 // verdict says how a run ended, from what the engine and the host functions left.
 func verdict(h *host, limits crowd.Limits, left int64, err error) (end ending, used crowd.Gas) {
 	gas := min(uint64(limits.Gas), maxGas)
@@ -139,7 +143,7 @@ func verdict(h *host, limits crowd.Limits, left int64, err error) (end ending, u
 		return h.end, 0
 	}
 	if left < 0 {
-		return ending{status: crowd.OutOfGas, reason: fmt.Sprintf("all of %d gas used", limits.Gas)}, limits.Gas
+		return outOfGas(limits), limits.Gas
 	}
 	used = crowd.Gas(gas - min(uint64(left), gas))
 	if h.end.status != 0 {

@@ -127,14 +127,6 @@ func (e *wasmtimeEngine) compile(module []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer m.Close()
-	plain := map[string]bool{}
-	for _, x := range m.Exports() {
-		t := x.Type().FuncType()
-		plain[x.Name()] = t != nil && len(t.Params())+len(t.Results()) == 0
-	}
-	if !startable(func(name string) bool { return plain[name] }) {
-		return nil, errNoStart
-	}
 	return m.Serialize()
 }
 

@@ -92,15 +92,8 @@ func (e *wazeroEngine) compile(module []byte) ([]byte, error) {
 	ctx := context.Background()
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(wazeroFeatures))
 	defer r.Close(ctx)
-	m, err := r.CompileModule(ctx, module)
-	if err != nil {
+	if _, err := r.CompileModule(ctx, module); err != nil {
 		return nil, fmt.Errorf("%w: %w", errModule, err)
-	}
-	if !startable(func(name string) bool {
-		f := m.ExportedFunctions()[name]
-		return f != nil && len(f.ParamTypes())+len(f.ResultTypes()) == 0
-	}) {
-		return nil, errNoStart
 	}
 	return module, nil
 }

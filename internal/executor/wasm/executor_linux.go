@@ -27,8 +27,11 @@ const maxLinear = 1<<32 - 1<<16
 
 // Times after which the machine is to blame.
 const (
-	startTime   = 30 * time.Second
-	compileTime = 5 * time.Minute
+	startTime = 30 * time.Second
+	priceTime = 15 * time.Second // checking and pricing 64 MiB takes a second
+	// compileTime is thrice what the largest module that is accepted takes on one processor (instrument.Info.Effort), and
+	// less than the least time that a job gives beyond its wall time.
+	compileTime = 45 * time.Second
 )
 
 // maxCode bounds compiled code in bytes.
@@ -307,12 +310,6 @@ func (e *Executor) run(ctx context.Context, s *executor.Spec, io executor.IO) (e
 		return none, err
 	}
 	defer leave()
-	select {
-	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
-	case <-ctx.Done():
-		return none, &executor.Fault{Kind: executor.Cancelled, Err: context.Cause(ctx)}
-	}
 	file, k, err := e.cache.program(s.Program)
 	if err != nil {
 		return none, executor.Faultf(executor.BadSpec, "program: %w", err)
@@ -324,7 +321,7 @@ func (e *Executor) run(ctx context.Context, s *executor.Spec, io executor.IO) (e
 	}
 	defer x.close()
 	for again := true; ; again = false {
-		c, err := e.cache.get(ctx, k, s.Program, e.compile)
+		c, err := e.codeFor(ctx, k, s) // before the slot, so that what takes long to compile keeps nobody from running
 		if err != nil {
 			return none, err
 		}
@@ -370,12 +367,38 @@ func MachineMemory() uint64 {
 	if unix.Sysinfo(&i) != nil {
 		return maxLinear
 	}
-	return uint64(i.Totalram+i.Totalswap) * uint64(i.Unit)
+	return min(uint64(i.Totalram+i.Totalswap)*uint64(i.Unit), groupMemory("/sys/fs/cgroup", ownCgroups()))
 }
 
-// compile has a worker that has seen nothing else compile a program, and ends it.
+// RunMemory is how many bytes all programs together may have on this machine: its memory, or that of the cgroup that this process
+// is in, less a reserve for the node itself: an eighth, at least 1 GiB, at most half.
+func RunMemory() uint64 {
+	var i unix.Sysinfo_t
+	if unix.Sysinfo(&i) != nil {
+		return maxLinear
+	}
+	return lessReserve(min(uint64(i.Totalram)*uint64(i.Unit), groupMemory("/sys/fs/cgroup", ownCgroups())))
+}
+
+func lessReserve(have uint64) uint64 {
+	return have - min(max(have/8, 1<<30), have/2)
+}
+
+// codeFor is the program k, compiled if s can pay for it.
+func (e *Executor) codeFor(ctx context.Context, k key, s *executor.Spec) (*code, error) {
+	if s.Spent > s.Limits.Gas {
+		return &code{}, nil // nobody pays for a look at it
+	}
+	return e.cache.get(ctx, k, s.Program, func(p *price) bool { return p.start(s) <= s.Limits.Gas }, e.compile)
+}
+
+// compile has a worker that has seen nothing else compile a program, and ends it. With a nil code it is only priced.
 func (e *Executor) compile(ctx context.Context, program, code *os.File) (compiled, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, compileTime, errSlow)
+	most, o, files := priceTime, order{}, []*os.File{program, program}
+	if code != nil {
+		most, o.Code, files[1] = compileTime, true, code
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, most, errSlow)
 	defer cancel()
 	p, err := e.take(ctx, key{})
 	if err != nil {
@@ -386,7 +409,7 @@ func (e *Executor) compile(ctx context.Context, program, code *os.File) (compile
 	if err := p.bound(4*maxProgramFile, maxCode); err != nil {
 		return compiled{}, err
 	}
-	if err := p.send(mCompile, struct{}{}, program, code); err != nil {
+	if err := p.send(mCompile, o, files...); err != nil {
 		return compiled{}, p.fault(ctx, "compile", err)
 	}
 	k, v, err := p.recv()
@@ -397,8 +420,11 @@ func (e *Executor) compile(ctx context.Context, program, code *os.File) (compile
 		return compiled{}, p.fault(ctx, "compile", err)
 	}
 	c := v.(*compiled)
-	if c.Fault != 0 {
+	switch {
+	case c.Fault != 0:
 		return compiled{}, &executor.Fault{Kind: c.Fault, Err: errors.New(c.Reason)}
+	case c.Invalid == "" && (c.Size > 0) != (code != nil):
+		return compiled{}, executor.Faultf(executor.Crashed, "compile: %d bytes of code, which were wanted: %v", c.Size, code != nil)
 	}
 	return *c, nil
 }
@@ -418,10 +444,25 @@ func (p *process) fault(ctx context.Context, doing string, err error) *executor.
 	return executor.Faultf(executor.Crashed, "%s: %w (%v); it said %q", doing, err, p.cmd.ProcessState, p.stderr)
 }
 
+// unstarted is the result of a run whose program never begins.
+func (c *code) unstarted(s *executor.Spec) executor.Result {
+	if c.invalid != "" && s.Spent <= s.Limits.Gas {
+		return executor.Result{Status: crowd.Invalid, Gas: s.Spent, Reason: c.invalid}
+	}
+	end := outOfGas(s.Limits)
+	return executor.Result{Status: end.status, Gas: s.Limits.Gas, Reason: end.reason}
+}
+
 // runCode runs compiled code in a worker.
 func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO, x *session, k key, c *code) (r executor.Result, err error) {
-	if c.file == nil {
-		return executor.Result{Status: crowd.Invalid, Reason: c.invalid}, nil
+	if start := c.price.start(s); c.file == nil || start > s.Limits.Gas {
+		return c.unstarted(s), nil
+	}
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		return r, &executor.Fault{Kind: executor.Cancelled, Err: context.Cause(ctx)}
 	}
 	p, err := e.take(ctx, k)
 	if err != nil {
@@ -471,7 +512,7 @@ func (e *Executor) runCode(ctx context.Context, s *executor.Spec, io executor.IO
 // serve hands the worker a run and answers what it asks until the run is done.
 func (p *process) serve(x *session, s *executor.Spec, c *code, load bool, l *live) (*done, error) {
 	o := runOrder{
-		Args: s.Args, Env: s.Env, Seed: s.Seed, Limits: s.Limits, Memory: c.memory,
+		Args: s.Args, Env: s.Env, Seed: s.Seed, Limits: s.Limits, Start: c.price.start(s), Memory: c.price.Memory,
 		Stdin: x.stdin != nil, Code: load, Inputs: x.inputs != nil, Live: l.wants(),
 	}
 	files := []*os.File{x.stdout, x.stderr}
@@ -521,11 +562,17 @@ func (p *process) reply(x *session, k kind, r *request) error {
 	return p.send(mReply, a, f)
 }
 
-// prepare checks and instruments a program, and says with how much memory it begins.
-func prepare(program []byte) (module []byte, memory uint64, err error) {
+// prepare checks and instruments a program, and says what it costs before it runs.
+func prepare(program []byte) (module []byte, p price, err error) {
 	module, info, err := instrument.Module(program, instrument.Options{MaxModule: maxProgramFile, Imports: checkImport})
 	if err != nil {
-		return nil, 0, err
+		return nil, p, err
 	}
-	return module, uint64(info.MinPages) << 16, nil
+	plain := func(name string) bool {
+		return slices.ContainsFunc(info.Exports, func(x instrument.Export) bool { return x.Name == name && x.Kind == 0 && x.Plain })
+	}
+	if !startable(plain) {
+		return nil, p, errNoStart
+	}
+	return module, price{Memory: uint64(info.MinPages) << 16, Code: info.Code, Begin: info.Begin, Effort: info.Effort}, nil
 }

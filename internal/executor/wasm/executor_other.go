@@ -34,6 +34,9 @@ func New(Config) (*Executor, error) {
 // MachineMemory is nothing, since nothing is run here.
 func MachineMemory() uint64 { return 0 }
 
+// RunMemory is nothing, too.
+func RunMemory() uint64 { return 0 }
+
 // Worker fails.
 func Worker(context.Context) error { return errLinux }
 

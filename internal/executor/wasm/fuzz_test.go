@@ -14,7 +14,7 @@ import (
 // FuzzDecodeFromWorker: what a worker says is refused or encodes back to itself.
 func FuzzDecodeFromWorker(f *testing.F) {
 	for _, m := range [][]byte{
-		pack(mCompiled, compiled{Size: 1, Memory: 2}),
+		pack(mCompiled, compiled{Size: 1, Price: price{Memory: 2, Code: 3}}),
 		pack(mCompiled, compiled{Fault: executor.NoSpace, Reason: "full"}),
 		pack(mProgress, progress{Gas: 1}),
 		pack(mList, request{Path: []byte("a/b"), After: []byte("c")}),

@@ -211,6 +211,9 @@ func (h *host) vectors(ptr, n uint64) (list [][]byte, total uint64, e errno) {
 	if n > maxVectors {
 		return nil, 0, eInval
 	}
+	if n > 2 && !h.pay((n-2)*gasVector) {
+		return nil, 0, stopped
+	}
 	raw, in := h.bytes(ptr, n*8)
 	if !in {
 		return nil, 0, eFault

@@ -42,6 +42,16 @@ func betray(how string) error {
 			return err
 		}
 		if k == mCompile && how != "claims code" {
+			var o order
+			if err := crowd.Decode(body, &o); err != nil {
+				return err
+			}
+			if !o.Code {
+				if err := w.send(mCompiled, compiled{}); err != nil {
+					return err
+				}
+				continue
+			}
 			if _, err := files[1].WriteAt([]byte("code"), 0); err != nil {
 				return err
 			}

@@ -21,7 +21,7 @@ import (
 type snapshot struct {
 	size    int // bytes of memory; they are in the image
 	globals []uint64
-	left    int64 // gas
+	used    int64 // gas since the program began
 	clock   uint64
 	flags   []uint16 // of the descriptors, which are those that every run begins with
 	args    []string // that it has seen
@@ -58,6 +58,9 @@ const (
 func (w *warm) run(h *host, gas int64) (left int64, err error) {
 	r, laid, err := w.start(h, gas)
 	if r == nil {
+		if err == nil {
+			gas = -1
+		}
 		return gas, err
 	}
 	if err == nil {
@@ -81,7 +84,10 @@ func (w *warm) run(h *host, gas int64) (left int64, err error) {
 func (w *warm) start(h *host, gas int64) (r running, laid bool, err error) {
 	w.restored = w.snap != nil && (w.snap.anyArgs || slices.Equal(w.snap.args, h.args))
 	if w.restored {
-		r, err = w.restore(h)
+		if gas < w.snap.used {
+			return nil, false, nil // it would have been used up before the item
+		}
+		r, err = w.restore(h, gas)
 		return r, true, err
 	}
 	if r, err = w.program.open(w.memory); err != nil {
@@ -93,20 +99,20 @@ func (w *warm) start(h *host, gas int64) (r running, laid bool, err error) {
 	}
 	if !w.tried {
 		w.tried = true
-		laid, err = w.take(r, h)
+		laid, err = w.take(r, h, gas)
 	}
 	return r, laid, err
 }
 
 // take makes the snapshot, if what r is can be restored.
-func (w *warm) take(r running, h *host) (bool, error) {
+func (w *warm) take(r running, h *host, gas int64) (bool, error) {
 	mem := r.memory()
 	names := saved(r)
 	early := r.has(startExport) && r.has(instrument.StartExport) // and nobody took note of it
 	if h.touched || early || len(mem) == 0 || len(mem) > maxImage || len(names) == 0 {
 		return false, nil
 	}
-	s := &snapshot{size: len(mem), left: r.gas(), clock: h.clock, args: h.args, anyArgs: !h.sawArgs}
+	s := &snapshot{size: len(mem), used: gas - r.gas(), clock: h.clock, args: h.args, anyArgs: !h.sawArgs}
 	for _, d := range h.fds {
 		s.flags = append(s.flags, d.flags)
 	}
@@ -152,7 +158,7 @@ func (w *warm) lay(mem []byte) error {
 }
 
 // restore makes a module what the one was that the snapshot was taken of.
-func (w *warm) restore(h *host) (running, error) {
+func (w *warm) restore(h *host, gas int64) (running, error) {
 	r := w.used
 	w.used = nil
 	if r != nil {
@@ -179,7 +185,7 @@ func (w *warm) restore(h *host) (running, error) {
 	for i, v := range w.snap.globals {
 		r.setGlobal(instrument.SavedPrefix+strconv.Itoa(i), v)
 	}
-	r.setGas(w.snap.left)
+	r.setGas(gas - w.snap.used)
 	h.clock = w.snap.clock
 	for i, flags := range w.snap.flags {
 		h.fds[i].flags = flags

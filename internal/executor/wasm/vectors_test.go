@@ -110,7 +110,7 @@ func TestVectors(t *testing.T) {
 	for _, c := range []run{
 		{Name: "nothing", Module: guest(""), Limit: 1_000_000},
 		{Name: "randomness, both clocks, exit code", Module: guest(looks), Limit: 1_000_000},
-		{Name: "the same with one gas less than it takes", Module: guest(looks), Limit: 11_148},
+		{Name: "the same with one gas less than it takes", Module: guest(looks), Limit: 31_779},
 		{Name: "for ever", Module: guest(forever), Limit: 1_000_000},
 		{Name: "unreachable", Module: guest("\x00"), Limit: 1_000_000},
 		{Name: "no module", Module: "\x00asm", Limit: 1_000_000},

@@ -74,7 +74,10 @@ const (
 	gasPath   = 20_000  // walking a path, asking the parent for a file or a listing
 	gasCreate = 250_000 // a new file on disk
 	gasEntry  = 200     // one name of a folder
+	gasVector = 1_000   // a buffer of a read or write beyond the second: it may be a system call of its own
 	gasByte   = 1       // one byte moved
+	gasWrite  = 3       // one byte written to a file: somebody stores it, too
+	gasString = 20      // an argument or variable
 )
 
 // function is one host function. All return an errno but proc_exit.

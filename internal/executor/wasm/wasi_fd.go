@@ -61,6 +61,13 @@ func (h *host) install(d *descriptor) (uint32, errno) {
 }
 
 func (h *host) strings(list []string, pointers, bytes uint64) errno {
+	total := uint64(0)
+	for _, s := range list {
+		total += gasString + gasByte*uint64(len(s))
+	}
+	if !h.pay(total) {
+		return stopped
+	}
 	for _, s := range list {
 		b, in := h.bytes(bytes, uint64(len(s)+1))
 		if !in || h.put32(pointers, uint32(bytes)) != ok {
@@ -74,6 +81,9 @@ func (h *host) strings(list []string, pointers, bytes uint64) errno {
 }
 
 func (h *host) stringSizes(list []string, count, bytes uint64) errno {
+	if !h.pay(gasString * uint64(len(list))) {
+		return stopped
+	}
 	total := 0
 	for _, s := range list {
 		total += len(s) + 1
@@ -298,7 +308,7 @@ func (h *host) extend(d *descriptor, end, n uint64) (fits uint64, e errno) {
 			return 0, eNoSpc
 		}
 		h.files.tmpUsed += grow
-		if !h.pay(hole * gasByte) {
+		if !h.pay(hole * gasWrite) {
 			return 0, stopped
 		}
 		return n, ok
@@ -306,7 +316,7 @@ func (h *host) extend(d *descriptor, end, n uint64) (fits uint64, e errno) {
 	if h.spend(hole) < hole {
 		return 0, h.full()
 	}
-	if !h.pay(hole * gasByte) { // it is hashed and handed out like what is written
+	if !h.pay(hole * gasWrite) { // it is hashed and handed out like what is written
 		return 0, stopped
 	}
 	return h.spend(n), ok
@@ -322,7 +332,7 @@ func (h *host) write(d *descriptor, ptr, count, offset uint64) (n uint64, e errn
 	if e != ok {
 		return 0, e
 	}
-	if !h.pay(total * gasByte) {
+	if !h.pay(total * gasWrite) {
 		return 0, stopped
 	}
 	if total == 0 {

@@ -25,7 +25,7 @@ type kind uint8
 const (
 	mHello    kind = iota + 1 // to the worker: which engine
 	mReady                    // the worker is locked in
-	mCompile                  // to the worker, with [program, code]
+	mCompile                  // to the worker, with [program, code]: an order
 	mCompiled                 //
 	mRun                      // to the worker, with [stdout, stderr, stdin?, code?]
 	mProgress                 // gas used so far
@@ -47,12 +47,35 @@ type hello struct {
 }
 
 type compiled struct {
-	_       struct{}      `cbor:",toarray"`
-	Invalid string        // why this is no program that we run; "" if it is one
-	Size    uint64        // bytes of code written
-	Memory  uint64        // bytes of linear memory that the program begins with
+	_       struct{} `cbor:",toarray"`
+	Invalid string   // why this is no program that we run; "" if it is one
+	Size    uint64   // bytes of code written; 0: only the price was asked for
+	Price   price
 	Fault   executor.Kind // not 0: neither is known
 	Reason  string
+}
+
+// price is what a program needs before its first instruction.
+type price struct {
+	_      struct{} `cbor:",toarray"`
+	Memory uint64   // bytes of linear memory that it begins with
+	Code   uint64   // gas of its code, once for all runs that share it
+	Begin  uint64   // gas of each run
+	Effort uint64   // nanoseconds that compiling takes, about
+}
+
+// mostPart keeps sums of gas that is spent before a program begins from overflow: each part is at most that.
+const mostPart = 1 << 60
+
+// start is the gas that a run of s has used when its program begins.
+func (p *price) start(s *executor.Spec) crowd.Gas {
+	return min(s.Spent, mostPart) + executor.Share(crowd.Gas(min(p.Code, mostPart)), s.Shares) + crowd.Gas(min(p.Begin, mostPart))
+}
+
+// order is what a worker is to make of a program.
+type order struct {
+	_    struct{} `cbor:",toarray"`
+	Code bool     // false: only its price
 }
 
 type runOrder struct {
@@ -61,11 +84,12 @@ type runOrder struct {
 	Env    []string
 	Seed   crowd.Hash
 	Limits crowd.Limits
-	Memory uint64 // that the program begins with
-	Stdin  bool   // its file is there
-	Code   bool   // its file is there; otherwise the worker has it loaded
-	Inputs bool   // there is an /in
-	Live   bool   // somebody wants progress
+	Start  crowd.Gas // used when the program begins
+	Memory uint64    // that the program begins with
+	Stdin  bool      // its file is there
+	Code   bool      // its file is there; otherwise the worker has it loaded
+	Inputs bool      // there is an /in
+	Live   bool      // somebody wants progress
 }
 
 type progress struct {
@@ -107,9 +131,10 @@ type batchOrder struct {
 	Env    []string
 	Seed   crowd.Hash
 	Limits crowd.Limits
-	Memory uint64 // that the program begins with
-	Code   bool   // its file is there; otherwise the worker has it loaded
-	Inputs bool   // there is an /in
+	Start  crowd.Gas // of each item, used when the program begins; to it comes what the item has spent
+	Memory uint64    // that the program begins with
+	Code   bool      // its file is there; otherwise the worker has it loaded
+	Inputs bool      // there is an /in
 }
 
 type begun struct {
@@ -135,6 +160,7 @@ type itemOrder struct {
 	Index uint64
 	Stdin []byte
 	Args  []string
+	Spent crowd.Gas
 }
 
 type chunk struct {

@@ -10,7 +10,7 @@ import (
 // them in time, where in a small network everybody must; the attacker's nodes have as many as they like. It hopes that honest
 // nodes count as asleep, so that its own have all places of the next stranger's job and make the result up.
 var burstPoster = Attack{
-	Name: "burst-poster", What: "an owner posts so many jobs at once that honest nodes miss their claims; its own then take strangers' jobs", forges: true,
+	Name: "burst-poster", What: "an owner posts so many jobs at once that honest nodes miss their claims; its own then take strangers' jobs",
 	begin: func(r *Raid, author *Node) {
 		for _, n := range append([]*Node{author}, r.crew...) {
 			n.floods = true
@@ -18,7 +18,11 @@ var burstPoster = Attack{
 		r.lies = append(r.lies, func(_ *Node, j *ledger.Job) bool {
 			return !r.ours[j.Owner] && r.seats(j) && r.mayAudit(j)
 		})
+		left := bursts // beside an attack that takes hours too
 		burst := func() {
+			if left--; left < 0 {
+				return
+			}
 			for range burstSize {
 				r.w.PostSpec(author, r.spec("least", 1), nil)
 			}
@@ -41,6 +45,7 @@ var burstPoster = Attack{
 }
 
 const (
+	bursts     = 4
 	burstSize  = 60
 	burstEvery = 40 * time.Second
 	awakeEvery = 30 * time.Second // as a real node looks whether it counts as asleep

@@ -11,7 +11,7 @@ import (
 // places; those then make the result up. It sees the claims as they come. It hopes for a forged receipt at the price of a few
 // fees, and burns those of honest claimers on the way.
 var cancelGrinder = Attack{
-	Name: "cancel-grinder", What: "an owner cancels its jobs until its own nodes hold all places, and these make the result up", forges: true,
+	Name: "cancel-grinder", What: "an owner cancels its jobs until its own nodes hold all places, and these make the result up",
 	begin: func(r *Raid, author *Node) {
 		r.lies = append(r.lies, func(_ *Node, j *ledger.Job) bool { return j.Owner == author.ID && r.seats(j) })
 		executors, verifiers := ledger.Seats(&r.plan)
@@ -47,7 +47,7 @@ var readCanceller = Attack{
 	Name: "read-canceller", What: "an owner reads live what its program prints, and cancels",
 	begin: func(r *Raid, author *Node) {
 		r.aloof[author.ID] = true
-		r.lane(author, r.each, func() crowd.JobSpec { return r.spec("early", 5*raidGas) }, func(j *ledger.Job) {
+		r.lane(author, r.each, func() crowd.JobSpec { return r.spec("early", 20*raidGas) }, func(j *ledger.Job) {
 			if r.read[j.ID] > 0 && j.State == ledger.Running {
 				author.Cancel(j.ID)
 			}

@@ -20,7 +20,7 @@ var idler = Attack{
 // replace them. Those they hold as long as the whole run could take, and then give up. They hope for what is paid for time lost on a
 // job that nobody could do.
 var quitter = Attack{
-	Name: "quitter", What: "providers that hold all places of a stranger's job give them up after a while, to be paid for lost time",
+	Name: "quitter", What: "providers that hold all places of a stranger's job give them up after a while, to be paid for lost time", rings: true,
 	begin: func(r *Raid, _ *Node) {
 		executors, verifiers := ledger.Seats(&r.plan)
 		most := executors + verifiers + int(r.plan.Replacements)

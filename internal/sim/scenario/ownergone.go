@@ -10,7 +10,7 @@ import (
 // ownerGone is a set of providers that wait for owners who post a job and go away. They fetch the inputs, make the result up
 // once the owner is gone, and serve the inputs to nobody. They hope that nobody can run the task again, be it an auditor or the court, and to be paid.
 var ownerGone = Attack{
-	Name: "owner-gone", What: "the owner leaves after the dispatch; providers make the result up and hide the inputs", forges: true,
+	Name: "owner-gone", What: "the owner leaves after the dispatch; providers make the result up and hide the inputs",
 	begin: func(r *Raid, _ *Node) {
 		r.lies = append(r.lies, func(_ *Node, j *ledger.Job) bool { return !r.ours[j.Owner] && j.Spec.Task.Program == "program-left" })
 		for i, o := range r.strangers {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/job"
+	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
 // Program is how a task's program behaves on every honest machine. The zero Program is one whose
@@ -74,19 +75,36 @@ func (n *Node) program(s slot, e *job.Run) planned {
 	if a, ok := n.adv.(sparer); ok && s.role == job.AsExecutor && a.Spares(w, n, s.id) {
 		return planned{takes: leavesAfter + time.Second} // whoever is to be gone by then is
 	}
-	p := planned{takes: duration(&e.Task, n.ID)}
-	switch {
-	case e.Items > 0:
-		p.gas = n.gasOf(e)
-	case !e.Unusable:
-		p.gas = w.outcome(&e.Task, false).Gas
+	if e.Items == 0 && !e.Unusable {
+		return n.plannedRun(e.Task)
+	}
+	gas := n.gasOf(e)
+	if e.Unusable || w.programOf(&e.Task).Speed == 0 {
+		return planned{takes: duration(&e.Task, n.ID), gas: gas}
 	}
 	how := w.programOf(&e.Task)
-	if e.Unusable || how.Speed == 0 {
-		return p
+	return how.plan(gas, &w.Config.Params, e.Task.Limits.Wall)
+}
+
+// plannedRun is how a run of a single task goes.
+func (n *Node) plannedRun(t crowd.Task) planned {
+	how, gas := n.w.programOf(&t), n.w.outcome(&t, false).Gas
+	if how.Speed == 0 {
+		return planned{takes: duration(&t, n.ID), gas: gas}
 	}
-	run := seconds(uint64(p.gas), uint64(how.Speed))
-	if wall := e.Task.Limits.Wall; run > wall {
+	p := how.plan(gas, &n.w.Config.Params, t.Limits.Wall)
+	if run := p.takes - min(how.Compile, p.takes); how.Prints > 0 && run > 0 {
+		p.prints = how.Compile + time.Duration(how.Prints*float64(run))
+		p.printed = crowd.Gas(how.Prints * run.Seconds() * float64(how.Speed))
+	}
+	return p
+}
+
+// plan is a run of so much gas. Nothing of it is printed live: what the items of a batch print is not.
+func (how *Program) plan(gas crowd.Gas, params *ledger.Params, wall time.Duration) planned {
+	p := planned{gas: gas}
+	run := seconds(uint64(gas), uint64(how.Speed))
+	if run > wall {
 		run, p.err = wall, errWall
 		p.gas = crowd.Gas(wall.Seconds() * float64(how.Speed))
 	}
@@ -95,11 +113,7 @@ func (n *Node) program(s slot, e *job.Run) planned {
 		compile, run, p.gas, p.err = compileMost, 0, 0, errCompile
 	}
 	p.takes = compile + run
-	p.gas += w.Config.Params.StartGas
-	p.gas += crowd.Gas(compile.Seconds() * float64(crowd.LeastSpeed))
-	if how.Prints > 0 && run > 0 && e.Items == 0 { // what items print is not told live
-		p.prints, p.printed = compile+time.Duration(how.Prints*float64(run)), crowd.Gas(how.Prints*run.Seconds()*float64(how.Speed))
-	}
+	p.gas += params.StartGas + crowd.Gas(compile.Seconds()*float64(crowd.FullSpeed))
 	return p
 }
 

@@ -20,15 +20,15 @@ type Attack struct {
 	Name string `json:"name"`
 	What string `json:"what"`
 
-	forges bool     // it wants wrong results to be accepted
-	plans  []string // against which it is played; nil: all
-	begin  func(r *Raid, author *Node)
+	rings bool     // it does something only where it holds all places, which a plan makes no rarer than it states
+	plans []string // against which it is played; nil: all
+	begin func(r *Raid, author *Node)
 }
 
 // Attacks are all that a Raid knows.
 func Attacks() []Attack {
 	return []Attack{
-		withholdInputs, wallBurner, burstPoster, compileBomber, cancelGrinder, readCanceller, feeDrainer, diskFiller, slowCourt, ownerGone, idler, quitter,
+		withholdInputs, wallBurner, burstPoster, compileBomber, cancelGrinder, readCanceller, feeDrainer, diskFiller, slowCourt, ownerGone, stakeReuser, idler, quitter,
 	}
 }
 
@@ -99,7 +99,7 @@ func attackNamed(name string) (Attack, bool) {
 }
 
 // raidJobs are played in one world. A cheater that is caught is missing in that world's later jobs.
-const raidJobs = 10
+const raidJobs = 5
 
 // raidLasts is more than a world's jobs can take.
 const raidLasts = 60 * 24 * time.Hour
@@ -123,6 +123,7 @@ type Raid struct {
 	ours      map[crowd.NodeID]bool // these, and its owners
 	strangers []*Node               // honest owners
 	specs     int
+	pay       float64 // most that a place earns, in credits
 	lies      []func(n *Node, j *ledger.Job) bool
 	hidden    map[crowd.CID]bool
 	idle      bool // in strangers' jobs, beyond the claim
@@ -163,7 +164,7 @@ func NewRaid(c RaidConfig) (*Raid, error) {
 // Play plays one more world.
 func (r *Raid) Play() {
 	r.worlds++
-	r.begin(max(1, min(raidJobs, r.Jobs-r.Done)/len(r.attacks)))
+	r.begin(max(1, min(raidJobs, (r.Jobs+2)/3)/len(r.attacks)))
 	before := r.weigh()
 	for i, a := range r.attacks {
 		a.begin(r, r.w.Consumer(raidStrangers+i))
@@ -186,6 +187,9 @@ func (r *Raid) Play() {
 		r.broken = append(r.broken, fmt.Errorf("%v against plan %s, seed %d, world %d: %w", r.Attacks, r.Plan, r.Seed, r.worlds, err))
 	}
 }
+
+// Over reports whether enough jobs were played, in enough worlds to say how sure a mean of them is.
+func (r *Raid) Over() bool { return r.Done >= r.Jobs && r.worlds >= 3 }
 
 // Err is what did not hold in any world that must hold, whatever the attacker does; nil: all did.
 func (r *Raid) Err() error { return errors.Join(r.broken...) }
@@ -249,6 +253,7 @@ func (r *Raid) spec(kind crowd.CID, gas crowd.Gas) crowd.JobSpec {
 		s.Items, s.Task.Stdin = raidItems, "items-"+s.Task.Inputs
 		s.Task.Limits.Gas, s.Task.Limits.Output = max(1, gas/raidItems), 1<<10
 	}
+	r.pay = max(r.pay, float64(r.w.Config.Params.Pay(s.Filters.MaxPrice, s.Limits().Gas))/float64(crowd.Credit))
 	s.Task.Limits.Wall = max(leastWall, crowd.LeastWall(s.Limits()))
 	return s
 }
@@ -389,7 +394,7 @@ func (m *mate) Bend(w *World, n *Node, id crowd.JobID, _ job.Role, e job.Effect)
 		if !m.quit[id] {
 			m.quit[id] = true
 			w.After(seconds(uint64(j.Spec.Limits().Gas), uint64(crowd.FullSpeed)), func() {
-				n.Send(&ledger.GiveUp{Job: id, Why: "cannot run the task"}, nil)
+				n.Send(&ledger.GiveUp{Job: id, Reason: ledger.TooSlow}, nil)
 			})
 		}
 		return nil

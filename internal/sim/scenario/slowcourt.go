@@ -10,7 +10,7 @@ import (
 // slowCourt is a set of providers that make up the results of strangers' long tasks, which take the court longer than it has.
 // They hope that their stakes are safe, that an unchecked lie is paid, and that who worked honestly beside them is not.
 var slowCourt = Attack{
-	Name: "slow-court", What: "providers make up the results of tasks that take the court longer than its window", forges: true,
+	Name: "slow-court", What: "providers make up the results of tasks that take the court longer than its window",
 	begin: func(r *Raid, _ *Node) {
 		r.lies = append(r.lies, func(_ *Node, j *ledger.Job) bool { return j.Spec.Task.Program == "slow" })
 		r.spread(r.strangers, r.each, r.slow, r.aimAt)

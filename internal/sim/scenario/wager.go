@@ -152,7 +152,7 @@ func PlayWager(c WagerConfig) (Wager, error) {
 	params, rng := ledger.MainParams(), rand.New(rand.NewPCG(c.Seed, 0x7761676572))
 	spec := crowd.JobSpec{
 		Task:    crowd.Task{Program: "program", Limits: crowd.Limits{Gas: 1e9, Memory: 64 << 20, Output: 1 << 20, Wall: crowd.MaxWall}},
-		Plan:    crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor},
+		Plan:    crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 1},
 		Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: ^crowd.Credits(0),
 	}
 	stake := params.StakeToAudit(&spec)

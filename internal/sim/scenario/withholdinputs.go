@@ -9,7 +9,7 @@ import (
 // give their places up, until nodes of the attacker's have all of them and agree on a made-up result. It sees what is on
 // chain, and hopes for a receipt that says that strangers computed it.
 var withholdInputs = Attack{
-	Name: "withhold-inputs", What: "an owner serves its inputs only to its own nodes, which make the result up", forges: true,
+	Name: "withhold-inputs", What: "an owner serves its inputs only to its own nodes, which make the result up",
 	begin: func(r *Raid, author *Node) {
 		r.lies = append(r.lies, func(_ *Node, j *ledger.Job) bool { return j.Owner == author.ID })
 		r.lane(author, r.each, func() crowd.JobSpec {

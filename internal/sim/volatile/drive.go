@@ -76,9 +76,13 @@ func (p *Play) do(e flow.Effect) {
 		p.order = append(p.order, e.Job)
 		p.look(e.Job)
 	case flow.Cancel:
-		if !p.way.fixed {
-			p.owner.Cancel(e.Job)
+		if p.way.fixed {
+			return
 		}
+		if j, ok := p.w.State().Job(e.Job); ok && e.Worth > 0 && p.w.Config.Params.CancelPay(&j, crowd.Time(p.w.Now().UnixMilli())) > e.Worth {
+			return
+		}
+		p.owner.Cancel(e.Job)
 	case flow.Fetch:
 		p.soon(flow.Fetched{Ref: e.Ref}) // it was not accepted before it was here
 	case flow.Probe:

@@ -24,6 +24,7 @@ type coder struct {
 	static  int64    // prices of the blocks that do not test the gas
 	dirties bool     // some block leaves the local ahead of the global
 	calls   bool     // some reachable call can lead back into the module
+	effort  effort   // of compiling it
 
 	// of the current block
 	cost  int64
@@ -40,6 +41,7 @@ func (c *coder) body(t funcType) {
 	m := c.m
 	start := m.p
 	m.locals = append(m.locals[:0], t.params...)
+	work := m.work
 	total := uint64(len(t.params))
 	groups := m.count(maxLocals, "groups of locals")
 	groupsAt := m.p
@@ -65,6 +67,7 @@ func (c *coder) body(t funcType) {
 	m.frames = append(m.frames[:0], frame{funcType: funcType{results: t.results}})
 	c.locals, c.temps = uint32(total), append(c.temps[:0], i64)
 	c.entry, c.closed, c.static, c.dirties, c.calls = 0, 0, 0, false, false
+	c.effort = effort{}
 	c.dead = false
 	c.begin(true)
 
@@ -128,6 +131,13 @@ func (c *coder) body(t funcType) {
 		m.fail(start, "instrumented function exceeds %d bytes", maxBodyOut)
 		return
 	}
+	c.effort.total += effortValue * uint64(len(t.params)+len(t.results)+m.work-work)
+	c.effort.end(size, c.closed, len(m.locals)+len(c.temps), m.peak)
+	if m.effort += c.effort.total; c.effort.total > maxEffort {
+		m.fail(start, "function of %d basic blocks, %d locals and loops or branches among them that takes %.0f s to compile, at most %d",
+			c.closed, len(m.locals), float64(c.effort.total)/1e9, uint64(maxEffort/1e9))
+		return
+	}
 	c.out = uleb(c.out, uint64(size))
 	c.out = append(c.out, b...)
 	c.out = append(c.out, c.done...)
@@ -161,7 +171,9 @@ func (c *coder) instruction() {
 		}
 		m.leave()
 		m.enter(opElse, f.dead, f.funcType)
-		m.frames[len(m.frames)-1].target = f.target
+		other := &m.frames[len(m.frames)-1]
+		other.target, other.meet = f.target, f.meet
+		other.edges++ // from the end of the other arm
 		c.finish(start)
 		c.dead = f.dead
 		return
@@ -189,11 +201,13 @@ func (c *coder) instruction() {
 		return
 	case opCall:
 		n := m.function()
+		c.effort.total += effortCall
 		if m.err == nil {
 			c.call(start, costCall, int(n) < m.imported, m.types[m.functions[n]])
 		}
 		return
 	case opIndirect:
+		c.effort.tabled()
 		t := m.index(len(m.types), "type")
 		if m.table() != funcref && m.err == nil {
 			m.fail(start, "indirect call through a table of externref")
@@ -204,10 +218,12 @@ func (c *coder) instruction() {
 			c.call(start, costIndirect, true, m.types[t]) // perhaps to an import
 		}
 		return
-	case opTableSet:
+	case opTableGet, opTableSet:
+		c.effort.tabled()
 		c.immediate(start, o, op)
-		m.hidden = true
+		m.hidden = m.hidden || op == opTableSet
 	case opMemoryGrow:
+		c.effort.total += effortGrow
 		c.immediate(start, o, op)
 		c.sized(start, costGrow, opI64Mul, costPage)
 		c.refused()
@@ -219,6 +235,9 @@ func (c *coder) instruction() {
 			return
 		}
 		o = &bulk[n]
+		if n >= bulkMemoryInit {
+			c.effort.total += effortBulk
+		}
 		c.immediate(start, o, byte(n))
 		m.hidden = m.hidden || n >= bulkDataDrop && n != bulkMemoryCopy && n != bulkMemoryFill && n != bulkTableSize
 		switch n {
@@ -297,7 +316,9 @@ func (c *coder) immediate(start int, o *opcode, op byte) {
 		if m.err != nil {
 			return
 		}
+		c.effort.uses++
 		if op != opLocalGet {
+			c.effort.sets++
 			m.pop(m.locals[n])
 		}
 		if op != opLocalSet {
@@ -472,6 +493,7 @@ func (c *coder) open(op byte, start int) {
 	}
 	m.popAll(t.params)
 	m.enter(op, c.dead, t)
+	m.frames[len(m.frames)-1].meet = c.effort.enter(op)
 	switch op {
 	case opLoop:
 		c.finish(start)
@@ -490,6 +512,9 @@ func (c *coder) end(start int) {
 	}
 	if m.err != nil {
 		return
+	}
+	if !f.dead {
+		c.effort.leave(&f, len(m.locals)+len(c.temps))
 	}
 	switch {
 	case len(m.frames) == 0:
@@ -520,6 +545,7 @@ func (c *coder) branch(op byte) {
 		for range m.count(maxLabels, "labels") {
 			c.labels = append(c.labels, m.index(len(m.frames), "label"))
 		}
+		c.effort.total += effortLabel * uint64(len(c.labels))
 	}
 	last := m.index(len(m.frames), "label")
 	c.labels = append(c.labels, last)
@@ -528,7 +554,12 @@ func (c *coder) branch(op byte) {
 	}
 	if !c.dead {
 		for _, l := range c.labels {
-			m.frames[len(m.frames)-1-int(l)].target = true
+			f := &m.frames[len(m.frames)-1-int(l)]
+			f.target = true
+			if f.from != m.p { // one edge, however often a br_table names the label
+				f.from = m.p
+				f.edges++
+			}
 		}
 	}
 	t := m.frames[len(m.frames)-1-int(last)].label()
@@ -556,6 +587,7 @@ func (c *coder) toEpilogue(start int) {
 	c.sync(start)
 	if !c.dead {
 		f.target = true
+		f.edges++
 		if c.stale {
 			c.block = c.reload(c.block)
 			c.stale = false
@@ -728,6 +760,7 @@ func (c *coder) close() {
 	}
 	c.block = c.block[:0]
 	c.closed++
+	c.effort.depths += c.effort.loops
 }
 
 func (c *coder) add(cost int64) {

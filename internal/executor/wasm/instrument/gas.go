@@ -10,14 +10,21 @@ const (
 	costFree = 0
 	// costOp: all that is not named below.
 	costOp = 1
-	// costMemory: loads and stores (address check and cache), globals.
+	// costMemory: stores (address check and cache), globals. costLoad: a load, that may wait for memory.
 	costMemory = 2
+	costLoad   = 4
 	// costConvert: conversions, rounding, float minimum and maximum: sequences of several instructions.
 	costConvert = 4
-	// costDivide: integer division and remainder, float division and square root: 10 to 40 cycles.
+	// costMultiply: float multiplication, and conversion between the floats: a hundred cycles and more where what
+	// comes of it is denormal. costFloatDivide: float division and square root, with the same.
+	costMultiply    = 6
+	costFloatDivide = 16
+	// costDivide: integer division and remainder: 10 to 40 cycles.
 	costDivide = 8
-	// costTable: br_table, table.get, table.set, ref.func: bounds check, dependent load.
+	// costTable: br_table, table.get, table.set: bounds check, dependent load.
 	costTable = 4
+	// costRefFunc: ref.func: a call into the engine.
+	costRefFunc = 16
 	// costCall: saving live values, arguments, and bringing the gas up to date.
 	costCall = 8
 	// costIndirect: a call plus table bounds and signature check.
@@ -37,4 +44,18 @@ const (
 	// asked for (granted or not), as much as filling it.
 	costGrow = 256
 	costPage = 65536 >> bulkBytesShift
+)
+
+// What a program costs before its first instruction (Info.Code, Info.Begin).
+const (
+	// costCode: a byte of the instrumented module, which is checked, compiled and read from disk. Ordinary code takes about 700 ns
+	// a byte, once on each machine that keeps it; this is the share of one of many runs.
+	costCode = 5
+	// effortFree is how many nanoseconds of compiling (effort) a byte may take at that price. What a module
+	// takes beyond it no compiler makes: it costs what it takes, one gas for each nanosecond.
+	// A small module may take as long as one that has effortSpare bytes more.
+	effortFree  = 1000
+	effortSpare = 16 << 10
+	// costBegin is what an instance costs beside its memory, tables and segments.
+	costBegin = 10_000
 )

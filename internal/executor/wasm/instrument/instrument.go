@@ -41,6 +41,7 @@
 // accepted here, wasmtime and wazero accept, before and after. A few valid forms are refused because wazero 1.12 runs
 // them differently or not at all (opcodes in a longer form than needed, memory.init and table.init
 // of active segments), or because they could only fail (active segments that do not fit).
+// A module that takes a compiler too long is refused (effort.go), and one that takes longer than its size explains costs more.
 // All custom sections are dropped (names, debug data): they cost transfer and compile time and mean
 // nothing to a run. Tables may not grow past MaxTable entries. A start function is taken
 // out and exported as StartExport, since the host must set the gas first.
@@ -146,6 +147,7 @@ type Export struct {
 	Name  string
 	Kind  byte
 	Index uint32
+	Plain bool // a function without parameters and results
 }
 
 // Info tells what the module is.
@@ -157,6 +159,10 @@ type Info struct {
 	Functions          int  // imported ones not counted
 	Imports            []Import
 	Exports            []Export // the guest's own
+
+	Code   uint64 // gas of compiling the module, or of finding that done: once, for however many runs
+	Begin  uint64 // gas of each instance: its memory, tables and segments
+	Effort uint64 // nanoseconds that compiling takes, about
 }
 
 // Module checks wasm and returns its instrumented form. The same bytes and options give the same

@@ -62,7 +62,13 @@ type module struct {
 	start     int    // function index, or -1
 
 	stack
-	work int // values met by spend
+	work   int    // values met by spend
+	effort uint64 // of compiling, in nanoseconds
+
+	// what an instance begins with
+	data    uint64 // bytes of active segments
+	entries uint64 // of tables, and of segments of elements
+	actives int    // data segments
 
 	typeCount, exportCount int
 	out                    [sectionCount + 1][]byte // content of each section to write
@@ -140,10 +146,27 @@ func (m *module) rewrite() []byte {
 	if m.counted && len(m.segments) > 0 {
 		m.fail(m.p, "data segments are missing")
 	}
+	if m.err == nil && m.effort > maxEfforts {
+		m.fail(m.p, "module that takes %.0f s to compile, at most %d", float64(m.effort)/1e9, uint64(maxEfforts/1e9))
+	}
 	if m.err != nil {
 		return nil
 	}
-	return m.assemble(header)
+	out := m.assemble(header)
+	m.price(uint64(len(out)))
+	return out
+}
+
+// price says what the module of so many bytes costs before it runs.
+func (m *module) price(size uint64) {
+	i := &m.info
+	i.Effort = m.effort
+	i.Code = costCode * size
+	if free := effortFree * (size + effortSpare); m.effort > free {
+		i.Code += m.effort - free
+	}
+	i.Begin = costBegin + costPage*uint64(i.MinPages) + m.data>>bulkBytesShift + costTableElement*m.entries +
+		costMemory*uint64(len(m.globals)+len(m.elements)) + costBulk*uint64(m.actives)
 }
 
 func (m *module) section(id byte) {
@@ -227,6 +250,7 @@ func (m *module) readTypes() {
 		}
 	}
 	m.typeCount = n
+	m.effort += effortType * uint64(n)
 }
 
 func (m *module) readImports() {
@@ -287,6 +311,7 @@ func (m *module) readTables() {
 			m.fail(at, "tables of more than %d entries", MaxTable)
 		}
 		m.tables = append(m.tables, tableType{t, low})
+		m.entries += uint64(low)
 		b = append(b, t, 1)
 		b = uleb(b, uint64(low))
 		b = uleb(b, uint64(min(high, MaxTable)))
@@ -401,6 +426,8 @@ func (m *module) readExports() {
 			e.Index = m.function()
 			if m.err == nil {
 				m.declared[e.Index] = true
+				t := m.types[m.functions[e.Index]]
+				e.Plain = len(t.params)+len(t.results) == 0
 			}
 		case 1:
 			e.Index = m.index(len(m.tables), "table")
@@ -462,6 +489,7 @@ func (m *module) readElements() {
 	}
 	m.elements = append(m.elements, elementType{kind, flags&3 == 1})
 	n := m.count(len(m.b), "elements")
+	m.entries += uint64(n)
 	if active {
 		m.fits(at, offset, n, uint64(t.low))
 	}
@@ -499,6 +527,8 @@ func (m *module) readData(i int) {
 			m.fail(at, "memory.init of an active segment")
 		}
 		m.fits(at, offset, n, uint64(m.info.MinPages)<<16)
+		m.data += uint64(n)
+		m.actives++
 	}
 	m.skip(n)
 }

@@ -156,12 +156,13 @@ func oneByte() (t [256]opcode) {
 	span(opGlobalGet, opGlobalSet, opcode{imm: global, cost: costMemory})
 	span(opTableGet, opTableSet, opcode{imm: table, cost: costTable})
 	// memory
-	span(0x28, 0x3e, opcode{imm: access, cost: costMemory})
-	t[0x2a] = opcode{imm: access, cost: costMemory, nan: isFloat | knownBits} // f32.load
-	t[0x2b] = opcode{imm: access, cost: costMemory, nan: isFloat | knownBits} // f64.load
-	t[0x38] = opcode{imm: access, cost: costMemory, nan: isFloat | seesF32}   // f32.store
-	t[0x39] = opcode{imm: access, cost: costMemory, nan: isFloat | seesF64}   // f64.store
-	t[0x3f] = opcode{imm: zero, cost: costMemory}                             // memory.size
+	span(0x28, 0x35, opcode{imm: access, cost: costLoad})
+	span(0x36, 0x3e, opcode{imm: access, cost: costMemory})
+	t[0x2a] = opcode{imm: access, cost: costLoad, nan: isFloat | knownBits} // f32.load
+	t[0x2b] = opcode{imm: access, cost: costLoad, nan: isFloat | knownBits} // f64.load
+	t[0x38] = opcode{imm: access, cost: costMemory, nan: isFloat | seesF32} // f32.store
+	t[0x39] = opcode{imm: access, cost: costMemory, nan: isFloat | seesF64} // f64.store
+	t[0x3f] = opcode{imm: zero, cost: costMemory}                           // memory.size
 	t[opMemoryGrow] = opcode{imm: zero, cost: 0}
 	// constants
 	t[opI32Const] = opcode{imm: const32, cost: costOp}
@@ -178,8 +179,9 @@ func oneByte() (t [256]opcode) {
 	for _, base := range []int{0x8b, 0x99} {
 		span(base, base+13, opcode{imm: plain, cost: costOp, nan: isFloat})
 		span(base+2, base+5, opcode{imm: plain, cost: costConvert, nan: isFloat}) // ceil, floor, trunc, nearest
-		t[base+6] = opcode{imm: plain, cost: costDivide, nan: isFloat}            // sqrt
-		t[base+10] = opcode{imm: plain, cost: costDivide, nan: isFloat}           // div
+		t[base+6] = opcode{imm: plain, cost: costFloatDivide, nan: isFloat}       // sqrt
+		t[base+9] = opcode{imm: plain, cost: costMultiply, nan: isFloat}          // mul
+		t[base+10] = opcode{imm: plain, cost: costFloatDivide, nan: isFloat}      // div
 		span(base+11, base+12, opcode{imm: plain, cost: costConvert, nan: isFloat})
 	}
 	t[0x98].nan |= seesF32 // f32.copysign: the sign of its last operand
@@ -190,8 +192,8 @@ func oneByte() (t [256]opcode) {
 	span(0xac, 0xad, opcode{imm: plain, cost: costOp}) // i64.extend_i32
 	span(0xae, 0xb1, opcode{imm: plain, cost: costConvert, nan: isFloat})
 	span(0xb2, 0xbb, opcode{imm: plain, cost: costConvert, nan: isFloat | knownBits})
-	t[0xb6].nan = isFloat                                                        // f32.demote_f64
-	t[0xbb].nan = isFloat                                                        // f64.promote_f32
+	t[0xb6] = opcode{imm: plain, cost: costMultiply, nan: isFloat}               // f32.demote_f64
+	t[0xbb] = opcode{imm: plain, cost: costMultiply, nan: isFloat}               // f64.promote_f32
 	t[0xbc] = opcode{imm: plain, cost: costOp, nan: isFloat | seesF32}           // i32.reinterpret_f32
 	t[0xbd] = opcode{imm: plain, cost: costOp, nan: isFloat | seesF64}           // i64.reinterpret_f64
 	span(0xbe, 0xbf, opcode{imm: plain, cost: costOp, nan: isFloat | knownBits}) // fNN.reinterpret_iNN
@@ -199,7 +201,7 @@ func oneByte() (t [256]opcode) {
 	// references
 	t[opRefNull] = opcode{imm: reference, cost: costOp}
 	t[opRefIsNull] = opcode{imm: plain, cost: costOp} // ref.is_null
-	t[opRefFunc] = opcode{imm: function, cost: costTable}
+	t[opRefFunc] = opcode{imm: function, cost: costRefFunc}
 	shape(t[:], oneByteShapes)
 	return t
 }
@@ -235,11 +237,13 @@ func vectorOpcodes() (t [256]opcode) {
 		}
 	}
 	span(0, 255, opcode{imm: plain, cost: costVector})
-	span(0, 11, opcode{imm: access, cost: costVector})
+	span(0, 10, opcode{imm: access, cost: costLoad})
+	t[11] = opcode{imm: access, cost: costVector}           // store
 	span(12, 13, opcode{imm: bytes16, cost: costVector})    // const, shuffle
 	span(21, 34, opcode{imm: bytes1, cost: costVector})     // extract and replace lane
-	span(84, 91, opcode{imm: accessLane, cost: costVector}) // load and store lane
-	span(92, 93, opcode{imm: access, cost: costVector})     // load with zeros
+	span(84, 87, opcode{imm: accessLane, cost: costLoad})   // load lane
+	span(88, 91, opcode{imm: accessLane, cost: costVector}) // store lane
+	span(92, 93, opcode{imm: access, cost: costLoad})       // load with zeros
 	for _, i := range []int{154, 162, 165, 166, 175, 176, 178, 179, 180, 187, 194, 197, 198, 207, 208, 210, 211, 212, 226, 238} {
 		t[i] = opcode{}
 	}
@@ -259,10 +263,12 @@ func vectorOpcodes() (t [256]opcode) {
 	}
 	mark(makesF32|takesF32, costVectorMany, 103, 104, 105, 106, 228, 229, 230, 232, 233) // rounding, add, sub, mul, min, max
 	mark(makesF64|takesF64, costVectorMany, 116, 117, 122, 148, 240, 241, 242, 244, 245)
-	mark(makesF32|takesF32, 2*costDivide, 227, 231) // sqrt, div
-	mark(makesF64|takesF64, 2*costDivide, 239, 243)
-	mark(makesF32|takesF64, costVectorMany, 94) // f32x4.demote_f64x2_zero
-	mark(makesF64|takesF32, costVectorMany, 95) // f64x2.promote_low_f32x4
+	mark(makesF32|takesF32, 2*costMultiply, 230)         // mul
+	mark(makesF64|takesF64, 2*costMultiply, 242)         //
+	mark(makesF32|takesF32, 2*costFloatDivide, 227, 231) // sqrt, div
+	mark(makesF64|takesF64, 2*costFloatDivide, 239, 243)
+	mark(makesF32|takesF64, 2*costMultiply, 94) // f32x4.demote_f64x2_zero
+	mark(makesF64|takesF32, 2*costMultiply, 95) // f64x2.promote_low_f32x4
 	mark(takesF32, costVectorMany, 248, 249)    // i32x4.trunc_sat_f32x4
 	mark(takesF64, costVectorMany, 252, 253)    // i32x4.trunc_sat_f64x2_zero
 	// abs, neg, pmin, pmax move bits as they are: same bits in, same bits out.

@@ -18,6 +18,7 @@ type frame struct {
 	target bool // a reachable branch leads here
 	open   bool // the rest cannot be reached: the stack below is open
 	height int  // of the stack outside
+	meet        // what comes together at its label
 	funcType
 }
 

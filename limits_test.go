@@ -15,6 +15,7 @@ import (
 func planned(p Plan, items uint32) func(s *JobSpec) {
 	return func(s *JobSpec) {
 		s.Plan, s.Items = p, items
+		s.Plan.Replacements = p.DefaultReplacements()
 		if items > 0 {
 			s.Task.Stdin, s.Task.Limits.Output = "bafyitems", 1<<10
 		}
@@ -89,6 +90,8 @@ func TestValidate_AtEveryLimit(t *testing.T) {
 		{"an audit's executors", audit, func(s *JobSpec, n uint64) { s.Plan.Executors = uint32(n) }, 1, "has no number of executors"},
 		{"a committee's rate", group, func(s *JobSpec, n uint64) { s.Plan.Rate = uint32(n) }, 1, "has no rate"},
 		{"replacements", pair, func(s *JobSpec, n uint64) { s.Plan.Replacements = MaxReplacements + uint32(n) }, 1, "replacements, at most"},
+		{"an audit without a replacement", audit, func(s *JobSpec, n uint64) { s.Plan.Replacements = 1 - uint32(n) }, 1, "no replacement"},
+		{"a sample without a replacement", sample, func(s *JobSpec, n uint64) { s.Plan.Replacements = 1 - uint32(n) }, 1, "no replacement"},
 		{"an audit of a batch", audit, func(s *JobSpec, n uint64) { s.Items, s.Task.Stdin = uint32(n), "x" }, 1, "is for a single task"},
 		{"a committee's batch", group, func(s *JobSpec, n uint64) { s.Items, s.Task.Stdin = uint32(n), "x" }, 1, "is for a single task"},
 		{"the lowest rate", audit, func(s *JobSpec, n uint64) { s.Plan.Rate = AuditFloor + uint32(n) }, ^uint64(0), "a rate of"},

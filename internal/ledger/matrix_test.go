@@ -296,7 +296,7 @@ func TestMatrix_Pair(t *testing.T) {
 func TestMatrix_TolerantBatch(t *testing.T) {
 	spec := sampleSpec()
 	spec.Compare = crowd.Compare{Kind: crowd.CompareLines}
-	spec.Plan.Replacements = 0
+	spec.Plan.Replacements = 1
 	m := newMatrix(t, 5, spec, "owner", "executor", "verifier", "authority", "provider", "stranger")
 	leaves, tree, out := sampleWork(t, never)
 	var seated []*identity.Key
@@ -419,7 +419,7 @@ Commit                                     executor  early     early     ok     
 Reveal                                     executor  early     early     early     ok        ok        late      late      late      late      late      late
                                            verifier  early     early     early     ok        ok        late      late      late      late      late      late
                                            others    early     early     early     not yours not yours late      late      late      late      late      late
-GiveUp                                     executor  early     early     >failed   late      late      late      late      late      late      late      late
+GiveUp                                     executor  early     early     ok        late      late      late      late      late      late      late      late
                                            verifier  early     early     ok        late      late      late      late      late      late      late      late
                                            others    early     early     not yours late      late      late      late      late      late      late      late
 Unseal                                     authority early     early     early     early     ok        late      late      late      late      late      late

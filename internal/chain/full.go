@@ -64,7 +64,7 @@ type Full struct {
 	debts   debts
 	shared  shared
 
-	submitting sync.Mutex      // orders submissions; taken before every other lock
+	submitting sync.Mutex      // orders submissions, first come, first served: a stream waits with one at a time. Taken before every other lock
 	pool       *ledger.Pending // guarded by submitting: the head and what flies on top of it
 	poolAt     uint64          // guarded by submitting: app.version of pool
 }

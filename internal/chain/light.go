@@ -26,7 +26,7 @@ type LightConfig struct {
 	// it can keep silent about what is new; only asking others helps against that.
 	Dial     func(ctx context.Context) (io.ReadWriteCloser, error)
 	Prefixes []string     // Watch tells of keys that begin with one of these, at most 16
-	Self     crowd.NodeID // of jobs only those that concern this node: see follower.concern; zero: all
+	Self     crowd.NodeID // of jobs only those that concern this node: see follower.concern; zero: every change of all
 	Log      *slog.Logger
 }
 
@@ -48,7 +48,7 @@ type Light struct {
 	seen    Evidence      // guarded by mu: of head
 	session *session      // guarded by mu: nil while there is none
 	next    chan struct{} // guarded by mu: closed when session changes
-	line    []*inLine     // guarded by mu: transactions on their way, in the order in which they came
+	line    []*inLine     // guarded by mu: transactions on their way, in the order in which they came; as many as there are calls of Send
 	moved   chan struct{} // guarded by mu; closed, and replaced, when one of line was offered or has left
 	doubted time.Time     // guarded by mu: when a full node was last left for a refusal that cannot be checked
 }

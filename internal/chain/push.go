@@ -32,12 +32,15 @@ type follower struct {
 
 // concern says whether the record of a job is pushed to the follower, as state and told have it, and whether that is the last time.
 //
-// Claims alone are told to nobody: a record with one claim more changes nothing for those who may claim. Nodes with a place
+// Who follows all jobs is told of every change. Else claims alone are told to nobody: a record with one claim more changes nothing for those who may claim. Nodes with a place
 // hear of every other change; the owner, of each new state and of what its executors do while they run; nodes that may claim, when the
 // claims open and close; those that did and got no place, of each new state, since a place may become free. Others are not concerned.
 func (f *follower) concern(state ledger.State, j *ledger.Job) (send, last bool) {
 	as, knew := f.told[j.ID]
-	owner, part := j.Owner == f.self, f.self.IsZero() || j.Place(f.self) != nil
+	if f.self.IsZero() {
+		return true, j.State.Ended()
+	}
+	owner, part := j.Owner == f.self, j.Place(f.self) != nil
 	drawn := slices.ContainsFunc(j.Drawn, func(d ledger.Drawn) bool { return d.Node == f.self })
 	last = j.State.Ended() || j.State > ledger.Claiming && !owner && !part && !drawn
 	switch {

@@ -36,7 +36,7 @@ func (f *Full) Serve(ctx context.Context, from crowd.NodeID, stream io.ReadWrite
 	s := &service{f: f, from: from, end: cancel, out: make(chan []byte, 1), slots: make(chan struct{}, maxAsked), order: make(chan struct{}, 1)}
 	if !f.enter(s) {
 		_, _ = stream.Write(encodeFrame(0, kError, newErrorBody(errStreams)))
-		return errors.Join(errStreams, stream.Close())
+		return stream.Close()
 	}
 	defer f.leave(s)
 	g, inner := errgroup.WithContext(ctx)

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/identity"
@@ -670,6 +671,10 @@ func (f *fleet) look() *eye {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	light := chain.NewLight(chain.LightConfig{ // it wants every change of all jobs, not only those that concern it
+		Genesis: f.files.genesis, Dial: n.dialChain, Log: n.log, Prefixes: []string{ledger.PrefixJob, string(ledger.EpochsKey())},
+	})
+	n.chain, n.wallet = light, chain.NewWallet(k, light)
 	e := &eye{f: f, t: f.t, node: n, jobs: map[crowd.JobID]ledger.Job{}, changed: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	updates := jobChain{n}.Watch(ctx)

@@ -84,7 +84,7 @@ func TestJobSpec_TolerantPlans(t *testing.T) {
 	if s.Validate() == nil {
 		t.Error("a pair for many items passed")
 	}
-	s.Plan = Plan{Method: PlanSample, Verifiers: 1, Checks: 1}
+	s.Plan = Plan{Method: PlanSample, Verifiers: 1, Checks: 1, Replacements: 1}
 	if err := s.Validate(); err != nil {
 		t.Error(err)
 	}

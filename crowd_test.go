@@ -102,7 +102,7 @@ func TestValidate_BoundsTheOutputOfABatch(t *testing.T) {
 		s.Items, s.Task.Stdin, s.Task.Limits.Output = tt.items, "bafyitems", tt.output
 		s.Task.Limits.Gas, s.Task.Limits.Wall = 1e6, MaxWall
 		if s.Items > 0 {
-			s.Plan = Plan{Method: PlanSample, Verifiers: 1, Checks: 1}
+			s.Plan = Plan{Method: PlanSample, Verifiers: 1, Checks: 1, Replacements: 1}
 		}
 		if err := s.Validate(); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%d items of %d bytes: got %v want %q", tt.items, tt.output, err, tt.want)
@@ -112,7 +112,7 @@ func TestValidate_BoundsTheOutputOfABatch(t *testing.T) {
 
 func TestValidate_ShuffleIsBetweenSampledBatches(t *testing.T) {
 	good := spec()
-	good.Items, good.Task.Stdin, good.Plan = 10, "items", Plan{Method: PlanSample, Verifiers: 1, Checks: 1}
+	good.Items, good.Task.Stdin, good.Plan = 10, "items", Plan{Method: PlanSample, Verifiers: 1, Checks: 1, Replacements: 1}
 	for _, tt := range []struct {
 		name   string
 		change func(*JobSpec)

@@ -48,6 +48,22 @@ type Plan struct {
 	Undetected uint64   // of PlanSample: stated probability that a lie passes, in parts per 10^12, rounded up
 	Executors  uint32   // of PlanCommittee: how many run the task side by side
 	Rate       uint32   // of PlanAudit: least probability that the task is run again, in parts per million
+
+	// Replacements is how many more nodes may get a place because others gave theirs up. Each of them
+	// raises the probability that a lie passes: an author who keeps the inputs from honest nodes makes them give up.
+	Replacements uint32
+}
+
+// DefaultReplacements is what a plan has if its owner does not say otherwise. In a pair or a committee the court takes the place
+// of an executor that drops out, so that they need none. An audit's executor and a batch's nodes have nobody to take their place.
+func (p *Plan) DefaultReplacements() uint32 {
+	switch p.Method {
+	case PlanSample:
+		return 2
+	case PlanAudit:
+		return 1
+	}
+	return 0
 }
 
 // The methods of DESIGN section 8 that are built.
@@ -86,13 +102,18 @@ const (
 	MaxMemory   = 4 << 30
 	MaxOutput   = 64 << 30
 
-	LeastSpeed Gas = 1_000_000_000 // gas in a second of Wall: a slower machine is no executor
+	LeastSpeed Gas    = 250_000_000      // gas in a second of Wall: a slower machine is no executor
+	FullSpeed  Gas    = 1_000_000_000    // gas that an executor is taken to have used in each second by the time its owner cancels
+	leastStart        = 10 * time.Second // of Wall, to fetch, lay out and compile on a busy machine
+	leastTouch uint64 = 64 << 20         // bytes of memory that a slow machine can touch for the first time in a second of Wall
 
 	MaxItems      = 1 << 20 // of one job; larger batches are several jobs
 	MaxItemOutput = 1 << 20 // Limits.Output of an item: it is held in memory. All items together have MaxOutput
 	MaxParts      = 4096    // of one job's outputs, and items of one that gathers them: a folder of so many is one block
 	MaxVerifiers  = 8
 	MaxChecks     = 256
+
+	MaxReplacements = 8
 
 	MinCommittee = 3
 	MaxCommittee = 9
@@ -165,8 +186,8 @@ func (s *JobSpec) Validate() error {
 	if s.Items > 0 && s.Limits().Gas == maxGas {
 		bad("limits: gas of %d for each of %d items is more than can be counted", l.Gas, s.Items)
 	}
-	if least := LeastWall(s.Limits().Gas); l.Wall > 0 && l.Wall < least {
-		bad("limits: a wall time of %v for %d gas: a slow machine may need %v, and what Wall ends is paid to nobody", l.Wall, s.Limits().Gas, least)
+	if least := LeastWall(s.Limits()); l.Wall > 0 && l.Wall < least {
+		bad("limits: a wall time of %v for %d gas and %d bytes of memory: a slow machine may need %v", l.Wall, s.Limits().Gas, l.Memory, least)
 	}
 	if p := s.Plan; p.Method != PlanSample && (p.Verifiers != 0 || p.Checks != 0) {
 		bad("plan %q has no verifiers", p.Method)
@@ -174,6 +195,11 @@ func (s *JobSpec) Validate() error {
 		bad("plan %q has no number of executors", p.Method)
 	} else if p.Method != PlanAudit && p.Rate != 0 {
 		bad("plan %q has no rate of audits", p.Method)
+	}
+	if n := s.Plan.Replacements; n > MaxReplacements {
+		bad("plan %q: %d replacements, at most %d", s.Plan.Method, n, MaxReplacements)
+	} else if p := s.Plan.Method; n == 0 && (p == PlanAudit || p == PlanSample) {
+		bad("plan %q: no replacement; its one executor needs at least one, as nobody could confirm that the task cannot be done", p)
 	}
 	switch p := s.Plan; p.Method {
 	case PlanPair:
@@ -204,7 +230,9 @@ func (s *JobSpec) Validate() error {
 	if err := s.Compare.Validate(); err != nil {
 		errs = append(errs, err)
 	}
-	if tolerant := !s.Compare.Strict(); tolerant && s.Items > 0 && s.Plan.Method != PlanSample {
+	if tolerant := !s.Compare.Strict(); tolerant && s.Plan.Method == PlanAudit {
+		bad("compare: under the plan %q nearly nobody looks at an output, so that an executor could leave its output out of a tolerant job; use %q", PlanAudit, PlanPair)
+	} else if tolerant && s.Items > 0 && s.Plan.Method != PlanSample {
 		bad("compare: the plan %q for %d items compares every byte", s.Plan.Method, s.Items)
 	} else if tolerant && s.Shuffle != (Shuffle{}) {
 		bad("compare: outputs that go on to other executors are compared byte for byte, as their parts are cut from the bytes")
@@ -223,15 +251,16 @@ func (s *JobSpec) Validate() error {
 
 const maxGas = ^Gas(0)
 
-// LeastWall is the shortest Wall for that much gas. A run ends by its gas before Wall ends it, on
-// every machine that may execute: else a program that runs until Wall would be free.
-func LeastWall(g Gas) time.Duration {
+// LeastWall is the shortest Wall for such limits, whose gas is the whole job's. A run ends by its gas before Wall ends it, on
+// every machine that may execute: what Wall ends is nobody's outcome.
+func LeastWall(l Limits) time.Duration {
+	wall := leastStart + time.Duration(min(l.Memory, MaxMemory)/(leastTouch/1000))*time.Millisecond
 	const each = uint64(LeastSpeed / 1000)
-	ms := uint64(g) / each
-	if uint64(g)%each > 0 {
+	ms := uint64(l.Gas) / each
+	if uint64(l.Gas)%each > 0 {
 		ms++
 	}
-	return time.Duration(min(ms, uint64(MaxWall/time.Millisecond)+1)) * time.Millisecond
+	return wall + time.Duration(min(ms, uint64(MaxWall/time.Millisecond)+1))*time.Millisecond
 }
 
 // Limits of the whole job: those of one item hold for its gas, memory and output, and Wall

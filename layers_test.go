@@ -36,6 +36,7 @@ const layers = `
 	 55  internal/sim/scenario             pure
 	 57  internal/sim/volatile             pure
 	 60  internal/executor/wasm/instrument pure
+	 80  internal/atomicfile
 	 90  internal/executor
 	 95  internal/executor/adversary
 	100  internal/executor/executortest

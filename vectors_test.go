@@ -124,12 +124,12 @@ func TestVectors_Job(t *testing.T) {
 		Budget:  10 * Credit,
 	}
 	least := JobSpec{
-		Task:    Task{Program: full.Task.Program, Limits: Limits{Gas: 1, Memory: 1, Wall: time.Millisecond}},
+		Task:    Task{Program: full.Task.Program, Limits: Limits{Gas: 1, Memory: 1, Wall: 10001 * time.Millisecond}},
 		Plan:    Plan{Method: PlanPair},
 		Filters: Filters{MaxPrice: 1},
 	}
 	batch := full
-	batch.Items, batch.Shuffle, batch.Plan = 100, Shuffle{Parts: 16, Gather: true}, Plan{Method: PlanSample, Verifiers: 2, Checks: 10, Undetected: 1}
+	batch.Items, batch.Shuffle, batch.Plan = 100, Shuffle{Parts: 16, Gather: true}, Plan{Method: PlanSample, Verifiers: 2, Checks: 10, Undetected: 1, Replacements: 2}
 	batch.Task.Limits.Wall, batch.Compare = time.Hour, Compare{}
 	type vector struct {
 		Name     string  `json:"name"`

@@ -139,7 +139,8 @@ func (a *app) runDemo(ctx context.Context, assets demoAssets, cfg upConfig, out 
 	if err != nil {
 		return err
 	}
-	req := rpc.PostRequest{Args: assets.Args, Limits: rpc.Limits{Gas: autoGas, Memory: 1 << 30, Output: 256 << 20, WallMillis: crowd.LeastWall(autoGas).Milliseconds()}}
+	req := rpc.PostRequest{Args: assets.Args, Limits: rpc.Limits{Gas: autoGas, Memory: 1 << 30, Output: 256 << 20}}
+	req.Limits.WallMillis = crowd.LeastWall(crowd.Limits{Gas: autoGas, Memory: req.Limits.Memory}).Milliseconds()
 	if req.Program, err = c.UploadFile(ctx, bytes.NewReader(assets.Program), nil); err != nil {
 		return err
 	}

@@ -81,6 +81,7 @@ func (a *app) examine(ctx context.Context) (checks []Check) {
 	}
 	add("node", true, "%s answers in %v", info.Node.Short(), time.Since(start).Round(time.Millisecond))
 	add("chain", info.Height > 0, "%s, block %d%s", info.Chain, info.Height, unless(info.Height > 0, "; no block yet: are the authorities running?"))
+	checks = append(checks, ruleChecks(info)...)
 	add("peers", info.Peers > 0, "%d connected%s", info.Peers, unless(info.Peers > 0, "; nobody can be reached: check the network and the firewall"))
 	if list, err := c.Providers(ctx); err != nil {
 		fail("providers", err)
@@ -97,6 +98,18 @@ func (a *app) examine(ctx context.Context) (checks []Check) {
 		fail("account", err)
 	} else {
 		add("account", account.Balance > 0, "%s%s", creditText(account.Balance), unless(account.Balance > 0, "; fund "+info.Address.String()))
+	}
+	return checks
+}
+
+// ruleChecks are about the rules of the network: whether the node has them, and whether the ledger broke any of its own.
+func ruleChecks(info rpc.Info) []Check {
+	same := info.Rules.Build == info.Rules.Network
+	checks := []Check{{"rules", same, fmt.Sprintf("number %d", info.Rules.Build) + unless(same, fmt.Sprintf(", but the network executes by number %d: this node takes part in no job but its own, "+
+		"and earns nothing; install a build of crowd with the network's rules", info.Rules.Network))}}
+	if info.Bugs > 0 {
+		checks = append(checks, Check{"ledger", false, fmt.Sprintf("it met %d errors of its own since this node started, and went on without what caused them; "+
+			"report what the node's log says after \"bug:\"", info.Bugs)})
 	}
 	return checks
 }

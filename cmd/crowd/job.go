@@ -287,12 +287,16 @@ func (a *app) jobLogsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "logs JOB", Short: "Print what a job's program writes", Args: oneJob,
 		Long: `Print what a job's program writes: its stdout on stdout, its stderr on stderr.
-While the job runs this is what an executor says; only the result is checked.`,
+While the job runs this is what an executor says; only the result is checked.
+On a terminal, control characters and escape sequences are left out.`,
 		Example: "  crowd job logs --follow 3fa2",
 		RunE: a.onJob(func(ctx context.Context, c *rpc.Client, id crowd.JobID) error {
-			lines, out := json.NewEncoder(a.stdout), a.stdout
+			lines, out, errs := json.NewEncoder(a.stdout), a.stdout, a.stderr
+			if a.terminal {
+				errs = &plainText{w: a.stderr}
+			}
 			if a.seen {
-				out = &textOnly{w: a.stdout, skipped: func() { a.say("the program's stdout is no text: crowd job get %s saves it", id.Short()) }}
+				out = &textOnly{w: &plainText{w: a.stdout}, skipped: func() { a.say("the program's stdout is no text: crowd job get %s saves it", id.Short()) }}
 			}
 			for chunk, err := range c.Logs(ctx, id, wait) {
 				if err != nil {
@@ -300,7 +304,7 @@ While the job runs this is what an executor says; only the result is checked.`,
 				}
 				w := out
 				if chunk.Stream == "stderr" {
-					w = a.stderr
+					w = errs
 				}
 				if a.json {
 					err = lines.Encode(chunk)
@@ -365,8 +369,19 @@ With --json and without --out: a description of the result and its files.`,
 func (a *app) jobCancelCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "cancel JOB", Short: "Take a job back, where that is still possible", Args: oneJob,
+		Long: `Take a job back. It is free until its places are drawn, a few seconds after it was posted.
+From then on each machine that works on it is paid for its time: a giga-gas for each second
+(for five seconds at least, and of an audit or a batch for no more), and never more than the
+job's limit. What is left of the escrow comes back. Once a machine has committed to a result it is too late, and the result is delivered.`,
 		Example: "  crowd job cancel 3fa2",
 		RunE: a.onJob(func(ctx context.Context, c *rpc.Client, id crowd.JobID) error {
+			v, err := c.Job(ctx, id)
+			if err != nil {
+				return err
+			}
+			if v.Cancel > 0 {
+				a.say("this pays %s to the machines that work on it", creditText(v.Cancel))
+			}
 			if err := c.Cancel(ctx, id); err != nil {
 				return err
 			}

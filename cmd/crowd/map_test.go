@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/flow"
 	"github.com/crowdcompute/crowd/internal/rpc"
@@ -490,14 +491,14 @@ func TestMap_LostParts(t *testing.T) {
 func TestFewer_IsAsSure(t *testing.T) {
 	for items := uint32(2); items <= 200; items++ {
 		for checks := uint32(1); checks <= items; checks = checks*2 + 1 {
-			p := &rpc.BatchPlan{SamplePlan: rpc.SamplePlan{Verifiers: 2, Checks: checks}, Undetected: verify.SampleUndetected(items, 2, checks).Float()}
+			p := &rpc.BatchPlan{SamplePlan: rpc.SamplePlan{Verifiers: 2, Checks: checks}, Undetected: verify.SampleUndetected(items, &crowd.Plan{Verifiers: 2, Checks: checks}).Float()}
 			allowed, err := verify.Allowed(confidence(p))
 			if err != nil {
 				continue // no confidence at all
 			}
 			for n := uint32(1); n < items; n++ {
 				plan, err := fewer(p, n)
-				if u := verify.SampleUndetected(n, plan.Verifiers, plan.Checks); err != nil || plan.Checks > n || plan.Checks < n && u > allowed {
+				if u := verify.SampleUndetected(n, &crowd.Plan{Verifiers: plan.Verifiers, Checks: plan.Checks}); err != nil || plan.Checks > n || plan.Checks < n && u > allowed {
 					t.Fatalf("%d of %d items, %d checks: got %+v, undetected %s, %v", n, items, checks, plan, u, err)
 				}
 			}

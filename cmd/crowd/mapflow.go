@@ -161,6 +161,9 @@ func (m *mapping) task(e flow.Effect) task {
 		return m.follow(e.Ref, e.Job)
 	case flow.Cancel:
 		return func(ctx context.Context) (news, error) {
+			if v, err := m.c.Job(ctx, e.Job); err == nil && e.Worth > 0 && v.Cancel > e.Worth {
+				return news{}, nil // it ends by itself, for less
+			}
 			if err := m.c.Cancel(ctx, e.Job); err != nil && rpc.KindOf(err) != rpc.TooLate {
 				m.show.say("%s", err) // it ends by itself, and is paid
 			}

@@ -115,7 +115,7 @@ func (m *mapping) lay(e flow.Lay) task {
 func (m *mapping) layout(ctx context.Context, st *stage, e flow.Lay) (shards []*shard, layout []flow.Layout, err error) {
 	limits := st.Request.Limits
 	if limits.WallMillis == 0 {
-		limits.WallMillis = max(time.Minute, crowd.LeastWall(limits.Gas*crowd.Gas(st.Plan.Items))).Milliseconds()
+		limits.WallMillis = max(time.Minute, crowd.LeastWall(crowd.Limits{Gas: limits.Gas * crowd.Gas(st.Plan.Items), Memory: limits.Memory})).Milliseconds()
 	}
 	if st.Request.Gather {
 		limits.WallMillis += gatherWait.Milliseconds() + int64(st.Plan.Items*uint64(st.Index.Largest)*1000/gatherRate)
@@ -158,7 +158,10 @@ func fewer(p *rpc.BatchPlan, items uint32) (rpc.SamplePlan, error) {
 	allowed, err := verify.Allowed(confidence(p))
 	plan := p.SamplePlan
 	plan.Checks = min(plan.Checks, items)
-	for err == nil && plan.Checks < min(items, crowd.MaxChecks) && verify.SampleUndetected(items, plan.Verifiers, plan.Checks) > allowed {
+	escapes := func() verify.Chance {
+		return verify.SampleUndetected(items, &crowd.Plan{Verifiers: plan.Verifiers, Checks: plan.Checks, Replacements: plan.Replacements})
+	}
+	for err == nil && plan.Checks < min(items, crowd.MaxChecks) && escapes() > allowed {
 		plan.Checks++
 	}
 	return plan, err

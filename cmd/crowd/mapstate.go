@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/atomicfile"
 	"github.com/crowdcompute/crowd/internal/flow"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/store"
@@ -204,13 +205,11 @@ func (d *mapDir) change(f func(*mapState)) error {
 	if err != nil || bytes.Equal(raw, d.written) {
 		return err
 	}
-	tmp := d.path("map.json.tmp")
-	if err := writeSynced(tmp, raw); err != nil {
+	if err := atomicfile.Write(d.path("map.json"), raw, 0o644); err != nil {
 		return err
 	}
-	d.written = raw
-	if err := os.Rename(tmp, d.path("map.json")); err != nil || d.wrote == nil {
-		return err
+	if d.written = raw; d.wrote == nil {
+		return nil
 	}
 	return d.wrote()
 }

@@ -38,6 +38,9 @@ type runFlags struct {
 	sure                          bool // confidence was typed
 	compare                       string
 	detach, quiet                 bool
+
+	replacements uint
+	replaces     bool // replacements were given
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -58,7 +61,8 @@ for which the cheapest plan is taken that reaches it:
 --in FILE is the program's stdin, --in DIR its read-only folder /in.
 --out FILE receives its stdout; --out DIR receives stdout, stderr and what it wrote
 to /out. Without --out its stdout is this command's, so pipes work.
-Ctrl-C cancels the job where that is still possible; a second one leaves at once.`,
+Ctrl-C cancels the job where that is still possible; a second one leaves at once. A
+cancelled job is paid for the time that it ran: see crowd job cancel --help.`,
 		Example: `  crowd run blur.wasm --in photo.png --out blurred.png -- --radius 8
   cat words.txt | crowd run wc.wasm --in - | sort
   crowd run simulate.wasm --in data/ --out results/ --gas 2T --budget 5
@@ -79,7 +83,7 @@ Ctrl-C cancels the job where that is still possible; a second one leaves at once
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a.begun = true
-			f.sure = cmd.Flags().Changed("confidence")
+			f.sure, f.replaces = cmd.Flags().Changed("confidence"), cmd.Flags().Changed("replacements")
 			return a.run(cmd.Context(), &f, args[0], args[1:])
 		},
 	}
@@ -101,6 +105,7 @@ Ctrl-C cancels the job where that is still possible; a second one leaves at once
 	fl.StringSliceVar(&f.providers, "provider", nil, "a provider (node ID or its first digits) that may be drawn")
 	fl.Float64Var(&f.confidence, "confidence", 0.99, "probability that a wrong result is found out")
 	fl.StringVar(&f.plan, "plan", "", "audit, pair or committee=N (default: the cheapest that reaches --confidence)")
+	fl.UintVar(&f.replacements, "replacements", 0, "with --plan: machines that may take the place of some that drop out; each makes a lie likelier to pass (default: 1 for audit, else 0: the court takes their place)")
 	fl.StringVar(&f.compare, "compare", "exact", compareUsage)
 	fl.BoolVar(&f.detach, "detach", false, "print the job's ID and do not wait")
 	fl.BoolVar(&f.quiet, "quiet", false, "no talk, and not the program's stderr")
@@ -119,7 +124,7 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 			return r, bad(err)
 		}
 	} else if f.timeout > 0 { // no more than a slow machine does in that time
-		gas = min(gas, uint64(f.timeout.Seconds()*float64(crowd.LeastSpeed)))
+		gas = max(1, min(gas, uint64(f.timeout.Seconds()*float64(crowd.LeastSpeed))))
 	}
 	memory, err := parseUnits("--memory", f.memory, sizeUnits)
 	if err != nil {
@@ -148,15 +153,22 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	if r.Check, err = parsePlan(f.plan); err != nil {
 		return r, bad(err)
 	}
+	if f.replaces {
+		if r.Check == nil {
+			return r, bad(errors.New("--replacements goes with --plan"))
+		}
+		n := uint32(min(f.replacements, crowd.MaxReplacements+1))
+		r.Check.Replacements = &n
+	}
 	if r.Check != nil {
 		if f.sure {
 			return r, bad(errors.New("--plan and --confidence: give one of them"))
 		}
 		r.Confidence = 0
 	}
-	wall := f.timeout
-	if wall == 0 {
-		wall = max(time.Minute, crowd.LeastWall(crowd.Gas(gas)))
+	wall := max(f.timeout, crowd.LeastWall(crowd.Limits{Gas: crowd.Gas(gas), Memory: memory}))
+	if f.timeout == 0 {
+		wall = max(time.Minute, wall)
 	}
 	r.Limits = rpc.Limits{Gas: crowd.Gas(gas), Memory: memory, Output: output, WallMillis: wall.Milliseconds()}
 	r.Program = "to be uploaded"
@@ -365,7 +377,11 @@ func planText(q *rpc.Quote, gas crowd.Gas) []string {
 	case crowd.PlanCommittee:
 		how = fmt.Sprintf("checked by a committee of %d", q.Executors)
 	}
-	lines := []string{fmt.Sprintf("at most %s for %s; %s: a wrong result passes with probability %s", creditText(q.Bound), gasText(gas), how, chanceText(q.Undetected))}
+	if q.Replacements > 0 {
+		how += fmt.Sprintf(", with up to %s", count(q.Replacements, "replacement"))
+	}
+	lines := []string{fmt.Sprintf("at most %s for %s, and %s for what the drawn nodes put on chain; %s: a wrong result passes with probability %s",
+		creditText(q.Bound), gasText(gas), creditText(q.Duties), how, chanceText(q.Undetected))}
 	if q.Plan == crowd.PlanAudit {
 		lines = append(lines, fmt.Sprintf("at most %s where the lot does not have it run again; an executor with less than %s of free stake, or a shorter record, is audited more often",
 			creditText(q.Unaudited), creditText(q.Stake)))

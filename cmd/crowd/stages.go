@@ -17,6 +17,7 @@ import (
 // on a terminal, something that moves.
 type stages struct {
 	w        io.Writer
+	program  io.Writer // w, for what the job's program writes
 	terminal bool
 	quiet    bool
 
@@ -30,7 +31,11 @@ type stages struct {
 }
 
 func (a *app) newStages(quiet bool) *stages {
-	return &stages{w: a.stderr, terminal: a.terminal, quiet: quiet}
+	s := &stages{w: a.stderr, program: a.stderr, terminal: a.terminal, quiet: quiet}
+	if a.terminal {
+		s.program = &plainText{w: a.stderr}
+	}
+	return s
 }
 
 // show takes the job's next event.
@@ -65,12 +70,12 @@ func (s *stages) show(ev rpc.JobEvent) {
 	}
 }
 
-// guest passes on what the program writes to its stderr, between our own lines.
+// guest passes on what the program writes to its stderr, between our own lines. While the job runs nobody has checked that.
 func (s *stages) guest(data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clear()
-	_, err := s.w.Write(data)
+	_, err := s.program.Write(data)
 	return err
 }
 

@@ -22,9 +22,15 @@ const (
 	beaconTag  = 0xb1
 	beaconSize = 1 + len(identity.VRFProof{})
 
-	// maxAhead is how far a gossiped nonce may run ahead of its account, since
-	// transactions and blocks overtake each other on their way between nodes.
+	// maxAhead is how many transactions of one account may stand in the mempool; further ones are refused. When
+	// the mempool fills, an account may have fewer: see room.
 	maxAhead = 64
+	// maxFlying and maxFlyingBytes bound the mempool; what comes when it is full is refused with codeFull. They are below
+	// CometBFT's own bounds, so that what is admitted here is admitted there.
+	maxFlying      = 4096
+	maxFlyingBytes = 48 << 20
+	// codeFull is CheckTx's answer when the mempool has no room: no ledger.Code, since it says nothing about the transaction.
+	codeFull = 1 << 20
 	// maxEarly bounds the transactions that are kept to be looked at again after the next
 	// block: CometBFT does not gossip a second time what a node refused because it was a block behind.
 	maxEarly = 64
@@ -66,7 +72,11 @@ type app struct {
 	changed chan struct{}                 // guarded by mu; closed at the next block
 	flight  map[crowd.Hash]*flying        // guarded by mu: what stands in the mempool
 	line    []crowd.Hash                  // guarded by mu: flight in order of arrival, with some that have gone
-	early   [][]byte                      // guarded by mu: refused, but may be good after the next block; the newest maxEarly
+	lanes   map[crowd.NodeID]*lane        // guarded by mu: of accounts with something in the mempool; made anew for each block
+	load    lane                          // guarded by mu: of all lanes together
+	round   uint64                        // guarded by mu: counts blocks
+	direct  crowd.Hash                    // guarded by mu: what Full.submit hands over just now, and answers for itself
+	early   []tooEarly                    // guarded by mu: gossiped and refused, but may be good after the next block; the newest maxEarly
 	version uint64                        // guarded by mu: moves when the mempool may have shrunk
 	waiters map[crowd.Hash][]chan verdict // guarded by mu
 }
@@ -76,6 +86,13 @@ type done struct {
 	Head
 	changes []ledger.Change
 	events  []ledger.Event
+	bugs    []bug
+}
+
+// bug is where the ledger broke a promise of its own and went on.
+type bug struct {
+	ledger.BugReport
+	tx crowd.Hash // zero: a draw or a deadline
 }
 
 // trial is a block applied, not yet committed.
@@ -90,7 +107,23 @@ type trial struct {
 // flying is a transaction in the mempool.
 type flying struct {
 	tx    ledger.Tx
+	size  int // bytes
 	since crowd.Height
+	round uint64 // app.round when it was last checked
+}
+
+// lane is what one account has in the mempool.
+type lane struct {
+	next  uint64        // the nonce after the last
+	fees  crowd.Credits // of all
+	count int
+	bytes int
+}
+
+// tooEarly is a transaction that may be good after the next block.
+type tooEarly struct {
+	nonce uint64
+	raw   []byte
 }
 
 // verdict is what a waiter for a transaction gets.
@@ -152,6 +185,13 @@ func (a *app) apply(hash []byte, height int64, t time.Time, proposer []byte, raw
 			changes: res.Changes, events: res.Events,
 		},
 	}
+	for _, r := range res.Bugs {
+		b := bug{BugReport: r}
+		if r.Tx >= 0 {
+			b.tx = txHash(raw[len(raw)-len(txs)+r.Tx])
+		}
+		tr.done.bugs = append(tr.done.bugs, b)
+	}
 	add := func(r *abci.ExecTxResult, tx, used crowd.Hash) {
 		tr.results, tr.txs, tr.used = append(tr.results, r), append(tr.txs, tx), append(tr.used, used)
 	}
@@ -182,9 +222,10 @@ func (a *app) InitChain(_ context.Context, r *abci.RequestInitChain) (*abci.Resp
 	return &abci.ResponseInitChain{AppHash: h.Root[:]}, nil
 }
 
-// CheckTx keeps out of the mempool what no block can ever use. It is lenient with
-// what comes by gossip: nodes are a block apart at times, and a transaction refused here
-// is not offered again. What users send is checked wholly, by Full.Send.
+// CheckTx keeps out of the mempool what the next blocks cannot use: each transaction must be its account's next, after
+// those of the account that stand there, and the account must be able to pay for all of them. So nobody can
+// fill the mempool for nothing. Nodes are a block apart at times, and what is refused is not gossiped again:
+// see early. What users send is checked wholly, by Full.Send.
 func (a *app) CheckTx(_ context.Context, r *abci.RequestCheckTx) (*abci.ResponseCheckTx, error) {
 	hash := txHash(r.Tx)
 	err := a.admit(hash, r.Tx, r.Type == abci.CheckTxType_New)
@@ -194,8 +235,28 @@ func (a *app) CheckTx(_ context.Context, r *abci.RequestCheckTx) (*abci.Response
 	if r.Type == abci.CheckTxType_Recheck {
 		a.evict(hash)
 	}
+	if errors.Is(err, errFull) {
+		return &abci.ResponseCheckTx{Code: codeFull, Log: err.Error()}, nil
+	}
 	o := newOutcome(hash, err)
 	return &abci.ResponseCheckTx{Code: uint32(max(o.Code, 1)), Log: o.Reason}, nil
+}
+
+var errFull = errors.New("there are too many transactions; offer this one again after the next block")
+
+// room is how many transactions an account may have in the mempool: the fuller it is, the fewer, so that accounts
+// with one get in while those with many fill it. The authorities' free duties always find room.
+func (a *app) room() int {
+	used := max(a.load.count*100/maxFlying, a.load.bytes*100/maxFlyingBytes)
+	switch {
+	case used < 50:
+		return maxAhead
+	case used < 75:
+		return maxAhead / 8
+	case used < 100:
+		return 1
+	}
+	return 0
 }
 
 func (a *app) admit(hash crowd.Hash, raw []byte, fresh bool) (err error) {
@@ -205,27 +266,54 @@ func (a *app) admit(hash crowd.Hash, raw []byte, fresh bool) (err error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	acc := a.head.State.Account(tx.Sender().Address())
+	f := a.flight[hash]
+	if fresh && f != nil {
+		return nil
+	}
 	defer func() {
 		var r *ledger.Refusal
-		if fresh && errors.As(err, &r) && a.head.State.Account(tx.Sender().Address()).Nonce <= tx.Nonce() {
-			a.early = append(a.early[max(0, len(a.early)-maxEarly+1):], raw)
+		if fresh && hash != a.direct && errors.As(err, &r) && acc.Nonce <= tx.Nonce() {
+			a.early = append(a.early[max(0, len(a.early)-maxEarly+1):], tooEarly{tx.Nonce(), raw})
 		}
 	}()
-	acc := a.head.State.Account(tx.Sender().Address())
-	if tx.Nonce() < acc.Nonce || tx.Nonce()-acc.Nonce >= maxAhead {
-		return &ledger.Refusal{Code: ledger.BadNonce, Reason: fmt.Sprintf("got %d, the account's next is %d", tx.Nonce(), acc.Nonce)}
+	l := a.lanes[tx.Sender()]
+	if l == nil {
+		l = &lane{next: acc.Nonce}
 	}
-	if fee := a.params.Fee(tx); acc.Balance < fee && !a.free(tx) {
-		return &ledger.Refusal{Code: ledger.NoFunds, Reason: fmt.Sprintf("the fee is %s, the balance %s", fee, acc.Balance)}
+	fee, free := a.params.Fee(tx), a.free(tx)
+	if free {
+		fee = 0
 	}
-	f := a.flight[hash]
-	if f == nil {
-		a.flight[hash] = &flying{tx: tx, since: a.head.Height}
-		a.line = append(a.line, hash)
-	} else if a.head.Height-f.since > maxWait {
+	switch {
+	case tx.Nonce() != l.next:
+		return &ledger.Refusal{Code: ledger.BadNonce, Reason: fmt.Sprintf("got %d, the account's next is %d", tx.Nonce(), l.next)}
+	case fee > 0 && (acc.Balance < l.fees || acc.Balance-l.fees < fee):
+		return &ledger.Refusal{Code: ledger.NoFunds, Reason: fmt.Sprintf("the fee is %s, the balance %s, of which %s are wanted already", fee, acc.Balance, l.fees)}
+	case f != nil && a.head.Height-f.since > maxWait:
 		return ErrDropped
+	case l.count >= maxAhead || fresh && !free && l.count >= a.room():
+		return errFull
+	}
+	if f == nil {
+		f = &flying{tx: tx, size: len(raw), since: a.head.Height}
+		a.flight[hash] = f
+		a.line = append(a.line, hash)
+	}
+	f.round = a.round
+	a.lanes[tx.Sender()] = l
+	l.next++
+	for _, x := range []*lane{l, &a.load} {
+		x.fees, x.count, x.bytes = x.fees+fee, x.count+1, x.bytes+len(raw)
 	}
 	return nil
+}
+
+// setDirect says which transaction CheckTx gets from Full.submit; zero: none.
+func (a *app) setDirect(hash crowd.Hash) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.direct = hash
 }
 
 // free: the sender need not pay for tx. The ledger has the last word.
@@ -385,23 +473,27 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 			if err := crowd.Decode(t.results[i].Data, &o); err != nil {
 				panic("bug: " + err.Error())
 			}
-			a.answer(tx, verdict{in: Included{Height: t.done.Height, Refusal: o.refusal()}})
-		}
-	}
-	if len(a.line) > 2*len(a.flight)+64 || a.head.Height%maxWait == 0 {
-		rest := a.line[:0:0]
-		for _, h := range a.line {
-			f := a.flight[h]
-			switch {
-			case f == nil:
-			case a.head.Height-f.since > 2*maxWait: // CometBFT had no room for it after all
-				delete(a.flight, h)
-			default:
-				rest = append(rest, h)
+			in := Included{Height: t.done.Height, Refusal: o.refusal()}
+			if t.used[i] == (crowd.Hash{}) {
+				in.Height = 0 // that block did nothing with it
 			}
+			a.answer(tx, verdict{in: in})
 		}
-		a.line = rest
 	}
+	// CometBFT checks again what is left, in order.
+	rest := a.line[:0:0]
+	for _, h := range a.line {
+		switch f := a.flight[h]; {
+		case f == nil:
+		case f.round < a.round: // it was not checked after the last block: CometBFT had no room for it after all
+			delete(a.flight, h)
+			a.answer(h, verdict{err: ErrDropped})
+		default:
+			rest = append(rest, h)
+		}
+	}
+	a.line, a.lanes, a.load = rest, map[crowd.NodeID]*lane{}, lane{}
+	a.round++
 	a.committed(prev, a.head)
 	close(a.changed)
 	a.changed = make(chan struct{})

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,30 +165,112 @@ func TestApp_MempoolForgets(t *testing.T) {
 		return ledger.Code(res.Code)
 	}
 	pay := &ledger.Transfer{To: w.people[1].ID().Address(), Amount: 1}
-	ahead := ledger.Sign(w.people[0], f.ChainID(), 3, pay)
-	far := ledger.Sign(w.people[0], f.ChainID(), maxAhead, pay)
-	if got := check(ahead, abci.CheckTxType_New); got != ledger.OK {
-		t.Errorf("a nonce a little ahead: got %s, want ok", got)
+	sign := func(nonce uint64) []byte { return ledger.Sign(w.people[0], f.ChainID(), nonce, pay) }
+	if got := check(sign(1), abci.CheckTxType_New); got != ledger.BadNonce {
+		t.Errorf("a nonce with a gap before it: got %s, want %s", got, ledger.BadNonce)
 	}
-	if got := check(far, abci.CheckTxType_New); got != ledger.BadNonce {
-		t.Errorf("a nonce far ahead: got %s, want %s", got, ledger.BadNonce)
-	}
-	w0, forget := f.app.await(txHash(ahead))
-	defer forget()
-	for i := range maxWait + 1 {
-		if got := check(ahead, abci.CheckTxType_Recheck); got != ledger.OK {
-			t.Fatalf("recheck after %d blocks: got %s, want ok", i, got)
+	for i := range uint64(2) {
+		if got := check(sign(i), abci.CheckTxType_New); got != ledger.OK {
+			t.Errorf("nonce %d: got %s, want ok", i, got)
 		}
-		commit(t, f.app, w, prepare(t, f.app, ledger.Sign(w.people[1], f.ChainID(), uint64(i), pay)))
 	}
-	if got := check(ahead, abci.CheckTxType_Recheck); got == ledger.OK {
-		t.Error("a nonce that is never reached stays for ever")
+	// The first is never rechecked: CometBFT lost it. The second then has a gap before it.
+	w0, forget := f.app.await(txHash(sign(1)))
+	defer forget()
+	commit(t, f.app, w, prepare(t, f.app, ledger.Sign(w.people[1], f.ChainID(), 0, pay)))
+	if got := check(sign(1), abci.CheckTxType_Recheck); got != ledger.BadNonce {
+		t.Errorf("recheck with a gap: got %s, want %s", got, ledger.BadNonce)
 	}
 	if v := <-w0; v.err != ErrDropped {
 		t.Errorf("waiter: got %v, want %v", v.err, ErrDropped)
 	}
+	commit(t, f.app, w, prepare(t, f.app, ledger.Sign(w.people[1], f.ChainID(), 1, pay)))
 	if len(f.app.flight) != 0 {
 		t.Errorf("flying: got %d, want none", len(f.app.flight))
+	}
+	// One that no proposer takes leaves after a while.
+	if got := check(sign(0), abci.CheckTxType_New); got != ledger.OK {
+		t.Errorf("again: got %s, want ok", got)
+	}
+	for i := range maxWait {
+		commit(t, f.app, w, prepare(t, f.app, ledger.Sign(w.people[1], f.ChainID(), uint64(i+2), pay)))
+		if got := check(sign(0), abci.CheckTxType_Recheck); got != ledger.OK {
+			t.Fatalf("recheck after %d blocks: got %s, want ok", i, got)
+		}
+	}
+	commit(t, f.app, w, prepare(t, f.app, ledger.Sign(w.people[1], f.ChainID(), maxWait+2, pay)))
+	if got := check(sign(0), abci.CheckTxType_Recheck); got == ledger.OK {
+		t.Error("one that no block takes stays for ever")
+	}
+}
+
+// Accounts with money send what no block can use, their first nonce missing: nobody can fill the mempool for nothing.
+func TestFull_NobodyFillsTheMempoolForNothing(t *testing.T) {
+	const accounts, each = 99, 63
+	w := newWorld(t, 1, 0, accounts+1)
+	nodes := cluster(t, w, 1)
+	to := w.people[accounts].ID().Address()
+	for i := range accounts {
+		for nonce := uint64(1); nonce <= each; nonce++ { // as gossip does, and past the follower's own check
+			raw := ledger.Sign(w.people[i], nodes[0].ChainID(), nonce, &ledger.Transfer{To: to, Amount: 1})
+			_ = nodes[i%2].node.Mempool().CheckTx(raw, nil, mempool.TxInfo{})
+		}
+	}
+	for i, n := range nodes {
+		if got := n.node.Mempool().Size(); got != 0 {
+			t.Errorf("node %d: got %d transactions in the mempool, want none", i, got)
+		}
+	}
+	must(t, NewWallet(w.people[accounts], nodes[1]), &ledger.Transfer{To: w.people[0].ID().Address(), Amount: 1})
+	for _, k := range w.people[:accounts] {
+		if a := nodes[0].Head().State.Account(k.ID().Address()); a.Nonce != 0 {
+			t.Fatalf("nonce %d of an account whose first transaction is missing", a.Nonce)
+		}
+	}
+}
+
+// An account has in the mempool what it can pay for, no more than its share, and the less the fuller it is.
+func TestApp_MempoolIsShared(t *testing.T) {
+	w := newWorld(t, 1, 0, 80)
+	f := still(t, w, 0)
+	pay := &ledger.Transfer{To: w.people[1].ID().Address(), Amount: 1}
+	add := func(i int, nonce uint64) uint32 {
+		res, err := f.app.CheckTx(context.Background(), &abci.RequestCheckTx{Tx: ledger.Sign(w.people[i], f.ChainID(), nonce, pay)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Code
+	}
+	admitted := make([]uint64, len(w.people))
+	for i := range w.people[:78] {
+		for ; add(i, admitted[i]) == 0; admitted[i]++ {
+		}
+		if code := add(i, admitted[i]); code != codeFull {
+			t.Errorf("account %d, %d admitted: got code %d, want %d", i, admitted[i], code, codeFull)
+		}
+	}
+	if admitted[0] != maxAhead || admitted[50] != maxAhead/8 || admitted[77] != 1 && admitted[77] != maxAhead/8 {
+		t.Errorf("got %d, %d and %d of accounts 0, 50 and 77, want %d, then fewer", admitted[0], admitted[50], admitted[77], maxAhead)
+	}
+	if code := add(79, 0); code != 0 {
+		t.Errorf("another account's one: got code %d, want ok", code)
+	}
+	poor := still(t, w, 0)
+	fee := w.genesis.Params.Fee
+	tx, err := ledger.Open(f.ChainID(), ledger.Sign(w.people[0], f.ChainID(), 0, pay))
+	if err != nil {
+		t.Fatal(err)
+	}
+	acc := poor.app.head.State.Account(w.people[0].ID().Address())
+	if n := uint64(acc.Balance / fee(tx)); n < maxAhead {
+		t.Fatalf("the account can pay for %d", n)
+	}
+	poor.app.lanes[w.people[0].ID()] = &lane{fees: acc.Balance - fee(tx)}
+	for nonce, want := range []uint32{0, uint32(ledger.NoFunds)} {
+		res, err := poor.app.CheckTx(context.Background(), &abci.RequestCheckTx{Tx: ledger.Sign(w.people[0], f.ChainID(), uint64(nonce), pay)})
+		if err != nil || res.Code != want {
+			t.Errorf("nonce %d of an account that can pay for one more: got code %d, %v, want %d", nonce, res.Code, err, want)
+		}
 	}
 }
 
@@ -300,5 +384,47 @@ func FuzzReadFrame(f *testing.F) {
 func again[T any](t *testing.T, fr frame, decode func(frame) (T, error)) {
 	if v, err := decode(fr); err == nil && !bytes.Equal(crowd.Encode(v), fr.Body) {
 		t.Errorf("%T does not encode back", v)
+	}
+}
+
+// Where the ledger meets an error of its own the block goes on; the node counts it and says in its log what to report.
+func TestFull_CountsAndLogsBugs(t *testing.T) {
+	w := newWorld(t, 1, 0, 1)
+	var log bytes.Buffer
+	f, err := NewFull(Config{Dir: t.TempDir(), Genesis: w.genesis, Key: w.authorities[0], Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.shut)
+	f.app.stale = time.Hour
+	f.app.committed = func(prev, now done) {
+		f.onBugs(now)
+	}
+	id := crowd.JobID{7}
+	old := f.app.head.State
+	f.app.head.State = ledger.Load(func(add func(string, []byte)) { // a deadline of a job that is not there
+		old.Each("", func(key string, val []byte) bool { add(key, val); return true })
+		add("due/"+string(make([]byte, 8))+string(id[:]), []byte{1})
+	})
+	pay := ledger.Sign(w.people[0], f.ChainID(), 0, &ledger.Transfer{To: w.authorities[0].ID().Address(), Amount: 1})
+	commit(t, f.app, w, prepare(t, f.app, pay))
+	if got := f.Bugs(); got == 0 {
+		t.Error("got no bug counted")
+	}
+	for _, want := range []string{"bug: the ledger met an error", "an index names job", id.String(), "block=1"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %q: %s", want, log.String())
+		}
+	}
+	if got := f.app.head.State.Account(w.people[0].ID().Address()).Nonce; got != 1 {
+		t.Errorf("the block did not go on: nonce %d", got)
+	}
+	before := f.Bugs()
+	log.Reset()
+	for range 3 * maxBugLogs {
+		f.onBug(bug{}, 2)
+	}
+	if n := strings.Count(log.String(), "bug:"); f.Bugs() != before+3*maxBugLogs || n > maxBugLogs {
+		t.Errorf("got %d counted and %d logged, want all counted and at most %d logged", f.Bugs()-before, n, maxBugLogs)
 	}
 }

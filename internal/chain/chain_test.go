@@ -68,7 +68,7 @@ func newWorld(t testing.TB, authorities, providers, people int) *world {
 func (w *world) spec() crowd.JobSpec {
 	return crowd.JobSpec{
 		Task: crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{
-			Gas: 1e9, Memory: 1 << 20, Output: 1 << 20, Wall: 5 * time.Second,
+			Gas: 1e9, Memory: 1 << 20, Output: 1 << 20, Wall: 20 * time.Second,
 		}},
 		Plan:    crowd.Plan{Method: crowd.PlanPair},
 		Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice},

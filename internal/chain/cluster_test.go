@@ -336,7 +336,7 @@ func BenchmarkFull_Throughput(b *testing.B) {
 				wg.Go(func() {
 					var line []*submission
 					for j, raw := range txs[i] {
-						s, err := f.submit(ctx, raw)
+						s, err := f.submit(ctx, crowd.NodeID{}, raw)
 						if err != nil {
 							b.Error(err)
 							return

@@ -1,12 +1,14 @@
 package chain
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,10 +35,11 @@ type Full struct {
 	state   *survivor // the ledger's own database; its lock is the folder's
 	wallet  *Wallet   // of Config.Key, or nil
 	blocks  *feed
-	proven  *feed // blocks that a header already commits to
+	proven  *feed // blocks that a header already commits to, without the values
 	ready   chan struct{}
 	over    chan struct{} // closed when nothing works any more
 	halt    chan struct{} // closed by fail
+	catchUp time.Duration // the constant, but in tests
 	index   int           // place among the authorities, which staggers their ticks
 	started chan struct{} // closed once node, store and results are set
 
@@ -49,12 +52,17 @@ type Full struct {
 	// Run's goroutine only
 	dbs map[string]*survivor
 
-	ending atomic.Bool // Run stops CometBFT
+	ending atomic.Bool   // Run stops CometBFT
+	bugs   atomic.Uint64 // see Bugs
 
 	mu      sync.Mutex
 	why     error         // guarded by mu: of halt
 	snap    *snapshot     // guarded by mu: newest provable state
 	snapped chan struct{} // guarded by mu: closed at the next snap
+
+	streams map[crowd.NodeID]*service // guarded by mu: of light nodes, at most maxStreams
+	debts   debts
+	shared  shared
 
 	submitting sync.Mutex      // orders submissions; taken before every other lock
 	pool       *ledger.Pending // guarded by submitting: the head and what flies on top of it
@@ -68,6 +76,9 @@ type snapshot struct {
 	time     crowd.Time
 	state    ledger.State
 	evidence Evidence
+
+	mu     sync.Mutex
+	values map[string]value // guarded by mu: of keys that were pushed, at most those that the block changed, or several blocks
 }
 
 // NewFull opens the folder and loads the ledger; Run must follow, once, and closes them.
@@ -87,13 +98,13 @@ func NewFull(c Config) (*Full, error) {
 	f := &Full{
 		cfg: c, log: quiet(c.Log), blocks: newFeed(), proven: newFeed(), dbs: map[string]*survivor{},
 		ready: make(chan struct{}), over: make(chan struct{}), halt: make(chan struct{}),
-		started: make(chan struct{}), snapped: make(chan struct{}),
+		started: make(chan struct{}), snapped: make(chan struct{}), streams: map[crowd.NodeID]*service{}, catchUp: catchUp,
 	}
 	a := &app{
 		genesis: c.Genesis, chain: c.Genesis.ChainID(), params: c.Genesis.Params,
 		proposers: map[string]crowd.NodeID{}, log: f.log, now: time.Now, stale: staleAfter,
 		committed: f.onCommit, failed: f.fail,
-		changed: make(chan struct{}), flight: map[crowd.Hash]*flying{}, waiters: map[crowd.Hash][]chan verdict{},
+		changed: make(chan struct{}), flight: map[crowd.Hash]*flying{}, lanes: map[crowd.NodeID]*lane{}, waiters: map[crowd.Hash][]chan verdict{},
 	}
 	a.opened = newTxCache(a.chain)
 	f.app = a
@@ -235,8 +246,29 @@ func (f *Full) Get(_ context.Context, key []byte) ([]byte, error) {
 // A watcher that is slower than the chain gets several blocks merged into one Block.
 func (f *Full) Watch(ctx context.Context) <-chan Block { return f.blocks.watch(ctx) }
 
+// Bugs counts, since the start of this process, where the ledger met an error of its own and went on without: each
+// stands in the log.
+func (f *Full) Bugs() uint64 { return f.bugs.Load() }
+
+// maxBugLogs bounds what the log says of bugs; all are counted.
+const maxBugLogs = 100
+
+func (f *Full) onBugs(d done) {
+	for _, b := range d.bugs {
+		f.onBug(b, d.Height)
+	}
+}
+
+func (f *Full) onBug(b bug, height crowd.Height) {
+	if f.bugs.Add(1) <= maxBugLogs {
+		f.log.Error("bug: the ledger met an error of its own and went on without what caused it; please report this",
+			"block", height, "tx", b.tx, "job", b.Job, "panic", b.Panic, "stack", b.Stack)
+	}
+}
+
 // onCommit runs for each block in order, also for those replayed at the start.
 func (f *Full) onCommit(prev, now done) {
+	f.onBugs(now)
 	f.blocks.publish(Block{Height: now.Height, Time: now.Time, Changes: now.changes, Events: now.events})
 	ev, err := f.signedHeader(now.Height)
 	if err != nil {
@@ -245,7 +277,11 @@ func (f *Full) onCommit(prev, now done) {
 	}
 	f.setSnapshot(&snapshot{header: now.Height, height: prev.Height, time: now.Time, state: prev.State, evidence: ev})
 	if len(prev.changes) > 0 {
-		f.proven.publish(Block{Height: prev.Height, Time: now.Time, Changes: prev.changes})
+		keys := make([]ledger.Change, len(prev.changes)) // which changed; the values are in the snapshot
+		for i, c := range prev.changes {
+			keys[i].Key = c.Key
+		}
+		f.proven.publish(Block{Height: prev.Height, Time: now.Time, Changes: keys})
 	}
 }
 
@@ -267,6 +303,7 @@ func (f *Full) setSnapshot(s *snapshot) {
 		close(f.ready)
 	}
 	f.snap = s
+	f.shared.reset()
 	close(f.snapped)
 	f.snapped = make(chan struct{})
 }
@@ -339,7 +376,13 @@ func (f *Full) List(_ context.Context, prefix string) ([]ledger.Change, error) {
 // however often they are sent, also after a restart. It fails when ctx ends or the
 // transaction is dropped: then it may still come into a block, and sending it again is safe.
 func (f *Full) Send(ctx context.Context, raw []byte) (Included, error) {
-	s, err := f.submit(ctx, raw)
+	return f.send(ctx, raw, func() {})
+}
+
+// send implements liner.
+func (f *Full) send(ctx context.Context, raw []byte, inLine func()) (Included, error) {
+	s, err := f.submit(ctx, crowd.NodeID{}, raw)
+	inLine()
 	if err != nil {
 		return Included{}, err
 	}
@@ -369,9 +412,10 @@ func (s *submission) wait(ctx context.Context) (Included, error) {
 	}
 }
 
-// submit checks a transaction against the ledger as it will be once all that flies has
-// landed, and hands it to CometBFT. Submissions keep their order.
-func (f *Full) submit(ctx context.Context, raw []byte) (*submission, error) {
+// submit checks a transaction, which came from a peer or, if that is zero, from this node, against the ledger as it will
+// be once all that flies has landed, and hands it to CometBFT. Submissions keep their order. A sender or peer whose
+// transactions were refused after checks that cost much waits, or fails with errBusy: see debts.
+func (f *Full) submit(ctx context.Context, peer crowd.NodeID, raw []byte) (*submission, error) {
 	select {
 	case <-f.started:
 	case <-f.over:
@@ -390,6 +434,11 @@ func (f *Full) submit(ctx context.Context, raw []byte) (*submission, error) {
 	if err != nil {
 		return refused(err)
 	}
+	if !peer.IsZero() {
+		if err := f.debts.wait(ctx, peer, tx); err != nil {
+			return nil, err
+		}
+	}
 	hash := txHash(raw)
 	w, forget := f.app.await(hash)
 	s := &submission{f: f, waiter: w, forget: forget}
@@ -399,12 +448,25 @@ func (f *Full) submit(ctx context.Context, raw []byte) (*submission, error) {
 		forget()
 		return &submission{done: in}, err
 	}
-	if err := f.strict(hash, tx); err != nil {
+	cost, err := f.strict(hash, tx)
+	if err != nil {
 		forget()
+		if in, err := f.outcome(hash); err != nil || in != nil { // its block came meanwhile
+			return &submission{done: in}, err
+		}
+		if !peer.IsZero() {
+			f.debts.charge(peer, tx, cost)
+		}
+		var r *ledger.Refusal
+		if errors.As(err, &r) && r.Code == ledger.Bug { // no block will have it
+			f.onBug(bug{BugReport: ledger.BugReport{Panic: r.Reason}, tx: hash}, 0)
+		}
 		return refused(err)
 	}
 	var answer *abci.ResponseCheckTx
+	f.app.setDirect(hash)
 	err = f.node.Mempool().CheckTx(raw, func(r *abci.ResponseCheckTx) { answer = r }, mempool.TxInfo{})
+	f.app.setDirect(crowd.Hash{})
 	switch {
 	case errors.Is(err, mempool.ErrTxInCache):
 		// It stands in the mempool, or its block came just now.
@@ -416,6 +478,10 @@ func (f *Full) submit(ctx context.Context, raw []byte) (*submission, error) {
 		f.pool = nil
 		forget()
 		return nil, fmt.Errorf("the mempool: %w", err)
+	case answer != nil && answer.Code == codeFull:
+		f.pool = nil
+		forget()
+		return nil, fmt.Errorf("the mempool: %s", answer.Log)
 	case answer != nil && answer.Code != abci.CodeTypeOK:
 		f.pool = nil
 		forget()
@@ -424,9 +490,9 @@ func (f *Full) submit(ctx context.Context, raw []byte) (*submission, error) {
 	return s, nil
 }
 
-// strict applies tx on top of the pool. It needs submitting.
+// strict applies tx on top of the pool, and says how long that took. It needs submitting.
 // Where a draw waits for a beacon that only an authority can make, a follower leaves it to CheckTx.
-func (f *Full) strict(hash crowd.Hash, tx ledger.Tx) error {
+func (f *Full) strict(hash crowd.Hash, tx ledger.Tx) (time.Duration, error) {
 	a := f.app
 	a.mu.Lock()
 	head, version, flies := a.head, a.version, a.flight[hash] != nil
@@ -441,24 +507,26 @@ func (f *Full) strict(hash crowd.Hash, tx ledger.Tx) error {
 	}
 	a.mu.Unlock()
 	if flies {
-		return nil
+		return 0, nil
 	}
 	if f.pool == nil {
 		pending := head.State.DrawPending()
 		if pending && a.vrf == nil {
-			return nil
+			return 0, nil
 		}
 		t := max(crowd.Time(a.now().UnixMilli()), head.Time+1)
 		p, _, err := a.attempt(head, t, pending)
 		if err != nil {
-			return fmt.Errorf("try on block %d: %w", head.Height, err)
+			return 0, fmt.Errorf("try on block %d: %w", head.Height, err)
 		}
 		for _, x := range line {
 			_ = p.Add(x) // it was good when it came; if no more, the block says so
 		}
 		f.pool, f.poolAt = p, version
 	}
-	return f.pool.Add(tx)
+	at := time.Now()
+	err := f.pool.Add(tx)
+	return time.Since(at), err
 }
 
 // outcome is what a block said of a transaction, nil while none has.
@@ -517,8 +585,9 @@ func (f *Full) retry(ctx context.Context) {
 		early, changed := f.app.early, f.app.changed
 		f.app.early = nil
 		f.app.mu.Unlock()
-		for _, raw := range early {
-			_ = f.node.Mempool().CheckTx(raw, nil, mempool.TxInfo{}) // refused again, it is kept again
+		slices.SortStableFunc(early, func(a, b tooEarly) int { return cmp.Compare(a.nonce, b.nonce) })
+		for _, x := range early {
+			_ = f.node.Mempool().CheckTx(x.raw, nil, mempool.TxInfo{}) // refused again, it is kept again
 		}
 		select {
 		case <-changed:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +25,8 @@ type LightConfig struct {
 	// failed, ended or lied: give another full node then. A full node can prove no lie, but
 	// it can keep silent about what is new; only asking others helps against that.
 	Dial     func(ctx context.Context) (io.ReadWriteCloser, error)
-	Prefixes []string // Watch tells of keys that begin with one of these, at most 16
+	Prefixes []string     // Watch tells of keys that begin with one of these, at most 16
+	Self     crowd.NodeID // of jobs only those that concern this node: see follower.concern; zero: all
 	Log      *slog.Logger
 }
 
@@ -46,6 +48,15 @@ type Light struct {
 	seen    Evidence      // guarded by mu: of head
 	session *session      // guarded by mu: nil while there is none
 	next    chan struct{} // guarded by mu: closed when session changes
+	line    []*inLine     // guarded by mu: transactions on their way, in the order in which they came
+	moved   chan struct{} // guarded by mu; closed, and replaced, when one of line was offered or has left
+	doubted time.Time     // guarded by mu: when a full node was last left for a refusal that cannot be checked
+}
+
+// inLine is a transaction on its way. On each stream it is offered after all that stand before it.
+type inLine struct {
+	tx ledger.Tx
+	on *session // guarded by Light.mu: where it was offered last
 }
 
 // Pauses between dials.
@@ -63,7 +74,7 @@ const (
 
 // NewLight starts nothing; Run does. A bad config is Run's error.
 func NewLight(c LightConfig) *Light {
-	l := &Light{cfg: c, log: quiet(c.Log), blocks: newFeed(), ready: make(chan struct{}), over: make(chan struct{}), patience: askTime, next: make(chan struct{})}
+	l := &Light{cfg: c, log: quiet(c.Log), blocks: newFeed(), ready: make(chan struct{}), over: make(chan struct{}), patience: askTime, next: make(chan struct{}), moved: make(chan struct{})}
 	if l.verify, l.bad = newVerifier(c.Genesis); l.bad == nil && len(c.Prefixes) > maxPrefixes {
 		l.bad = fmt.Errorf("follow the chain: %d prefixes, at most %d", len(c.Prefixes), maxPrefixes)
 	}
@@ -114,19 +125,19 @@ type session struct {
 	last  uint64                // guarded by mu: newest ID
 	errs  int                   // guarded by mu: answers to ask that were errors, since the last that was none
 	min   crowd.Height          // reader only: header of the last values
+	bases bases                 // reader only: for patches to come
+
+	refused map[uint64]time.Time // guarded by mu: nonces that the state shows to be the next, when each was first refused
 }
 
-// beat asks for a header that the full node must have. A process that was killed closes
+// beat asks for a sign of life. A process that was killed closes
 // nothing, and a transport may take half a minute to notice.
 func (l *Light) beat(ctx context.Context, s *session) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTime)
 	defer cancel()
-	l.mu.Lock()
-	h := l.head.Height
-	l.mu.Unlock()
-	f, err := s.call(ctx, kHeader, headerBody{Height: h})
-	if err == nil && f.Kind == kError {
-		err = errors.New("an error instead of a header")
+	f, err := s.call(ctx, kHeader, headerBody{}, func() {})
+	if err == nil && f.Kind != kEvidence {
+		err = errors.New("another answer")
 	}
 	return err
 }
@@ -164,7 +175,7 @@ func (l *Light) follow(ctx context.Context) error {
 	defer stream.Close()
 	s := &session{out: make(chan []byte, 16), gone: make(chan struct{}), lies: make(chan error, 1), calls: map[uint64]chan frame{}}
 	l.mu.Lock()
-	h := hello{Chain: l.verify.chain, Min: l.head.Height}
+	h := hello{Chain: l.verify.chain, Min: l.head.Height, Self: l.cfg.Self}
 	l.mu.Unlock()
 	for _, p := range l.cfg.Prefixes {
 		h.Prefixes = append(h.Prefixes, []byte(p))
@@ -243,7 +254,7 @@ func (l *Light) read(s *session, stream io.Reader, first chan struct{}) error {
 			if err != nil {
 				return err
 			}
-			h, err := l.values(s, b)
+			h, err := l.values(s, f.ID == 0, b)
 			if err != nil {
 				return err
 			}
@@ -270,8 +281,8 @@ func (l *Light) read(s *session, stream io.Reader, first chan struct{}) error {
 	}
 }
 
-// values checks values against their header, and that no header is older than the one before.
-func (l *Light) values(s *session, b valuesBody) (Header, error) {
+// values checks values against their header, and that no header is older than the one before. Those of a push it makes whole.
+func (l *Light) values(s *session, push bool, b valuesBody) (Header, error) {
 	h, err := l.header(b.Evidence)
 	if err != nil {
 		return Header{}, err
@@ -280,8 +291,21 @@ func (l *Light) values(s *session, b valuesBody) (Header, error) {
 		return Header{}, fmt.Errorf("header %d after header %d", h.Height, s.min)
 	}
 	s.min = h.Height
-	for _, v := range b.Values {
-		if err := ledger.VerifyProof(h.AppHash, v.Key, v.Val, v.Proof); err != nil {
+	for i := range b.Values {
+		v := &b.Values[i]
+		switch {
+		case push:
+			if v.Val, err = s.bases.unpack(string(v.Key), v.As, v.Val); err != nil {
+				return Header{}, err
+			}
+		case v.As != whole:
+			return Header{}, errors.New("an answer that is not whole")
+		}
+		p, err := v.proof()
+		if err == nil {
+			err = ledger.VerifyProof(h.AppHash, v.Key, v.Val, p)
+		}
+		if err != nil {
 			return Header{}, err
 		}
 	}
@@ -331,6 +355,11 @@ func (l *Light) publish(h Header, b valuesBody, begin bool) {
 // header that the answer must not be older than; check takes the answer apart, and its
 // error ends the session as a lie.
 func (l *Light) ask(ctx context.Context, k kind, question func(minimum crowd.Height) any, check func(frame) error) error {
+	return l.askInLine(ctx, nil, k, question, func(_ *session, f frame) error { return check(f) })
+}
+
+// askInLine is ask of a question that waits for its turn on each stream; nil: it does not.
+func (l *Light) askInLine(ctx context.Context, place *inLine, k kind, question func(minimum crowd.Height) any, check func(*session, frame) error) error {
 	var why error
 	for {
 		l.mu.Lock()
@@ -341,7 +370,11 @@ func (l *Light) ask(ctx context.Context, k kind, question func(minimum crowd.Hei
 			if k != kHeader { // which may be of a block that has yet to come
 				once, cancel = context.WithTimeout(ctx, l.patience)
 			}
-			f, err := s.call(once, k, question(minimum))
+			var f frame
+			err := l.turn(once, place, s)
+			if err == nil {
+				f, err = s.call(once, k, question(minimum), func() { l.offered(place, s) })
+			}
 			cancel()
 			if err == nil {
 				l.judge(s, f)
@@ -356,7 +389,7 @@ func (l *Light) ask(ctx context.Context, k kind, question func(minimum crowd.Hei
 				}
 				why = s.lied(err)
 			case err == nil:
-				if err = check(f); err == nil {
+				if err = check(s, f); err == nil {
 					return nil
 				}
 				why = s.lied(err)
@@ -374,6 +407,59 @@ func (l *Light) ask(ctx context.Context, k kind, question func(minimum crowd.Hei
 	}
 }
 
+// turn waits until all that stand before place have been offered on s.
+func (l *Light) turn(ctx context.Context, place *inLine, s *session) error {
+	if place == nil {
+		return nil
+	}
+	for {
+		l.mu.Lock()
+		first, moved := true, l.moved
+		for _, x := range l.line {
+			if x == place {
+				break
+			}
+			first = first && x.on == s
+		}
+		l.mu.Unlock()
+		if first {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-s.gone:
+			return errGone
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// offered lets those behind place go on.
+func (l *Light) offered(place *inLine, s *session) {
+	if place == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	place.on = s
+	l.stir()
+}
+
+// stir wakes who waits in turn. It needs mu.
+func (l *Light) stir() {
+	close(l.moved)
+	l.moved = make(chan struct{})
+}
+
+// leaveLine takes place out of the line.
+func (l *Light) leaveLine(place *inLine) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.line = slices.DeleteFunc(l.line, func(x *inLine) bool { return x == place })
+	l.stir()
+}
+
 // lied ends the session.
 func (s *session) lied(err error) error {
 	select {
@@ -388,7 +474,8 @@ var (
 	errNoStream = errors.New("dial")
 )
 
-func (s *session) call(ctx context.Context, k kind, question any) (frame, error) {
+// call asks and waits for the answer. It calls asked once the question stands before all later ones.
+func (s *session) call(ctx context.Context, k kind, question any, asked func()) (frame, error) {
 	c := make(chan frame, 1)
 	s.mu.Lock()
 	s.last++
@@ -402,6 +489,7 @@ func (s *session) call(ctx context.Context, k kind, question any) (frame, error)
 	}()
 	select {
 	case s.out <- encodeFrame(id, k, question):
+		asked()
 	case <-s.gone:
 		return frame{}, errGone
 	case <-ctx.Done():
@@ -467,8 +555,9 @@ func (l *Light) Prove(ctx context.Context, key []byte) (Proved, error) {
 			return errors.New("another answer than asked for")
 		}
 		v := b.Values[0]
-		p = Proved{Key: v.Key, Val: v.Val, Proof: v.Proof, Evidence: b.Evidence}
-		return nil
+		p = Proved{Key: v.Key, Val: v.Val, Evidence: b.Evidence}
+		p.Proof, err = v.proof()
+		return err
 	})
 	if err != nil {
 		return Proved{}, fmt.Errorf("get %.40q: %w", key, err)
@@ -538,11 +627,29 @@ func (l *Light) Header(ctx context.Context, h crowd.Height) (Evidence, error) {
 }
 
 // Send offers a transaction and waits for the proof of what became of it; when the stream
-// fails it is offered again on the next, which is safe. A refusal before any block is the
-// full node's word alone, which Included.Hearsay says.
+// fails it is offered again on the next, which is safe. A refusal before any block is a
+// full node's word alone, which Included.Hearsay says: one that the proven state does not bear out ends the stream, and
+// the transaction is offered to other full nodes, up to maxOpinions of them.
 func (l *Light) Send(ctx context.Context, raw []byte) (Included, error) {
+	return l.send(ctx, raw, func() {})
+}
+
+// send implements liner.
+func (l *Light) send(ctx context.Context, raw []byte, inline func()) (Included, error) {
+	tx, err := ledger.Open(l.verify.chain, raw)
+	if err != nil {
+		inline()
+		return Included{}, fmt.Errorf("send: %w", err)
+	}
+	place := &inLine{tx: tx}
+	l.mu.Lock()
+	l.line = append(l.line, place)
+	l.mu.Unlock()
+	defer l.leaveLine(place)
+	inline()
 	var in Included
-	err := l.ask(ctx, kSend, func(crowd.Height) any { return sendBody{Tx: raw} }, func(f frame) error {
+	opinions := 0
+	err = l.askInLine(ctx, place, kSend, func(crowd.Height) any { return sendBody{Tx: raw} }, func(s *session, f frame) error {
 		switch f.Kind {
 		case kRefusal:
 			b, err := body[refusalBody](f)
@@ -553,7 +660,10 @@ func (l *Light) Send(ctx context.Context, raw []byte) (Included, error) {
 				return errors.New("a refusal that is none")
 			}
 			in = Included{Refusal: &ledger.Refusal{Code: b.Code, Reason: b.Reason}, Hearsay: true}
-			return nil
+			if opinions++; opinions >= maxOpinions {
+				return nil
+			}
+			return l.question(ctx, s, place, in.Refusal)
 		case kOutcome:
 			b, err := body[provenOutcome](f)
 			if err != nil {

@@ -23,7 +23,7 @@ func dialer(t testing.TB, f *Full) func(context.Context) (io.ReadWriteCloser, er
 	return func(context.Context) (io.ReadWriteCloser, error) {
 		a, b := net.Pipe()
 		wg.Go(func() {
-			if err := f.Serve(ctx, b); err != nil && !errors.Is(err, ErrClosed) {
+			if err := f.Serve(ctx, crowd.NodeID{}, b); err != nil && !errors.Is(err, ErrClosed) {
 				t.Logf("serve: %v", err)
 			}
 		})
@@ -138,7 +138,7 @@ func TestLight_SurvivesItsFullNode(t *testing.T) {
 	l := startLight(t, LightConfig{Genesis: w.genesis, Dial: func(context.Context) (io.ReadWriteCloser, error) {
 		a, b := net.Pipe()
 		f := now.Load()
-		wg.Go(func() { _ = f.Serve(serving, b) })
+		wg.Go(func() { _ = f.Serve(serving, crowd.NodeID{}, b) })
 		return a, nil
 	}})
 	ready(t, l)
@@ -264,7 +264,7 @@ func TestLight_BelievesNoLiar(t *testing.T) {
 		{"another chain's header", onValues(func(b *valuesBody) { b.Evidence = strange })},
 		{"an old header as new", onValues(func(b *valuesBody) {
 			b.Evidence = old.Evidence
-			b.Values[0] = value{Key: old.Key, Val: old.Val, Proof: old.Proof}
+			b.Values[0] = newValue(old)
 		})},
 		{"a truncated frame", func(fr frame) []byte {
 			if fr.ID == 0 {
@@ -427,7 +427,7 @@ func TestServe_RefusesStrangers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := net.Pipe()
 			end := make(chan error, 1)
-			go func() { end <- f.Serve(deadline(t), b) }()
+			go func() { end <- f.Serve(deadline(t), crowd.NodeID{}, b) }()
 			go io.Copy(io.Discard, a)
 			for _, m := range c.send {
 				if _, err := a.Write(m); err != nil {

@@ -7,31 +7,71 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
-// catchUp is how long a light node that knows more than this node is kept waiting.
-const catchUp = 10 * time.Second
+// Bounds of what light nodes make a full node hold.
+const (
+	// catchUp is how long a question may wait for a block: a light node may know more than this node, or ask for what comes next.
+	catchUp = 10 * time.Second
+	// maxStreams bounds the light nodes of one full node; a further one is told to ask another.
+	maxStreams = 1024
+)
 
-// Serve answers one light node on one stream until the stream, ctx or the node ends, and
-// closes the stream. It holds at most maxAsked questions and a handful of frames; who
-// reads slowly is answered slowly and gets changes merged. It fails on what no honest light node sends.
-func (f *Full) Serve(ctx context.Context, stream io.ReadWriteCloser) error {
+var errStreams = errors.New("this full node serves as many light nodes as it can: ask another")
+
+// Serve answers one light node on one stream until the stream, ctx or the node ends, and closes the stream. A node
+// has one stream: a newer one of the same node ends it; from is zero for one in this process, which is not counted. A
+// stream holds at most maxAsked questions, none for longer than catchUp, and three frames, which comes
+// to less than 4 MiB; a light node that reads slowly is answered slowly and gets changes merged. Serve fails on
+// what no honest light node sends.
+func (f *Full) Serve(ctx context.Context, from crowd.NodeID, stream io.ReadWriteCloser) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &service{f: f, from: from, end: cancel, out: make(chan []byte, 1), slots: make(chan struct{}, maxAsked), order: make(chan struct{}, 1)}
+	if !f.enter(s) {
+		_, _ = stream.Write(encodeFrame(0, kError, newErrorBody(errStreams)))
+		return errors.Join(errStreams, stream.Close())
+	}
+	defer f.leave(s)
 	g, inner := errgroup.WithContext(ctx)
-	err := f.serve(inner, g, stream)
+	err := s.serve(inner, g, stream)
 	if ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {
 		return nil
 	}
 	return err
 }
 
-func (f *Full) serve(ctx context.Context, g *errgroup.Group, stream io.ReadWriteCloser) error {
-	s := &service{f: f, out: make(chan []byte, 4), slots: make(chan struct{}, maxAsked)}
+// enter counts a stream and ends the one that its node had; false: there are too many.
+func (f *Full) enter(s *service) bool {
+	if s.from.IsZero() {
+		return true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if old := f.streams[s.from]; old != nil {
+		old.end()
+	} else if len(f.streams) >= maxStreams {
+		return false
+	}
+	f.streams[s.from] = s
+	return true
+}
+
+func (f *Full) leave(s *service) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.streams[s.from] == s {
+		delete(f.streams, s.from)
+	}
+}
+
+func (s *service) serve(ctx context.Context, g *errgroup.Group, stream io.ReadWriteCloser) error {
 	unhook := context.AfterFunc(ctx, func() { stream.Close() })
 	defer unhook()
 	defer stream.Close()
@@ -39,7 +79,7 @@ func (f *Full) serve(ctx context.Context, g *errgroup.Group, stream io.ReadWrite
 	g.Go(func() error { return s.read(ctx, g, stream) })
 	g.Go(func() error {
 		select {
-		case <-f.over:
+		case <-s.f.over:
 			return ErrClosed
 		case <-ctx.Done():
 			return nil
@@ -52,10 +92,12 @@ func (f *Full) serve(ctx context.Context, g *errgroup.Group, stream io.ReadWrite
 type service struct {
 	// set once
 	f     *Full
-	out   chan []byte   // capacity 4: enough to keep the writer busy
+	from  crowd.NodeID // zero: in this process
+	end   func()
+	out   chan []byte   // capacity 1: enough to keep the writer busy
 	slots chan struct{} // a question holds one
 
-	order sync.Mutex // from looking at the newest snapshot to queueing what it gave
+	order chan struct{} // capacity 1: held from looking at the newest snapshot to queueing what it gave
 }
 
 func (s *service) write(ctx context.Context, w io.Writer) error {
@@ -103,9 +145,10 @@ func (s *service) read(ctx context.Context, g *errgroup.Group, stream io.Reader)
 		}
 		prefixes[i] = string(p)
 	}
+	follow := &follower{prefixes: prefixes, self: h.Self, told: map[crowd.JobID]ledger.JobState{}}
 	// Watch before the first push, so that nothing falls between.
 	blocks := s.f.proven.watch(ctx)
-	g.Go(func() error { return s.push(ctx, blocks, prefixes, h.Min) })
+	g.Go(func() error { return s.push(ctx, blocks, follow, h.Min) })
 	for {
 		q, err := readFrame(r, maxRequest)
 		if err != nil {
@@ -132,85 +175,57 @@ func (s *service) read(ctx context.Context, g *errgroup.Group, stream io.Reader)
 	}
 }
 
-// push sends the head, then what changes under the prefixes.
-func (s *service) push(ctx context.Context, blocks <-chan Block, prefixes []string, minimum crowd.Height) error {
-	if err := s.values(ctx, 0, minimum, nil, false); err != nil {
-		return err
-	}
-	for b := range blocks {
-		var keys []string
-		for _, c := range b.Changes {
-			for _, p := range prefixes {
-				if strings.HasPrefix(c.Key, p) {
-					keys = append(keys, c.Key)
-					break
-				}
-			}
-		}
-		if err := s.values(ctx, 0, b.Height+1, keys, b.Lost); err != nil {
-			return err
-		}
-	}
-	return nil
+// values sends the newest provable value of a key.
+func (s *service) values(ctx context.Context, id uint64, minimum crowd.Height, key string) error {
+	return s.underOrder(ctx, minimum, func(snap *snapshot) error {
+		p := snap.prove([]byte(key))
+		return s.queue(ctx, encodeFrame(id, kValues, valuesBody{Evidence: snap.evidence, Values: []value{newValue(p)}}))
+	})
 }
 
-// values sends the newest provable values of keys, in as many frames as they take.
-func (s *service) values(ctx context.Context, id uint64, minimum crowd.Height, keys []string, lost bool) error {
-	wait, cancel := context.WithTimeout(ctx, catchUp)
+// underOrder calls f with the newest provable state, whose header has at least that height. What f queues stands in the order of headers.
+func (s *service) underOrder(ctx context.Context, minimum crowd.Height, f func(*snapshot) error) error {
+	wait, cancel := context.WithTimeout(ctx, s.f.catchUp)
 	defer cancel()
 	if _, err := s.f.snapshot(wait, minimum); err != nil {
 		return fmt.Errorf("reach block %d: %w", minimum, err)
 	}
-	s.order.Lock()
-	defer s.order.Unlock()
+	select {
+	case s.order <- struct{}{}:
+		defer func() { <-s.order }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	snap, err := s.f.snapshot(ctx, minimum)
 	if err != nil {
 		return err
 	}
-	for {
-		out := valuesBody{Evidence: snap.evidence, Lost: lost}
-		for size := 0; len(keys) > 0 && size < pageBytes; keys = keys[1:] {
-			p := snap.prove([]byte(keys[0]))
-			v := value{Key: p.Key, Val: p.Val, Proof: p.Proof}
-			out.Values = append(out.Values, v)
-			size += v.size()
-		}
-		if err := s.queue(ctx, encodeFrame(id, kValues, out)); err != nil || len(keys) == 0 {
-			return err
-		}
-	}
+	return f(snap)
 }
 
 // list sends one page of the keys under a prefix.
 func (s *service) list(ctx context.Context, id uint64, q listBody) error {
-	wait, cancel := context.WithTimeout(ctx, catchUp)
-	defer cancel()
-	if _, err := s.f.snapshot(wait, q.Min); err != nil {
-		return fmt.Errorf("reach block %d: %w", q.Min, err)
-	}
-	s.order.Lock()
-	defer s.order.Unlock()
-	snap, err := s.f.snapshot(ctx, q.Min)
-	if err != nil {
-		return err
-	}
-	out := valuesBody{Evidence: snap.evidence}
-	size := 0
-	snap.state.Each(string(q.Prefix), func(key string, _ []byte) bool {
-		if q.After != nil && key <= string(q.After) {
+	return s.underOrder(ctx, q.Min, func(snap *snapshot) error {
+		out := valuesBody{Evidence: snap.evidence}
+		size := 0
+		page := func(key string, _ []byte) bool {
+			if size >= pageBytes {
+				out.More = true
+				return false
+			}
+			p := snap.prove([]byte(key))
+			v := newValue(p)
+			out.Values = append(out.Values, v)
+			size += v.size()
 			return true
 		}
-		if size >= pageBytes {
-			out.More = true
-			return false
+		if q.After == nil {
+			snap.state.Each(string(q.Prefix), page)
+		} else {
+			snap.state.EachAfter(string(q.Prefix), string(q.After), page)
 		}
-		p := snap.prove([]byte(key))
-		v := value{Key: p.Key, Val: p.Val, Proof: p.Proof}
-		out.Values = append(out.Values, v)
-		size += v.size()
-		return true
+		return s.queue(ctx, encodeFrame(id, kValues, out))
 	})
-	return s.queue(ctx, encodeFrame(id, kValues, out))
 }
 
 // question reads a question and gives what answers it. What must happen in the order
@@ -222,14 +237,19 @@ func (s *service) question(ctx context.Context, q frame) (answer func() error, e
 		if err == nil && len(b.Key) > maxKey {
 			err = errors.New("get: a key longer than any")
 		}
-		return func() error { return s.values(ctx, q.ID, b.Min, []string{string(b.Key)}, false) }, err
+		return func() error { return s.values(ctx, q.ID, b.Min, string(b.Key)) }, err
 	case kList:
 		b, err := body[listBody](q)
 		return func() error { return s.list(ctx, q.ID, b) }, err
 	case kHeader:
 		b, err := body[headerBody](q)
 		return func() error {
-			ev, err := s.f.Header(ctx, b.Height)
+			if b.Height == 0 { // a sign of life is all that is wanted
+				return s.queue(ctx, encodeFrame(q.ID, kEvidence, evidenceBody{}))
+			}
+			wait, cancel := context.WithTimeout(ctx, s.f.catchUp)
+			defer cancel()
+			ev, err := s.f.Header(wait, b.Height)
 			if err != nil {
 				return err
 			}
@@ -240,12 +260,13 @@ func (s *service) question(ctx context.Context, q frame) (answer func() error, e
 		if err != nil {
 			return nil, err
 		}
-		sub, err := s.f.submit(ctx, b.Tx)
+		sub, err := s.f.submit(ctx, s.from, b.Tx)
+		hash := txHash(b.Tx) // the transaction itself is not kept here
 		return func() error {
 			if err != nil {
 				return err
 			}
-			return s.outcome(ctx, q.ID, sub, txHash(b.Tx))
+			return s.outcome(ctx, q.ID, sub, hash)
 		}, nil
 	}
 	return nil, fmt.Errorf("a question of kind %d", q.Kind)
@@ -253,7 +274,12 @@ func (s *service) question(ctx context.Context, q frame) (answer func() error, e
 
 // outcome waits for a transaction's block and proves what became of it.
 func (s *service) outcome(ctx context.Context, id uint64, sub *submission, tx crowd.Hash) error {
-	in, err := sub.wait(ctx)
+	wait, cancel := context.WithTimeout(ctx, s.f.catchUp)
+	defer cancel()
+	in, err := sub.wait(wait)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w from here: no block has it yet", ErrDropped) // it is safe to send it again
+	}
 	if err != nil {
 		return err
 	}
@@ -266,7 +292,9 @@ func (s *service) outcome(ctx context.Context, id uint64, sub *submission, tx cr
 			return s.queue(ctx, encodeFrame(id, kRefusal, r))
 		}
 	}
-	p, err := s.f.proveOutcome(ctx, tx)
+	prove, cancel := context.WithTimeout(ctx, s.f.catchUp)
+	defer cancel()
+	p, err := s.f.proveOutcome(prove, tx)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/atomicfile"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/overlay"
 )
@@ -254,22 +255,8 @@ func openDatabase(folder string, network overlay.Network, now overlay.Time, rng 
 }
 
 // writeDatabase replaces the folder's database.
-func writeDatabase(folder string, b []byte) (err error) {
-	path := filepath.Join(folder, databaseFile)
-	next := path + ".tmp" // one a node writes at a time
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(next, path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+func writeDatabase(folder string, b []byte) error {
+	return atomicfile.Write(filepath.Join(folder, databaseFile), b, 0o600)
 }
 
 // subnetOf is the network that is taken for one owner: /24 or, of IPv6, /48.

@@ -46,7 +46,7 @@ func (w *world) job(by *member, program []byte, on ...*member) time.Duration {
 			if err != nil {
 				return err
 			}
-			r := rpc.PostRequest{Program: cid, Limits: rpc.Limits{Gas: 1e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 5000}}
+			r := rpc.PostRequest{Program: cid, Limits: rpc.Limits{Gas: 1e9, Memory: 16 << 20, Output: 1 << 20}}
 			for _, n := range on {
 				r.Filters.Providers = append(r.Filters.Providers, n.id())
 			}

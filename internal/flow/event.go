@@ -137,8 +137,9 @@ type Follow struct {
 
 // Cancel takes a job back if that is possible still. It has no answer: Follow tells how the job ends.
 type Cancel struct {
-	Ref Ref
-	Job crowd.JobID
+	Ref   Ref
+	Job   crowd.JobID
+	Worth crowd.Credits // what the job will cost if it is left to end, as its sibling did; 0: not known. A cancel that costs more is left out
 }
 
 // Fetch gets what the owner keeps of a settled job's result. It may come twice.

@@ -66,7 +66,7 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.laid(ev)
 	case Posted:
 		if a := m.attempt(ev.Ref); a == nil {
-			m.emit(Cancel(ev)) // given up meanwhile
+			m.emit(Cancel{Ref: ev.Ref, Job: ev.Job}) // given up meanwhile
 		} else if a.State == Posting {
 			m.posted(ev.Ref, a, ev.Job)
 		}
@@ -137,7 +137,7 @@ func (m *Machine) begin() {
 				case Open:
 					m.emit(Follow{r, a.Job})
 					if a.Leave {
-						m.emit(Cancel{r, a.Job})
+						m.emit(Cancel{Ref: r, Job: a.Job})
 					}
 				}
 			}
@@ -189,7 +189,7 @@ func (m *Machine) posted(r Ref, a *Attempt, job crowd.JobID) {
 	sh.refusals, sh.refused = 0, time.Time{}
 	m.emit(Follow{r, job})
 	if a.Leave {
-		m.emit(Cancel{r, job})
+		m.emit(Cancel{Ref: r, Job: job})
 	}
 }
 
@@ -417,7 +417,7 @@ func (m *Machine) resolve(r Ref, a *Attempt) {
 		}
 		x.Leave = true
 		if x.State == Open {
-			m.emit(Cancel{Ref{r.Stage, r.Shard, x.Try}, x.Job})
+			m.emit(Cancel{Ref{r.Stage, r.Shard, x.Try}, x.Job, sh.attempt(sh.Use).Paid})
 		}
 	}
 }
@@ -492,7 +492,7 @@ func (m *Machine) redo(s int) {
 			for i := range st.Shards[j].Attempts {
 				switch a := &st.Shards[j].Attempts[i]; a.State {
 				case Open:
-					m.emit(Cancel{Ref{k, j, a.Try}, a.Job})
+					m.emit(Cancel{Ref: Ref{k, j, a.Try}, Job: a.Job})
 					m.state.Paid += st.Shards[j].Bound
 				case Posting:
 					if a.asked {

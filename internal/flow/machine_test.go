@@ -147,7 +147,7 @@ func TestMachine_TakesBackWhatIsPostedTooLate(t *testing.T) {
 		now = now.Add(time.Second)
 		last = m.Step(now, ev)
 	}
-	if want := []Effect{Follow{b, crowd.JobID{2}}, Cancel{b, crowd.JobID{2}}}; !slices.Equal(last, want) {
+	if want := []Effect{Follow{b, crowd.JobID{2}}, Cancel{Ref: b, Job: crowd.JobID{2}}}; !slices.Equal(last, want) {
 		t.Errorf("got %v want %v", last, want)
 	}
 	if last = m.Step(now, Ended{Ref: b, State: Cancelled}); !slices.Equal(last, []Effect{Done{}}) {

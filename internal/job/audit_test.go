@@ -62,8 +62,8 @@ func TestExecutor_SealsItsOpeningToTheAuthorities(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var o ledger.Opening
-	if err := crowd.Decode(plain, &o); err != nil || o.Outcome != good || ledger.Commitment(w.job.ID, w.one.ID(), o) != m.Commitment {
+	o, err := ledger.Unpad(plain)
+	if err != nil || o.Outcome != good || ledger.Commitment(w.job.ID, w.one.ID(), o) != m.Commitment {
 		t.Errorf("got %+v, %v want the opening of the commitment", o, err)
 	}
 }

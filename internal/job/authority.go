@@ -79,8 +79,8 @@ func (a *Authority) act(now time.Time) {
 		}
 	case ledger.Inspecting:
 		a.inspect(now)
-	case ledger.Settled:
-		a.retire(now, j.Verdict.Outcome.Result, a.endsAt())
+	case ledger.Settled: // its owner had all the time until now, and executors keep it longer
+		a.retire(now, j.Verdict.Outcome.Result, j.History[len(j.History)-1].Time+crowd.Time(a.Params.DeliveryWindow))
 	case ledger.Cancelled, ledger.Failed:
 		a.end()
 	}
@@ -130,10 +130,11 @@ func (a *Authority) opening(p *ledger.Place) (o ledger.Opening, ok bool) {
 		return o, false
 	}
 	plain, err := a.Key.Open(p.Sealed[i], ledger.SealPurpose(a.id, p.Node))
-	if err != nil || crowd.Decode(plain, &o) != nil {
+	if err != nil {
 		return o, false
 	}
-	return o, ledger.Commitment(a.id, p.Node, o) == p.Commitment
+	o, err = ledger.Unpad(plain)
+	return o, err == nil && ledger.Commitment(a.id, p.Node, o) == p.Commitment
 }
 
 // judge re-executes the task. Without the inputs there is no vote.
@@ -161,11 +162,12 @@ func (a *Authority) mayOpen(now time.Time) bool {
 		return false
 	}
 	vote := &ledger.Vote{Job: a.id, Question: ledger.LeavesThere}
+	lacking := a.lacking() // before the next try begins
 	known := a.audited(now, j.Spec.Shuffle.Parts > 0)
 	if known && a.audit.bad == nil {
 		return true
 	}
-	if known || a.due(now, j.Due-crowd.Time(a.Params.CourtWindow/3)) {
+	if late := a.due(now, j.Due-crowd.Time(a.Params.CourtWindow/3)); known || late && lacking {
 		a.stop()
 		if !a.voted(ledger.LeavesThere, crowd.NodeID{}) {
 			a.send(now, vote)
@@ -207,7 +209,8 @@ func (a *Authority) ranItem(now time.Time, ev Ran) {
 	}
 }
 
-// inspect looks whether the result can be fetched, and keeps it for the owner if so.
+// inspect looks whether the result can be fetched, and keeps it for the owner if so. It says no only if nobody serves it: not if it still
+// comes, and not if this machine has no room for it.
 func (a *Authority) inspect(now time.Time) {
 	j := a.job
 	result := j.Verdict.Outcome.Result
@@ -223,9 +226,11 @@ func (a *Authority) inspect(now time.Time) {
 		a.keep(result)
 		vote.Yes = true
 		a.send(now, vote)
-	case result == "" || a.work.unusable || a.due(now, j.Due-crowd.Time(a.Params.CourtWindow/3)):
+	case result == "" || a.work.unusable || a.due(now, j.Due-crowd.Time(a.Params.CourtWindow/3)) && a.lacking():
 		a.stop()
 		a.send(now, vote)
+	case a.due(now, j.Due): // it still comes, or this machine cannot take it: no reason to take anybody's pay
+		a.stop()
 	case !a.busy(now):
 		a.fetch(now, Fetch{CIDs: []crowd.CID{result}, From: a.resultHolders(), Max: a.maxResult()})
 	}
@@ -237,6 +242,7 @@ func (a *Authority) inspectBatch(now time.Time, vote *ledger.Vote) {
 	if a.voted(ledger.Retrievable, crowd.NodeID{}) || a.over(vote) {
 		return
 	}
+	lacking := a.lacking() // before the next try begins
 	known, r := a.audited(now, true), (*ledger.Report)(nil)
 	if known && a.audit.bad == nil {
 		r, known = a.conflict(now, a.job.Due-crowd.Time(a.Params.CourtWindow/2))
@@ -248,7 +254,7 @@ func (a *Authority) inspectBatch(now time.Time, vote *ledger.Vote) {
 		a.keep(a.job.Verdict.Outcome.Result)
 		vote.Yes = true
 		a.send(now, vote)
-	case known || a.due(now, a.job.Due-crowd.Time(a.Params.CourtWindow/3)):
+	case known || a.due(now, a.job.Due-crowd.Time(a.Params.CourtWindow/3)) && lacking:
 		a.stop()
 		a.send(now, vote)
 	}

@@ -27,7 +27,7 @@ func newBatch(t testing.TB) *batchWorld {
 	w := &batchWorld{world: newWorld(t), three: newKey(t, 5)}
 	s := &w.job.Spec
 	s.Items, s.Task.Stdin, s.Task.Limits.Gas = batchItems, "items", 1e6
-	s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 2, Checks: batchChecks}
+	s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 2, Checks: batchChecks, Replacements: 2}
 	w.job.ID = s.ID(w.owner.ID(), 0)
 	for i := range batchItems {
 		w.leaves = append(w.leaves, batch.Leaf{Status: crowd.Exited, Gas: 1000, Output: crowd.Keccak256([]byte{byte(i / 2)})}) // two and two alike

@@ -109,6 +109,9 @@ func (c *Consumer) cancel(now time.Time) {
 		c.emit(Report{Stage: StageTrouble, Why: "too late to cancel", Detail: "an executor has committed to the result; it will be delivered", Time: c.chainTime(now)})
 		return
 	}
+	if j.State == ledger.Claiming { // the chain takes no cancel until the places are given
+		return
+	}
 	c.send(now, &ledger.Cancel{Job: c.id})
 }
 

@@ -304,13 +304,19 @@ func (c *core) trouble(now time.Time, why string, err error) {
 func (c *core) busy(now time.Time) bool {
 	if c.work.flying && !now.Before(c.work.next) { // its end got lost
 		c.emit(Stop{})
-		c.fault(now, fmt.Errorf("no end after all the time it had"))
+		c.fault(now, fmt.Errorf("%w: no end after all the time it had", ErrLocal))
 	}
 	if now.Before(c.work.next) {
 		c.wakeAt(c.work.next)
 		return true
 	}
 	return false
+}
+
+// lacking reports whether what the last Fetch wanted is not to be had from anybody, as far as this machine can tell: it has ended, and not
+// for want of something of its own. One that still brings something has not ended.
+func (c *core) lacking() bool {
+	return !c.work.flying && c.work.err != nil && c.work.kind == fetching && !errors.Is(c.work.err, ErrLocal)
 }
 
 func (c *core) begin(now time.Time, patience time.Duration, kind workKind) uint64 {
@@ -346,7 +352,8 @@ func (c *core) run(now time.Time, only []uint32) {
 	c.emit(Report{Stage: StageExecuting, Time: c.chainTime(now)})
 	t := c.job.Spec.Task
 	try := c.begin(now, 2*t.Limits.Wall+fetchPatience, running)
-	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Shuffle: c.job.Spec.Shuffle, Outputs: only != nil && !c.job.Spec.Compare.Strict(), Unusable: c.work.unusable})
+	c.emit(Run{Try: try, Task: t, Items: c.job.Spec.Items, Only: only, Shuffle: c.job.Spec.Shuffle, Outputs: only != nil && !c.job.Spec.Compare.Strict(), Unusable: c.work.unusable,
+		Quiet: c.job.Spec.Plan.Method == crowd.PlanAudit}) // its owner could read the answer and cancel, for little: ledger.Params.CancelPay
 }
 
 // landed takes in the end of a Fetch or Run: true when it gave something.

@@ -21,7 +21,7 @@ type Executor struct {
 	output   identity.VRFOutput
 	ran      *ledger.Opening // without its salt
 	looking  bool            // the own work is done: leaves are looked at
-	quitting string          // why it gives its place up
+	quitting ledger.Reason   // why it gives its place up; 0: it does not
 }
 
 // runFaults in a row are enough to leave the place to an alternate.
@@ -155,13 +155,13 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 		e.stop()
 		return
 	}
-	if e.quitting == "" {
+	if e.quitting == 0 {
 		e.quitting = e.hopeless(now, p)
 	}
 	switch {
-	case e.quitting != "":
+	case e.quitting != 0:
 		e.stop()
-		e.send(now, &ledger.GiveUp{Job: e.id, Why: e.quitting})
+		e.send(now, &ledger.GiveUp{Job: e.id, Reason: e.quitting, Why: giveUpTexts[e.quitting]})
 	case e.busy(now):
 	case e.work.fetched:
 		e.keep(e.inputs()...)
@@ -171,30 +171,44 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 	}
 }
 
-// Why a place is given up, as the chain is told: an error's own text may name
+// giveUpTexts say why a place is given up, as the chain is told: an error's own text may name
 // files of this machine, and goes to its log alone.
-const (
-	cannotRun   = "cannot run the task"
-	cannotFetch = "cannot get the inputs"
-	NoParts     = "cannot get parts of other results" // exported: their owner can make them again
-)
+var giveUpTexts = map[ledger.Reason]string{
+	ledger.CannotRun:   "cannot run the task",
+	ledger.CannotFetch: "cannot get the inputs",
+	ledger.TooSlow:     "cannot run the task within its wall time",
+	ledger.NoParts:     "cannot get parts of other results",
+}
 
 // hopeless says why an alternate should have the place, or nothing.
-func (e *Executor) hopeless(now time.Time, p *ledger.Place) string {
+func (e *Executor) hopeless(now time.Time, p *ledger.Place) ledger.Reason {
 	w := &e.work
-	if w.flying || w.err == nil {
-		return ""
+	last := e.due(now, p.Due-crowd.Time(e.Params.DispatchGrace)/4) // and the node wakes then
+	if w.flying {
+		// A peer that sends nothing, or little, must not make the node miss its time: then it could not even say so.
+		switch {
+		case last && w.kind == fetching:
+			return ledger.CannotFetch
+		case last && w.kind == running:
+			return ledger.CannotRun
+		}
+		return 0
+	}
+	if w.err == nil {
+		return 0
 	}
 	half := crowd.Time(e.Params.Patience(&e.job.Spec, p.Verifier)) / 2
 	switch {
+	case w.kind == running && errors.Is(w.err, ErrWall): // a second run would take as long
+		return ledger.TooSlow
 	case w.kind == running && w.fails >= runFaults:
-		return cannotRun
+		return ledger.CannotRun
 	case w.kind == fetching && e.due(now, p.Due-half) && errors.Is(w.err, ErrParts):
-		return NoParts
+		return ledger.NoParts
 	case w.kind == fetching && e.due(now, p.Due-half):
-		return cannotFetch
+		return ledger.CannotFetch
 	}
-	return ""
+	return 0
 }
 
 // bind fixes the outcome for ever: journal first, so that a restart sends the very same commit.
@@ -202,7 +216,7 @@ func (e *Executor) bind(opening ledger.Opening) error {
 	if _, err := io.ReadFull(e.Rand, opening.Salt[:]); err != nil {
 		return fmt.Errorf("draw a salt: %w", err)
 	}
-	plain, purpose := crowd.Encode(&opening), ledger.SealPurpose(e.id, e.self)
+	plain, purpose := ledger.Pad(&opening), ledger.SealPurpose(e.id, e.self)
 	sealed := make([][]byte, len(e.Authorities))
 	for i := range e.Authorities {
 		var err error

@@ -122,6 +122,10 @@ var ErrUnusable = errors.New("unusable content")
 // may take. A second run would take as long.
 var ErrWall = errors.New("the run took too long")
 
+// ErrLocal marks the end of a Fetch that this machine could not finish for want of something of its own, as space on its disk. It
+// says nothing about those who serve the content.
+var ErrLocal = errors.New("this machine could not")
+
 // Effect is what a machine wants done.
 type Effect interface{ effect() }
 
@@ -156,6 +160,7 @@ type Run struct {
 	Only     []uint32 // of a batch: just these, ascending, for their leaves; nil: all, for the outcome
 	Shuffle  crowd.Shuffle
 	Outputs  bool // of a Run with Only: what the items write is kept, too
+	Quiet    bool // the owner reads nothing of what the program writes before the executor is bound
 	Unusable bool
 }
 

@@ -38,7 +38,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	w := &world{owner: newKey(t, 1), one: newKey(t, 2), two: newKey(t, 3), court: newKey(t, 4), now: start}
 	spec := crowd.JobSpec{
-		Task: crowd.Task{Program: "program", Inputs: "inputs", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 20, Output: 1 << 20, Wall: 10 * time.Second}},
+		Task: crowd.Task{Program: "program", Inputs: "inputs", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 20, Output: 1 << 20, Wall: 15 * time.Second}},
 		Plan: crowd.Plan{Method: crowd.PlanPair}, Filters: crowd.Filters{MaxPrice: 1000}, Budget: 1e9,
 	}
 	w.job = ledger.Job{ID: spec.ID(w.owner.ID(), 0), Owner: w.owner.ID(), Spec: spec, DrawAt: 3, Tickets: 20, Eligible: 2}
@@ -189,6 +189,44 @@ func TestExecutor_BindsBeforeItSpeaks(t *testing.T) {
 	expect(t, "settled", e.Step(w.now, w.record(t)), "release release persist")
 	w.now = e.Deadline()
 	expect(t, "retention over", e.Step(w.now, Woke{}), "release done")
+}
+
+// The ledger refuses a reveal that comes before all have committed, but the transaction shows the outcome and its salt to
+// everybody: a node that still works could commit to the same outcome without a run. So no executor sends one.
+func TestExecutor_RevealsOnlyWhenAllHaveCommitted(t *testing.T) {
+	w := newWorld(t)
+	w.running(w.one, w.two)
+	e := w.machine(t, w.one, AsExecutor, nil)
+	es := e.Step(w.now, w.record(t))
+	es = e.Step(w.now, Fetched{Try: find[Fetch](t, es).Try})
+	es = e.Step(w.now, Ran{Try: find[Run](t, es).Try, Outcome: good})
+	commit := find[Send](t, es).Message.(*ledger.Commit)
+	journal := find[Persist](t, es).Journal
+	e.Step(w.now, Sent{Message: commit})
+	p := &w.job.Places[0]
+	p.State, p.Commitment, p.Sealed = ledger.Committed, commit.Commitment, commit.Sealed
+	for _, s := range []ledger.JobState{ledger.Running, ledger.Revealing, ledger.Unsealing} {
+		w.enter(s, 10_000)
+		machines := []Machine{w.machine(t, w.one, AsExecutor, journal)} // a restarted one
+		if s != ledger.Unsealing {
+			machines = append(machines, e) // its reveal is on its way when the next state comes
+		}
+		for _, m := range machines {
+			var sent []Effect
+			for _, x := range append(m.Step(w.now, w.record(t)), m.Step(w.now, Woke{})...) {
+				if _, ok := x.(Send); ok {
+					sent = append(sent, x)
+				}
+			}
+			want := "reveal"
+			if s == ledger.Running {
+				want = ""
+			}
+			if got := kinds(sent); got != want {
+				t.Errorf("the job is %s, and this executor has committed: got %q sent, want %q", s, got, want)
+			}
+		}
+	}
 }
 
 func TestExecutor_GivesUp(t *testing.T) {
@@ -386,7 +424,7 @@ func TestAuthority_Unseals(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			o := ledger.Opening{Outcome: good}
-			sealed, err := identity.Seal(chacha(7), w.court.ID(), crowd.Encode(&o), ledger.SealPurpose(w.job.ID, w.one.ID()))
+			sealed, err := identity.Seal(chacha(7), w.court.ID(), ledger.Pad(&o), ledger.SealPurpose(w.job.ID, w.one.ID()))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -397,6 +435,88 @@ func TestAuthority_Unseals(t *testing.T) {
 			expect(t, "unsealing", w.machine(t, w.court, AsAuthority, nil).Step(w.now, w.record(t)), tt.want)
 			expect(t, "no authority", w.machine(t, w.two, AsAuthority, nil).Step(w.now, w.record(t)), "done")
 		})
+	}
+}
+
+// An authority takes nobody's pay because its own disk is full, or while the result still comes.
+func TestAuthority_SaysNoOnlyWhereNobodyServes(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  error // of the fetch; nil: it does not end
+		want string
+	}{
+		{"nobody has it", errors.New("no peer has it"), "vote"},
+		{"the disk is full", fmt.Errorf("%w: no space", ErrLocal), "fetch"},
+		{"it still comes", nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.running(w.one, w.two)
+			w.job.Verdict = &ledger.Verdict{Outcome: good, By: ledger.ByAgreement}
+			w.enter(ledger.Inspecting, 60_000)
+			a := w.machine(t, w.court, AsAuthority, nil)
+			es := a.Step(w.now, w.record(t))
+			expect(t, "inspecting", es, "fetch")
+			if tt.end != nil {
+				expect(t, "the fetch ends", a.Step(w.now, Fetched{Try: find[Fetch](t, es).Try, Err: tt.end}), "")
+			}
+			w.now = time.UnixMilli(int64(w.job.Due) - 1000)
+			es = a.Step(w.now, Woke{})
+			expect(t, "late", es, tt.want)
+			if tt.want == "vote" {
+				if v := find[Send](t, es).Message.(*ledger.Vote); v.Question != ledger.Retrievable || v.Yes {
+					t.Errorf("got %+v want a no", v)
+				}
+			}
+			w.now = time.UnixMilli(int64(w.job.Due))
+			for _, e := range a.Step(w.now, Woke{}) {
+				if send, ok := e.(Send); ok && tt.want != "vote" {
+					t.Errorf("at the end: got %+v want no vote", send.Message)
+				}
+			}
+		})
+	}
+}
+
+// An owner that neither serves the inputs nor refuses them makes nobody fall silent.
+func TestExecutor_GivesUpInTimeWhereAFetchHangs(t *testing.T) {
+	w := newWorld(t)
+	w.running(w.one, w.two)
+	e := w.machine(t, w.one, AsExecutor, nil)
+	find[Fetch](t, e.Step(w.now, w.record(t)))
+	p := w.job.Place(w.one.ID())
+	for range 100 {
+		w.now = e.Deadline()
+		es := e.Step(w.now, Woke{})
+		for _, ef := range es {
+			send, ok := ef.(Send)
+			if !ok {
+				continue
+			}
+			if m, ok := send.Message.(*ledger.GiveUp); !ok || m.Reason != ledger.CannotFetch {
+				t.Fatalf("got %+v want the place given up for want of inputs", send.Message)
+			}
+			if left := p.Due - crowd.Time(w.now.UnixMilli()); left < 1000 {
+				t.Errorf("%d ms before its time is over", left)
+			}
+			return
+		}
+		if crowd.Time(w.now.UnixMilli()) >= p.Due {
+			t.Fatal("the node fell silent")
+		}
+	}
+}
+
+// After a time-out a run is not tried again: it would take as long.
+func TestExecutor_GivesUpAfterOneTimeOut(t *testing.T) {
+	w := newWorld(t)
+	w.running(w.one, w.two)
+	e := w.machine(t, w.one, AsExecutor, nil)
+	f := find[Fetch](t, e.Step(w.now, w.record(t)))
+	r := find[Run](t, e.Step(w.now, Fetched{Try: f.Try}))
+	es := e.Step(w.now, Ran{Try: r.Try, Err: fmt.Errorf("%w: 15s", ErrWall)})
+	if m := find[Send](t, es).Message.(*ledger.GiveUp); m.Reason != ledger.TooSlow {
+		t.Errorf("got %+v want the place given up for its wall time", m)
 	}
 }
 

@@ -200,7 +200,7 @@ func TestPlace_GivesUpForWantOfPartsAndSaysSo(t *testing.T) {
 	p := w.job.Place(w.one.ID())
 	w.now = time.UnixMilli(int64(p.Due) - 1)
 	g, ok := find[Send](t, m.Step(w.now, Woke{})).Message.(*ledger.GiveUp)
-	if !ok || g.Why != NoParts {
+	if !ok || g.Reason != ledger.NoParts {
 		t.Errorf("got %+v, want that it gives up for want of parts", g)
 	}
 
@@ -209,7 +209,7 @@ func TestPlace_GivesUpForWantOfPartsAndSaysSo(t *testing.T) {
 	f = find[Fetch](t, m.Step(w.now, w.record(t)))
 	m.Step(w.now, Fetched{Try: f.Try, Err: errors.New("nobody has the program")})
 	w.now = time.UnixMilli(int64(w.job.Place(w.one.ID()).Due) - 1)
-	if g, ok := find[Send](t, m.Step(w.now, Woke{})).Message.(*ledger.GiveUp); !ok || g.Why != cannotFetch {
+	if g, ok := find[Send](t, m.Step(w.now, Woke{})).Message.(*ledger.GiveUp); !ok || g.Reason != ledger.CannotFetch {
 		t.Errorf("without the program: got %+v", g)
 	}
 }

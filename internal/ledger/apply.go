@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -50,12 +52,23 @@ type Applied struct {
 	State   State
 	Results []error // one per transaction, nil or a *Refusal
 	Events  []Event
-	Changes []Change // sorted by key
+	Changes []Change    // sorted by key
+	Bugs    []BugReport // in order; none unless this package breaks a promise of its own
+}
+
+// BugReport is a panic while a transaction or a job's deadline was applied. What had been
+// done for it was taken back, and the block went on. Drivers log it and count it.
+type BugReport struct {
+	Tx    int         // index among the block's transactions; -1: a draw or a deadline
+	Job   crowd.JobID // of a draw or a deadline
+	Panic string
+	Stack string // of this machine: not part of the state
 }
 
 // Apply is the whole ledger: the same state and block give the same result on
 // every machine. It fails only when the block itself is not one that an honest
-// proposer makes; a bad transaction is refused and the block goes on.
+// proposer makes; a bad transaction is refused and the block goes on. So it does
+// if applying a transaction panics: the refusal has the code Bug.
 func Apply(s State, b Block) (Applied, error) {
 	w := begin(s, b)
 	if err := w.open(); err != nil {
@@ -63,11 +76,11 @@ func Apply(s State, b Block) (Applied, error) {
 	}
 	results := make([]error, len(b.Txs))
 	for i, tx := range b.Txs {
-		if r := w.tx(tx); r != nil {
+		if r := w.tx(tx, i); r != nil {
 			results[i] = r
 		}
 	}
-	return Applied{State: w.seal(), Results: results, Events: w.events, Changes: w.changes()}, nil
+	return Applied{State: w.seal(), Results: results, Events: w.events, Changes: w.changes(), Bugs: w.bugs}, nil
 }
 
 // Pending tries transactions on top of a state, as a mempool and a proposer do.
@@ -82,7 +95,7 @@ func Try(s State, b Block) (*Pending, error) {
 // Add applies tx, or says why it would be refused. A refused one leaves no trace.
 func (p *Pending) Add(tx Tx) error {
 	saved := p.w.layer()
-	if r := p.w.tx(tx); r != nil {
+	if r := p.w.tx(tx, 0); r != nil {
 		p.w.restore(saved)
 		return r
 	}
@@ -99,6 +112,7 @@ type work struct {
 	undo   []Change          // what stood in dirty before, newest last
 	fresh  []bool            // undo[i] was not in dirty
 	events []Event
+	bugs   []BugReport
 }
 
 func begin(s State, b Block) *work {
@@ -189,13 +203,66 @@ func (w *work) open() error {
 		return refuse(BadProof, "block %d carries no beacon", w.height())
 	}
 	for _, id := range w.indexed(prefixDraw, uint64(w.height())) {
-		w.draw(id)
+		w.due(id, w.draw)
 	}
 	for _, id := range w.indexed(prefixDue, uint64(w.now())) {
-		w.expire(id)
+		w.due(id, w.expire)
 	}
 	return nil
 }
+
+// due lets f act on a job whose draw or deadline has come. If f panics, the job is abandoned.
+func (w *work) due(id crowd.JobID, f func(crowd.JobID)) {
+	bug := func(f func(crowd.JobID)) *BugReport {
+		return w.recovered(func() { f(id) })
+	}
+	b := bug(f)
+	if b == nil {
+		return
+	}
+	b.Tx, b.Job = -1, id
+	w.bugs = append(w.bugs, *b)
+	if b := bug(w.abandon); b != nil { // the job stays as it is, without a deadline: its escrow is locked, and nothing else suffers
+		b.Tx, b.Job = -1, id
+		w.bugs = append(w.bugs, *b)
+	}
+}
+
+// recovered does f. If f panics, it takes back all that f has done and says what happened.
+func (w *work) recovered(f func()) (bug *BugReport) {
+	saved := w.layer()
+	defer func() {
+		if p := recover(); p != nil {
+			w.restore(saved)
+			bug = &BugReport{Panic: fmt.Sprint(p), Stack: string(debug.Stack())}
+		}
+	}()
+	f()
+	return nil
+}
+
+// abandon ends a job that this package cannot go on with: its owner gets back what is left of the
+// escrow, a stake taken in it is burned, and its places are free. It does as little as it can.
+func (w *work) abandon(id crowd.JobID) {
+	j := w.mustJob(id)
+	j.Due = 0 // its index entry is gone already
+	if j.State.Ended() {
+		w.delete(string(JobKey(id)))
+		return
+	}
+	w.disburse(&j, Payment{To: j.Owner.Address(), Amount: j.Escrow, Why: WhyReturned})
+	w.disburse(&j, Payment{Amount: j.Slashed, Why: whyBug, Slashed: true})
+	j.Escrow, j.Slashed = 0, 0
+	for i := range j.Places {
+		if p := &j.Places[i]; p.State != Dropped && p.State != Fraud {
+			w.release(&j, p.Node)
+		}
+	}
+	w.move(&j, Failed, w.in(w.params.Retention), whyBug)
+}
+
+// whyBug is why a job failed that met an error in the ledger's own rules.
+const whyBug = "the ledger met an error of its own in this job"
 
 // indexed are the jobs under prefix up to n, with their index entries removed.
 func (w *work) indexed(prefix string, n uint64) (ids []crowd.JobID) {
@@ -230,29 +297,53 @@ func (w *work) authority(id crowd.NodeID) (Authority, bool) {
 
 // tx applies one transaction. A refused one costs its fee and nonce, except
 // where the sender could not pay or the nonce was wrong: that changes nothing.
-func (w *work) tx(tx Tx) *Refusal {
+func (w *work) tx(tx Tx, index int) *Refusal {
 	addr := tx.sender.Address()
 	acc := w.account(addr)
 	if tx.nonce != acc.Nonce {
 		return refuse(BadNonce, "got %d, the account's next is %d", tx.nonce, acc.Nonce)
 	}
+	fee := crowd.Credits(0)
 	if !w.free(tx) {
-		fee := w.params.Fee(tx)
+		fee = w.params.Fee(tx)
 		left, ok := acc.Balance.Sub(fee)
 		if !ok {
 			return refuse(NoFunds, "the fee is %s, %s has %s", fee, addr, acc.Balance)
 		}
 		acc.Balance = left
-		w.burn(fee)
 	}
 	acc.Nonce++
 	w.putAccount(addr, acc)
+	prepaid := duty(tx.msg)
+	if !prepaid {
+		w.burn(fee)
+	}
 	saved := w.layer()
-	r := w.message(tx)
-	if r != nil {
+	var r *Refusal
+	if bug := w.recovered(func() { r = w.message(tx) }); bug != nil {
+		bug.Tx = index
+		w.bugs = append(w.bugs, *bug)
+		r = refuse(Bug, "%s", bug.Panic)
+	} else if r != nil {
 		w.restore(saved)
 	}
+	switch {
+	case prepaid && r == nil:
+		w.credit(addr, fee)
+	case prepaid:
+		w.burn(fee)
+	}
 	return r
+}
+
+// duty reports whether m is what a drawn node has to put on chain for a job. The job's owner has paid for that with its
+// post (DutyFees), so that the least job is no loss to those who do it; the sender's fee only stands surety that the chain takes m.
+func duty(m Message) bool {
+	switch m.(type) {
+	case *Claim, *Commit, *Reveal, *GiveUp:
+		return true
+	}
+	return false
 }
 
 // free are the authorities' duties.

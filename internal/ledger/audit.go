@@ -134,7 +134,7 @@ func (r *Reputation) RecordRate(p *ReputationParams, now crowd.Time) uint32 {
 // StakeToAudit is the stake that lets a node with a perfect record execute spec at the rate that
 // its plan states. Who has less free is audited more often.
 func (p Params) StakeToAudit(spec *crowd.JobSpec) crowd.Credits {
-	return p.auditStake(spec.Filters.MaxPrice.Cost(spec.Limits().Gas), spec.Plan.Rate)
+	return p.auditStake(p.Pay(spec.Filters.MaxPrice, spec.Limits().Gas), spec.Plan.Rate)
 }
 
 // auditStake is AuditStake where a cheater loses SlashPPM of what it staked.
@@ -154,7 +154,7 @@ func (p Params) auditStake(pay crowd.Credits, rate uint32) crowd.Credits {
 // or one stake would be lost once for a hundred lies at a time. The less it is, the more frequent are audits.
 func (w *work) bindStake(spec *crowd.JobSpec, p *Provider) *Audit {
 	r, _ := load[Reputation](w.get, string(ReputationKey(p.ID.Address())))
-	pay := spec.Filters.MaxPrice.Cost(spec.Limits().Gas)
+	pay := w.params.Pay(spec.Filters.MaxPrice, spec.Limits().Gas)
 	rate := max(spec.Plan.Rate, r.RecordRate(&w.params.Reputation, w.now()))
 	a := &Audit{Executor: p.ID, Stake: min(p.Free(), w.params.auditStake(pay, rate))}
 	a.Rate = max(rate, AuditRate(pay, a.Stake.PPM(w.params.SlashPPM)))
@@ -169,7 +169,7 @@ func (w *work) seatAudited(j *Job) bool {
 	if j.Audit != nil && j.Audit.At != 0 {
 		return w.seatAuditor(j)
 	}
-	least := w.params.auditStake(j.Spec.Filters.MaxPrice.Cost(j.Spec.Limits().Gas), 1e6)
+	least := w.params.auditStake(w.params.Pay(j.Spec.Filters.MaxPrice, j.Spec.Limits().Gas), 1e6)
 	for _, want := range []crowd.Credits{least, 0} {
 		for i := range j.Drawn {
 			d := &j.Drawn[i]

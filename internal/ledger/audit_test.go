@@ -177,7 +177,7 @@ func TestSeat_PassesOverWhoHasLeftSince(t *testing.T) {
 	id := w.drawn(testSpec(), w.providers...)
 	j := w.in(id, Running)
 	w.must(w.keyOf(j.Drawn[2].Node), &Leave{})
-	w.must(w.keyOf(j.Places[0].Node), &GiveUp{Job: id})
+	w.must(w.keyOf(j.Places[0].Node), &GiveUp{Job: id, Reason: CannotRun})
 	if j = w.job(id); len(j.Places) != 3 || j.Places[2].Node != j.Drawn[3].Node {
 		t.Errorf("got places %v want the fourth drawn in the third", j.Places)
 	}
@@ -248,4 +248,77 @@ func TestSettle_WhoNeverRevealedIsNotPaid(t *testing.T) {
 	if got := w.balance(silent.ID()); got != had {
 		t.Errorf("silent executor: got %s want still %s", got, had)
 	}
+}
+
+// caught convicts a node in a job of its own and another's.
+func (w *world) caught(cheat, honest *identity.Key) {
+	w.t.Helper()
+	spec := testSpec()
+	spec.Filters.Providers = []crowd.NodeID{cheat.ID(), honest.ID()}
+	id := w.drawn(spec, cheat, honest)
+	w.in(id, Running)
+	w.commit(cheat, id, wrong)
+	w.commit(honest, id, right)
+	w.reveal(cheat, id, wrong)
+	w.reveal(honest, id, right)
+	w.must(w.authorities[0], &Vote{Job: id, Question: WhatOutcome, Outcome: right})
+	if p, _ := w.s.Provider(cheat.ID().Address()); !p.Tombstoned {
+		w.t.Fatal("the cheater has no tombstone")
+	}
+}
+
+// A node that claimed and was caught in another job before it got its place has nothing left to lose: it gets none,
+// neither when the places are given out nor as an alternate.
+func TestSeat_PassesOverWhoWasCaughtSince(t *testing.T) {
+	t.Run("at the dispatch", func(t *testing.T) {
+		w := newWorld(t, 1, 4)
+		id := w.drawn(testSpec(), w.providers[:3]...)
+		j := w.in(id, Claiming)
+		cheat := j.Drawn[0].Node
+		w.caught(w.keyOf(cheat), w.providers[3])
+		w.in(id, Claiming)
+		w.wait(w.s.Params().ClaimWindow)
+		j = w.in(id, Running)
+		if len(j.Places) != 2 || j.Place(cheat) != nil {
+			t.Errorf("got places %v want two without %s", j.Places, cheat.Short())
+		}
+	})
+	t.Run("as an alternate", func(t *testing.T) {
+		w := newWorld(t, 1, 5)
+		id := w.drawn(testSpec(), w.providers...)
+		j := w.in(id, Running)
+		cheat := j.Drawn[2].Node
+		w.caught(w.keyOf(cheat), w.keyOf(j.Drawn[4].Node))
+		w.must(w.keyOf(j.Places[0].Node), &GiveUp{Job: id, Reason: CannotRun})
+		if j = w.in(id, Running); len(j.Places) != 3 || j.Places[2].Node != j.Drawn[3].Node {
+			t.Errorf("got places %v want the fourth drawn in the third", j.Places)
+		}
+	})
+	t.Run("as an auditor", func(t *testing.T) {
+		w := newWorld(t, 1, 4)
+		spec := auditSpec()
+		spec.Plan.Rate = 1e6
+		id := w.drawn(spec, w.providers...)
+		j := w.in(id, Running)
+		first := j.Places[0].Node
+		w.commit(w.keyOf(first), id, right)
+		var others []crowd.NodeID
+		for _, d := range j.Drawn {
+			if d.Node != first {
+				others = append(others, d.Node)
+			}
+		}
+		for _, cheat := range others[:2] { // of three auditors two are caught before the beacon comes
+			ed := begin(w.s, Block{Time: w.now})
+			p, _ := ed.provider(cheat)
+			p.Tombstoned = true
+			ed.putProvider(p)
+			w.s = ed.seal()
+		}
+		w.block()
+		w.block()
+		if j = w.in(id, Running); len(j.Places) != 2 || j.Places[1].Node != others[2] {
+			t.Errorf("got places %v want the only one who was not caught as the auditor", j.Places)
+		}
+	})
 }

@@ -14,7 +14,7 @@ import (
 
 func auditSpec() crowd.JobSpec {
 	s := testSpec()
-	s.Plan = crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor}
+	s.Plan = crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 2}
 	return s
 }
 
@@ -121,7 +121,7 @@ func TestAudit_TheLotDecidesAndTheVerdictSaysHow(t *testing.T) {
 			if r.Work != had.Work+right.Gas {
 				t.Fatalf("got work %d want the paid gas counted", r.Work)
 			}
-			if got, want := j.Spent(), crowd.ReferencePrice.Cost(right.Gas); got != want {
+			if got, want := j.Spent(), crowd.ReferencePrice.Cost(right.Gas)+j.Duties; got != want {
 				t.Fatalf("the owner paid %s want one execution, %s", got, want)
 			}
 			continue
@@ -158,7 +158,7 @@ func TestAudit_OneWhoLiesAndIsChosenLosesItsStake(t *testing.T) {
 	id, cheat := w.until(true, wrong)
 	j := w.in(id, Running)
 	auditor := w.keyOf(j.Places[1].Node)
-	w.refused(NotYours, cheat, &GiveUp{Job: id, Why: "sorry"}) // it is bound
+	w.refused(NotYours, cheat, &GiveUp{Job: id, Reason: CannotRun, Why: "sorry"}) // it is bound
 	j = w.finish(id)
 	if j.Verdict.Outcome != right || j.Verdict.By != ByCourt || w.stake(cheat.ID()) != 0 {
 		t.Fatalf("got %+v and a stake of %s want the court's verdict and none", j.Verdict, w.stake(cheat.ID()))
@@ -332,12 +332,12 @@ func TestAudit_ExecutorsThatFailAreReplaced(t *testing.T) {
 	w := newWorld(t, 1, 4).veterans()
 	id := w.drawn(auditSpec(), w.providers...)
 	first := w.keyOf(w.job(id).Places[0].Node)
-	w.must(first, &GiveUp{Job: id, Why: "disk full"})
+	w.must(first, &GiveUp{Job: id, Reason: CannotRun, Why: "disk full"})
 	j := w.in(id, Running)
 	if len(j.Places) != 2 || j.Audit.Executor != j.Drawn[1].Node || j.Audit.At != 0 {
 		t.Fatalf("got %+v want the first alternate executing", j.Audit)
 	}
-	w.wait(15_001) // it dies
+	w.wait(20_001) // it dies
 	j = w.in(id, Running)
 	k := w.keyOf(j.Audit.Executor)
 	w.commit(k, id, right)
@@ -374,9 +374,9 @@ func TestAudit_AuditorsThatDieAreReplacedInTheirTurnAndThenTheCourtLooks(t *test
 			t.Fatalf("auditor %d: got %s, %s want %s at work", i, got.Node.Short(), got.State, order[i].Short())
 		}
 		if i%2 == 0 {
-			w.must(w.keyOf(order[i]), &GiveUp{Job: id, Why: "no"})
+			w.must(w.keyOf(order[i]), &GiveUp{Job: id, Reason: CannotRun, Why: "no"})
 		} else {
-			w.wait(15_001)
+			w.wait(20_001)
 		}
 	}
 	w.in(id, Revealing)
@@ -393,7 +393,7 @@ func TestAudit_AuditorsThatDieAreReplacedInTheirTurnAndThenTheCourtLooks(t *test
 	id, honest := w.until(true, right)
 	for w.job(id).State == Running {
 		j = w.job(id)
-		w.must(w.keyOf(j.Places[len(j.Places)-1].Node), &GiveUp{Job: id, Why: "no"})
+		w.must(w.keyOf(j.Places[len(j.Places)-1].Node), &GiveUp{Job: id, Reason: CannotRun, Why: "no"})
 	}
 	if j = w.finish(id); j.State != Settled || j.Verdict.By != ByCourt || w.stake(honest.ID()) != 100*crowd.Credit {
 		t.Errorf("got %s, %+v want the court to confirm", j.State, j.Verdict)
@@ -429,7 +429,7 @@ func TestAudit_TurnsGoByWinningTickets(t *testing.T) {
 
 func committeeSpec(n uint32) crowd.JobSpec {
 	s := testSpec()
-	s.Plan = crowd.Plan{Method: crowd.PlanCommittee, Executors: n}
+	s.Plan = crowd.Plan{Method: crowd.PlanCommittee, Executors: n, Replacements: 1}
 	return s
 }
 
@@ -479,12 +479,12 @@ func TestCommittee_AllEqualIsAccepted(t *testing.T) {
 	for i := range j.Places[:4] {
 		w.commit(w.keyOf(j.Places[i].Node), id, right)
 	}
-	w.must(w.keyOf(j.Places[4].Node), &GiveUp{Job: id, Why: "no"})
+	w.must(w.keyOf(j.Places[4].Node), &GiveUp{Job: id, Reason: CannotRun, Why: "no"})
 	w.in(id, Running) // the alternate works
 	if j = w.finish(id); j.State != Settled || j.Verdict.By != ByAgreement {
 		t.Fatalf("got %s, %+v want agreement", j.State, j.Verdict)
 	}
-	if got, want := j.Spent(), 5*crowd.ReferencePrice.Cost(right.Gas); got != want {
+	if got, want := j.Spent(), 5*crowd.ReferencePrice.Cost(right.Gas)+j.Duties; got != want {
 		t.Errorf("the owner paid %s want %s", got, want)
 	}
 }
@@ -496,7 +496,7 @@ func TestCommittee_FewerThanPromisedGoToCourt(t *testing.T) {
 	j := w.in(id, Running)
 	w.commit(w.keyOf(j.Places[0].Node), id, wrong)
 	w.commit(w.keyOf(j.Places[1].Node), id, wrong)
-	w.must(w.keyOf(j.Places[2].Node), &GiveUp{Job: id, Why: "no"})
+	w.must(w.keyOf(j.Places[2].Node), &GiveUp{Job: id, Reason: CannotRun, Why: "no"})
 	w.in(id, Revealing)
 	w.reveal(w.keyOf(j.Places[0].Node), id, wrong)
 	w.reveal(w.keyOf(j.Places[1].Node), id, wrong)

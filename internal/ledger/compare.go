@@ -48,16 +48,16 @@ type Cleared struct {
 	Reporter crowd.NodeID // for nothing; zero: it exposed a cheater
 }
 
-// CourtGas is of how much gas the escrow holds the court's pay: in a tolerant job it may be called,
+// CourtRuns is for how many runs of how much gas the escrow holds the court's pay: in a tolerant job it may be called,
 // and find nobody at fault who could pay for it.
-func CourtGas(spec *crowd.JobSpec) crowd.Gas {
+func CourtRuns(spec *crowd.JobSpec) (times int, gas crowd.Gas) {
 	switch {
 	case spec.Compare.Strict():
-		return 0
+		return 0, 0
 	case spec.Plan.Method == crowd.PlanSample:
-		return IdleDisputes * spec.Task.Limits.Gas // Validate bounds Gas by the longest Wall
+		return IdleDisputes, spec.Task.Limits.Gas
 	}
-	return spec.Limits().Gas
+	return 1, spec.Limits().Gas
 }
 
 // Answer of a verifier for an item, and its place among its answers; false: it has none.
@@ -177,8 +177,10 @@ func (w *work) weigh(j *Job, over bool) {
 			judges = j.who(p.Node, Same)
 		case Other:
 			w.fraud(j, p, "its answer is not the court's, nor within %s of it", j.Spec.Compare)
-		case Missing:
+		case Missing: // more than 2/3 of the authorities found so: a fault whatever the job comes to
 			w.drop(j, p, "its answer differs from the court's in its bytes, and could not be had to be compared")
+			p.Blamed = false
+			w.fault(p.Node)
 		case 0:
 			p.State, p.Why = Dropped, "the authorities came to no verdict about its answer"
 			w.release(j, p.Node)
@@ -225,8 +227,20 @@ func (w *work) weighed(j *Job, judges []crowd.Address) {
 
 // payJudges pays the court out of the escrow, all of them together as one executor.
 func (w *work) payJudges(j *Job, judges []crowd.Address, gas crowd.Gas) {
-	for _, a := range judges {
-		w.pay(j, a, j.Spec.Filters.MaxPrice.Cost(gas)/crowd.Credits(len(judges)), WhyCourt)
+	w.share(j, judges, j.Spec.Filters.MaxPrice.Cost(gas), WhyCourt)
+}
+
+// share pays authorities out of the escrow, all of them together that much, and never what is owed to places.
+func (w *work) share(j *Job, to []crowd.Address, amount crowd.Credits, why string) {
+	free := j.Escrow
+	for i := range j.Places {
+		if p := &j.Places[i]; p.State == Working || p.State == Committed || p.State == Revealed {
+			free -= min(free, w.params.Pay(p.Price, p.gas(&j.Spec, j.Spec.Limits().Gas)))
+		}
+	}
+	amount = min(amount, free)
+	for _, a := range to {
+		w.pay(j, a, amount/crowd.Credits(len(to)), why)
 	}
 }
 
@@ -241,7 +255,7 @@ func (w *work) unjudged(j *Job) {
 	}
 	for i := range j.Places {
 		if p := &j.Places[i]; p.State == Revealed {
-			w.payWork(j, p, p.Price.Cost(p.gas(&j.Spec, gas)))
+			w.payWork(j, p, w.params.Pay(p.Price, p.gas(&j.Spec, gas)))
 		}
 	}
 	j.Verdict = nil

@@ -75,7 +75,7 @@ func TestTolerant_Pair(t *testing.T) {
 				}
 			}
 			if w.job(id).State == Court {
-				w.wait(DevParams().CourtWindow)
+				w.wait(int64(w.job(id).Due - w.now))
 			}
 			j := w.in(id, tt.state)
 			if tt.state == Delivering {
@@ -95,7 +95,7 @@ func TestTolerant_Pair(t *testing.T) {
 					t.Errorf("executor %d: got lost %v, paid %v, %+v", i, lost, paid, r)
 				}
 			}
-			if tt.state == Failed && tt.paid == [2]bool{} && tt.stakes == [2]bool{} && w.balance(w.owner.ID()) != had+EscrowFor(&j.Spec) {
+			if tt.state == Failed && tt.paid == [2]bool{} && tt.stakes == [2]bool{} && w.balance(w.owner.ID()) != had+w.s.Params().EscrowFor(&j.Spec) {
 				t.Error("the owner paid for nothing")
 			}
 		})
@@ -105,7 +105,7 @@ func TestTolerant_Pair(t *testing.T) {
 // The court of a tolerant job without a cheater is paid, out of an escrow that holds its pay.
 func TestTolerant_TheCourtIsPaid(t *testing.T) {
 	strict, tolerant := testSpec(), tolerantSpec()
-	if got, want := EscrowFor(&tolerant)-EscrowFor(&strict), crowd.ReferencePrice.Cost(tolerant.Task.Limits.Gas); got != want {
+	if got, want := DevParams().EscrowFor(&tolerant)-DevParams().EscrowFor(&strict), crowd.ReferencePrice.Cost(tolerant.Task.Limits.Gas); got != want {
 		t.Errorf("got %s for the court, want %s", got, want)
 	}
 	w := newWorld(t, 1, 2)
@@ -136,6 +136,7 @@ func TestTolerant_VotesAreAboutWhatIsAsked(t *testing.T) {
 	}
 	w.refused(Duplicate, a, &Vote{Job: id, Question: OwnAnswer, Outcome: near(1)})
 	w.refused(BadTx, w.authorities[1], &Vote{Job: id, Question: OwnAnswer, Outcome: crowd.Outcome{Result: crowd.CID(make([]byte, crowd.MaxCID+1))}})
+	w.refused(BadTx, w.authorities[1], &Vote{Job: id, Question: OwnAnswer, Outcome: crowd.Outcome{Leaves: "bafyleaves"}})
 	w.must(a, good)
 	w.refused(Duplicate, a, &Vote{Job: id, Question: SameAnswer, Executor: seated[0].ID(), Finding: Other})
 
@@ -328,4 +329,43 @@ func lotOf(w *world, j *Job, k *identity.Key, o *Opening) []uint32 {
 		w.t.Fatal(err)
 	}
 	return Sampled(&j.Spec, lot)
+}
+
+// With these numbers of authorities more than half and more than two thirds differ, so that a court that counts by
+// halves is seen. One finding short of two thirds convicts nobody, neither before the court's deadline nor at it.
+func TestTolerant_TheCourtNeedsMoreThanTwoThirds(t *testing.T) {
+	for _, n := range []int{3, 5, 6, 7, 10} {
+		need := 2*n/3 + 1
+		for _, enough := range []bool{false, true} {
+			w := newWorld(t, n, 2)
+			id, seated := w.differing(tolerantSpec())
+			vote := func(from, to, party int, f Finding) {
+				for _, a := range w.authorities[from:to] {
+					if w.job(id).State == Court {
+						w.must(a, &Vote{Job: id, Question: SameAnswer, Executor: seated[party].ID(), Finding: f})
+					}
+				}
+			}
+			vote(0, need-1, 0, Other)
+			j := w.job(id)
+			if got := j.Found(seated[0].ID(), n); got != 0 {
+				t.Errorf("%d of %d authorities: got %q want no finding", need-1, n, got)
+			}
+			vote(0, need, 1, Same)
+			w.in(id, Court)
+			if enough {
+				vote(need-1, need, 0, Other)
+			} else {
+				params, spec := w.s.Params(), tolerantSpec()
+				w.wait(params.CourtTime(&spec))
+			}
+			w.in(id, Delivering)
+			if lost := w.stake(seated[0].ID()) == 0; lost != enough {
+				t.Errorf("%d of %d authorities found another answer, enough %v: got stake lost %v", need, n, enough, lost)
+			}
+			if w.stake(seated[1].ID()) == 0 {
+				t.Errorf("%d authorities: who gave the same answer lost its stake", n)
+			}
+		}
+	}
 }

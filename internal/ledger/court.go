@@ -163,6 +163,7 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 		if j.History[len(j.History)-1].Why == whyComplained {
 			w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Unfounded++ })
 		}
+		w.share(&j, j.voters(func(o *Ballot) bool { return o.sameAnswer(&b) }), w.params.InspectPay(&j.Spec), WhyInspected)
 		w.settle(&j, "%d authorities fetched the result", same)
 	default:
 		for i := range j.Places {
@@ -181,16 +182,17 @@ func (w *work) vote(from crowd.NodeID, m *Vote) *Refusal {
 // to be lost does not make it free. Else two nodes of one hand, one of them silent,
 // would have everything executed for nothing. The owner pays no more than it agreed to.
 func (w *work) payCourt(j *Job, right crowd.Outcome) {
-	most := j.Spec.Filters.MaxPrice.Cost(right.Gas)
-	var on []crowd.Address
+	w.share(j, j.voters(func(b *Ballot) bool { return b.Question == WhatOutcome && b.Outcome == right }), j.Spec.Filters.MaxPrice.Cost(right.Gas), WhyCourt)
+}
+
+// voters are the authorities that cast such a ballot.
+func (j *Job) voters(such func(*Ballot) bool) (on []crowd.Address) {
 	for i := range j.Ballots {
-		if b := &j.Ballots[i]; b.Question == WhatOutcome && b.Outcome == right {
+		if b := &j.Ballots[i]; such(b) {
 			on = append(on, b.Authority.Address())
 		}
 	}
-	for _, a := range on {
-		w.pay(j, a, most/crowd.Credits(len(on)), WhyCourt)
-	}
+	return on
 }
 
 // judge convicts everybody whose outcome is not the court's.

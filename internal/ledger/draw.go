@@ -136,6 +136,7 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 		j.Drawn = j.Drawn[:w.params.MaxClaims]
 	}
 	w.reputation(from.Address(), func(r *Reputation) {
+		r.Claimed = w.now()
 		if r.Missed = 0; w.certain(&j) {
 			r.availability(&w.params.Reputation, true, w.params.Reputation.ProbePPM, w.now())
 		}
@@ -151,9 +152,13 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 // dispatch closes the claims and gives out the places.
 func (w *work) dispatch(j *Job) {
 	if w.certain(j) && uint32(len(j.Drawn)) < w.params.MaxClaims { // a full list says nothing about who is not in it
+		opened := j.History[len(j.History)-1].Time
 		w.eachEligible(j, func(p Provider) {
 			if !slices.ContainsFunc(j.Drawn, func(d Drawn) bool { return d.Node == p.ID }) {
 				w.reputation(p.ID.Address(), func(r *Reputation) {
+					if r.Claimed >= opened { // it is awake: more jobs came than it can claim in time
+						return
+					}
 					r.Missed++
 					r.availability(&w.params.Reputation, false, w.params.Reputation.ProbePPM, w.now())
 				})
@@ -216,7 +221,7 @@ func (w *work) place(j *Job, d *Drawn, verifier bool) bool {
 	w.putProvider(p)
 	j.Places = append(j.Places, Place{
 		Node: d.Node, Verifier: verifier, Price: d.Price, State: Working,
-		Due: w.in(w.params.Patience(&j.Spec, verifier)),
+		Since: w.now(), Due: w.in(w.params.Patience(&j.Spec, verifier)),
 	})
 	return true
 }

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"math/bits"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -107,13 +108,39 @@ type Place struct {
 	Price      crowd.Price
 	State      PlaceState
 	Why        string     // of Dropped and Fraud
+	Since      crowd.Time // when it got its place
 	Due        crowd.Time // to commit by
+	GaveUp     Reason     // of Dropped: 0: it was silent
+	Left       crowd.Time // of GaveUp: when
+	Blamed     bool       // of Dropped: that is a fault, if the job comes to a verdict all the same
 	Commitment crowd.Hash
 	Sealed     [][]byte // to each authority; gone once opened
 	Opening    *Opening
 	Conflict   *Dispute      // of a verifier: shown when it opened, and the court has not looked at it
 	Slashed    crowd.Credits // stake lost to Fraud
 }
+
+// Reason is why a node gives its place up. Append only.
+type Reason uint8
+
+const (
+	CannotRun   Reason = iota + 1 // its machine fails
+	CannotFetch                   // nobody serves the inputs
+	TooSlow                       // the wall time ended before the program did
+	NoParts                       // nobody serves parts of other results
+)
+
+var reasonNames = [...]string{"", "cannot run", "cannot fetch", "too slow", "no parts"}
+
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return fmt.Sprintf("reason %d", uint8(r))
+}
+
+// MarshalText gives the reason's name at the RPC border.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // Step is one entry of a job's history.
 type Step struct {
@@ -157,7 +184,9 @@ type Job struct {
 	Spec       crowd.JobSpec
 	State      JobState
 	Due        crowd.Time    // when the state ends by itself; 0: waits for a beacon
-	Escrow     crowd.Credits // still locked
+	Duties     crowd.Credits // burned with the post, for what drawn nodes put on chain: Params.DutyFees
+	Locked     crowd.Credits // of the owner, at the post: Params.EscrowFor
+	Escrow     crowd.Credits // of that, what is still here
 	Slashed    crowd.Credits // stakes of cheaters, handed out when the job ends
 	DrawAt     crowd.Height  // block whose beacon decides
 	Score      uint32        // Consumer.Score of the owner at the post, ppm
@@ -231,9 +260,9 @@ func (j *Job) earliest() (t crowd.Time) {
 	return t
 }
 
-// Spent is what an ended job cost its owner: the escrow less what came back.
+// Spent is what an ended job cost its owner besides the fee of its post: the duties of the drawn nodes, and the escrow less what came back.
 func (j *Job) Spent() crowd.Credits {
-	cost, owner := EscrowFor(&j.Spec), j.Owner.Address()
+	cost, owner := j.Locked+j.Duties, j.Owner.Address()
 	for _, p := range j.Payments {
 		if p.To == owner {
 			cost -= min(cost, p.Amount)
@@ -242,25 +271,41 @@ func (j *Job) Spent() crowd.Credits {
 	return cost
 }
 
-// EscrowFor is what posting spec locks: the most that executors and verifiers can earn, and a court that finds nobody at fault.
-func EscrowFor(spec *crowd.JobSpec) crowd.Credits {
+// EscrowFor is what posting spec locks: the most that executors and verifiers can earn, a court that finds nobody at fault as
+// often as it may be asked, and an inspection. Every amount is rounded as it is when it is paid.
+func (p Params) EscrowFor(spec *crowd.JobSpec) crowd.Credits {
 	_, verifiers := Seats(&spec.Plan)
-	limit := spec.Limits().Gas
-	sum, ok := crowd.Credits(0), true
-	add := func(times int, gas crowd.Gas) {
+	limit, most := spec.Limits().Gas, spec.Filters.MaxPrice
+	sum, ok := p.InspectPay(spec), true
+	add := func(times int, c crowd.Credits) {
 		for range times {
 			if ok {
-				sum, ok = sum.Add(spec.Filters.MaxPrice.Cost(gas))
+				sum, ok = sum.Add(c)
 			}
 		}
 	}
-	add(runs(&spec.Plan), limit)
-	add(verifiers, CheckGas(spec, limit))
-	add(1, CourtGas(spec))
+	add(runs(&spec.Plan), p.Pay(most, limit))
+	add(verifiers, p.Pay(most, CheckGas(spec, limit)))
+	times, gas := CourtRuns(spec)
+	add(times, most.Cost(gas))
 	if !ok {
 		return ^crowd.Credits(0)
 	}
 	return sum
+}
+
+// Pay is what a place earns that asks price and used so much gas: that, and the start of its run.
+func (p Params) Pay(price crowd.Price, gas crowd.Gas) crowd.Credits {
+	if gas += p.StartGas; gas < p.StartGas {
+		gas = ^crowd.Gas(0)
+	}
+	return price.Cost(gas)
+}
+
+// InspectPay is what the authorities get together that fetch the result of spec in its owner's place.
+func (p Params) InspectPay(spec *crowd.JobSpec) crowd.Credits {
+	const gib = 1 << 30
+	return p.InspectFee * crowd.Credits((min(spec.Limits().Output, crowd.MaxOutput)+gib-1)/gib)
 }
 
 func (w *work) mustJob(id crowd.JobID) Job {
@@ -318,7 +363,7 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	if n := len(w.authorities()); spec.Plan.Checks > MaxChecks(n) {
 		return refuse(BadSpec, "plan %q: %d checks by each verifier; what it seals to %d authorities fits a transaction with at most %d", spec.Plan.Method, spec.Plan.Checks, n, MaxChecks(n))
 	}
-	need := EscrowFor(&spec)
+	need := w.params.EscrowFor(&spec)
 	if need > spec.Budget {
 		_, verifiers := Seats(&spec.Plan)
 		return refuse(OverBudget, "up to %s for %d executors and %d verifiers at %d micro-credits per mega-gas and %d gas; the budget is %s",
@@ -327,14 +372,20 @@ func (w *work) post(from crowd.NodeID, nonce uint64, m *Post) *Refusal {
 	if n := Needs(&spec.Plan); n > int(w.params.MaxClaims) {
 		return refuse(BadSpec, "the plan needs %d nodes; this network keeps the best %d claims", n, w.params.MaxClaims)
 	}
-	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Escrow: need, Score: w.score(from), DrawAt: w.height() + drawDelay}
+	if r := w.debit(from.Address(), need, "the escrow"); r != nil { // before all providers are looked at, which costs far more
+		return r
+	}
+	j := Job{ID: spec.ID(from, nonce), Owner: from, Nonce: nonce, Spec: spec, Locked: need, Escrow: need, Score: w.score(from), DrawAt: w.height() + drawDelay}
 	e := w.eachEligible(&j, func(Provider) {})
 	if int(e.Count) < Needs(&spec.Plan) {
 		return refuse(NoProvider, "%s", e.Why())
 	}
-	if r := w.debit(from.Address(), need, "the escrow"); r != nil {
+	duties := w.params.DutyFees(&spec, e.Count, len(w.authorities()))
+	if r := w.debit(from.Address(), duties, "what the drawn nodes put on chain"); r != nil {
 		return r
 	}
+	w.burn(duties)
+	j.Duties = duties
 	j.Eligible, j.Tickets, j.IfFavoured, j.Open = e.Count, e.Tickets, e.Favoured, e.open()
 	w.put(drawKey(j.DrawAt, j.ID), uint8(1))
 	w.move(&j, Posted, 0, "escrow of %s locked", need)
@@ -405,7 +456,7 @@ func MaxChecks(authorities int) uint32 {
 func (w *work) progress(j *Job) {
 	executors, verifiers := j.split(Committed)
 	if working, _ := j.split(Working); working+executors == 0 {
-		w.end(j, Failed, "no drawn node did the work")
+		w.nobody(j)
 		return
 	}
 	if j.count(Working) > 0 {
@@ -440,11 +491,7 @@ func (w *work) unseal(from crowd.NodeID, m *Unseal) *Refusal {
 	if r != nil {
 		return r
 	}
-	r = w.openPlace(&j, m.Executor, m.Opening, m.Conflict)
-	if p := j.Place(m.Executor); r == nil && p.Verifier { // the authority had the leaves that it could have waited for
-		w.there(p.Node, false, 1e6)
-	}
-	return r
+	return w.openPlace(&j, m.Executor, m.Opening, m.Conflict)
 }
 
 func (w *work) openPlace(j *Job, node crowd.NodeID, o Opening, conflict *batch.Proof) *Refusal {
@@ -507,9 +554,9 @@ func (w *work) compare(j *Job) *Refusal {
 	case n == 0:
 		w.end(j, Failed, "no opening is left")
 	case !agree:
-		w.move(j, Court, w.in(w.params.CourtWindow), "the executors' outcomes differ")
+		w.move(j, Court, w.in(w.params.CourtTime(&j.Spec)), "the executors' outcomes differ")
 	case n < want:
-		w.move(j, Court, w.in(w.params.CourtWindow), "%d executors of the %d that the plan wants prove nothing", n, want)
+		w.move(j, Court, w.in(w.params.CourtTime(&j.Spec)), "%d executors of the %d that the plan wants prove nothing", n, want)
 	case want == 1:
 		w.decide(j, Verdict{Outcome: first.Outcome, By: ByAudit}, "nobody has run it again: %s", j.why())
 	default:
@@ -536,20 +583,99 @@ func (w *work) giveUp(from crowd.NodeID, m *GiveUp) *Refusal {
 	if len(m.Why) > maxWhy {
 		return refuse(BadTx, "a reason of %d bytes, at most %d", len(m.Why), maxWhy)
 	}
+	if m.Reason == 0 || m.Reason > NoParts {
+		return refuse(BadTx, "%s is none", m.Reason)
+	}
+	p.Left, p.GaveUp = w.now(), m.Reason
 	w.drop(&j, p, "gave up: "+m.Why)
 	w.progress(&j)
 	return nil
 }
 
-// drop frees a place and seats an alternate. It never costs stake: a crash is no fraud.
+// drop frees a place and seats an alternate, if the plan has one left. It never costs stake: a crash is no fraud. Whether it
+// is a fault at all is known when the job ends: if nobody came to a result, the job may have been one that nobody could do.
 func (w *work) drop(j *Job, p *Place, why string) {
-	seat := p.State == Working
-	p.State, p.Why, p.Sealed = Dropped, why, nil
-	w.fault(p.Node)
+	seat := p.State == Working && j.Replaced() < int(j.Spec.Plan.Replacements)
+	p.State, p.Why, p.Sealed, p.Blamed = Dropped, why, nil, true
 	w.release(j, p.Node)
 	if seat {
 		w.seat(j, p.Verifier)
 	}
+}
+
+// Replaced is how many places were given anew, beyond those that the plan has.
+func (j *Job) Replaced() int {
+	e, v := Seats(&j.Spec.Plan)
+	if a := j.Audit; a != nil && a.Beacon != (crowd.Hash{}) && a.Chosen(j.ID) {
+		e++ // its auditor
+	}
+	return max(0, len(j.Places)-e-v)
+}
+
+// nobody ends a job that no executor could do. Either its owner kept the inputs back, or what it asks for cannot be done within its
+// limits, or no machine was there: so it is no fault of those with a place. If two at least said that they give up, rather
+// than falling silent, those are paid: for all the time if they ran the task until its wall time ended, else as if the owner had cancelled. One
+// alone is not believed: it would only have to say so.
+func (w *work) nobody(j *Job) {
+	var spoke []*Place
+	slow := 0
+	for i := range j.Places {
+		if p := &j.Places[i]; p.State == Dropped && p.GaveUp != 0 {
+			if spoke = append(spoke, p); p.GaveUp == TooSlow {
+				slow++
+			}
+		}
+	}
+	if len(spoke) > 1 {
+		most := j.Escrow / crowd.Credits(len(spoke))
+		for _, p := range spoke {
+			due := w.params.timePay(j, p, p.Since)
+			if p.GaveUp == TooSlow && slow > 1 {
+				due = max(due, w.params.Pay(p.Price, min(p.gas(&j.Spec, j.Spec.Limits().Gas), gasIn(p.Left-p.Since))))
+			}
+			w.pay(j, p.Node.Address(), min(due, most), WhyNobody)
+		}
+		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Failed++ })
+	}
+	w.end(j, Failed, WhyNobody)
+}
+
+// WhyNobody is why a job failed that no executor came to a result of.
+const WhyNobody = "no drawn node did the work"
+
+// CancelPay is what a cancel at that time pays to those who work on j.
+func (p *Params) CancelPay(j *Job, now crowd.Time) (sum crowd.Credits) {
+	for i := range j.Places {
+		if pl := &j.Places[i]; pl.State == Working {
+			sum += p.timePay(j, pl, now)
+		}
+	}
+	return sum
+}
+
+// timePay is what a place gets if its owner cancels then: what a machine of FullSpeed uses in CancelLeast, or, where executors run the task
+// side by side, in the time since it got the place if that is longer; at most what the place can earn. An executor that runs the task alone is
+// paid for no more than that time, or it would do better by waiting for a cancel than by working: one of several that waits loses to the first
+// that commits. A verifier that has its answers has done all of its work.
+func (p *Params) timePay(j *Job, pl *Place, now crowd.Time) crowd.Credits {
+	gas := pl.gas(&j.Spec, j.Spec.Limits().Gas)
+	if pl.Commitment != (crowd.Hash{}) {
+		return p.Pay(pl.Price, gas)
+	}
+	ms := crowd.Time(p.CancelLeast)
+	if executors, _ := Seats(&j.Spec.Plan); executors > 1 {
+		ms = max(ms, now-pl.Since)
+	}
+	return p.Pay(pl.Price, min(gas, gasIn(ms)))
+}
+
+// gasIn is how much gas a machine of FullSpeed uses in that many milliseconds.
+func gasIn(ms crowd.Time) crowd.Gas {
+	hi, lo := bits.Mul64(uint64(max(ms, 0)), uint64(crowd.FullSpeed/1000))
+	if hi > 0 {
+		return ^crowd.Gas(0)
+	}
+	return crowd.Gas(lo)
 }
 
 func (w *work) accept(from crowd.NodeID, m *Accept) *Refusal {
@@ -566,10 +692,21 @@ func (w *work) complain(from crowd.NodeID, m *Complain) *Refusal {
 	j, r := w.jobIn(m.Job, Delivering)
 	if r == nil {
 		if r = ownedBy(&j, from); r == nil {
-			w.move(&j, Inspecting, w.in(w.params.CourtWindow), whyComplained)
+			w.undelivered(&j, whyComplained)
 		}
 	}
 	return r
+}
+
+// undelivered asks the authorities about a result that its owner did not accept. If nobody has run the task again, they do: that its
+// result can be fetched says nothing about it, and an executor could wait for an owner that is away.
+func (w *work) undelivered(j *Job, why string) {
+	if j.Verdict.By == ByAudit {
+		j.Verdict = nil
+		w.move(j, Court, w.in(w.params.CourtTime(&j.Spec)), "%s, and nobody has run the task again: the authorities do", why)
+		return
+	}
+	w.move(j, Inspecting, w.in(w.params.InspectTime(&j.Spec)), "%s", why)
 }
 
 // whyComplained is why a job is Inspecting if its owner wanted that.
@@ -590,6 +727,9 @@ func (w *work) cancel(from crowd.NodeID, m *Cancel) *Refusal {
 	if r := ownedBy(&j, from); r != nil {
 		return r
 	}
+	if j.State == Claiming { // the lot is known, and nobody works yet: an owner could look for a better one for nothing
+		return refuse(TooEarly, "the places of job %s are being drawn; it can be cancelled when they are", j.ID.Short())
+	}
 	if j.Bound() {
 		return refuse(TooLate, "an executor has committed to the result of job %s; it will be delivered", j.ID.Short())
 	}
@@ -598,7 +738,7 @@ func (w *work) cancel(from crowd.NodeID, m *Cancel) *Refusal {
 	}
 	for i := range j.Places {
 		if p := &j.Places[i]; p.State == Working {
-			w.pay(&j, p.Node.Address(), p.Price.Cost(p.gas(&j.Spec, j.Spec.Limits().Gas)).PPM(w.params.CancelPPM), "work on a job that its owner cancelled")
+			w.pay(&j, p.Node.Address(), w.params.timePay(&j, p, w.now()), "work on a job that its owner cancelled")
 		}
 	}
 	if j.State == Running {
@@ -645,9 +785,9 @@ func (w *work) expire(id crowd.JobID) {
 		w.end(&j, Failed, "the court came to no verdict") // of a batch too: what is disputed is not accepted
 	case Delivering:
 		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Silent++ })
-		w.move(&j, Inspecting, w.in(w.params.CourtWindow), "the owner is silent")
-	case Inspecting:
-		w.end(&j, Failed, "nobody could show that the result can be fetched")
+		w.undelivered(&j, "the owner is silent")
+	case Inspecting: // executors agreed on it, and nobody found that it is lost
+		w.settle(&j, "the authorities did not find in time that the result cannot be fetched")
 	case Settled, Cancelled, Failed:
 		w.delete(string(JobKey(id)))
 	default:

@@ -31,7 +31,7 @@ type Params struct {
 	ClaimWindow    int64 // to claim a drawn place
 	DispatchGrace  int64 // on top of the job's own wall limit, to fetch, run and commit
 	RevealWindow   int64 // to reveal once all have committed; see RevealTime
-	CourtWindow    int64 // for the authorities to open, re-execute or inspect
+	CourtWindow    int64 // for the authorities to open, re-execute or inspect; see CourtTime and InspectTime
 	DeliveryWindow int64 // for the owner to accept or complain
 	Unbonding      int64 // between leaving and withdrawing a stake
 	Retention      int64 // an ended job stays in the state so long
@@ -39,10 +39,15 @@ type Params struct {
 	BurnPPM   uint32 // of executors' pay, so that wash trading costs: DESIGN section 7.8 (2 %)
 	SlashPPM  uint32 // of the stake of a proven cheater
 	BountyPPM uint32 // of what was slashed, to the executor whose right answer exposed it
-	CancelPPM uint32 // of the most an executor could earn, paid when a running job is cancelled
+
+	CancelLeast int64 // ms that a place is paid for at least if its running job is cancelled: Params.Time
+
+	StartGas   crowd.Gas     // each place is paid for so much besides what its run used: to fetch, lay out and start it
+	InspectFee crowd.Credits // paid to the authorities that fetched a result for its owner, for each GiB begun of what the job may write
 
 	Reputation ReputationParams
 	Puzzles    PuzzleParams // of the overlay
+	Rules      uint32       // crowd.RulesVersion of the builds that may execute here
 }
 
 // MainParams are the figures for a network of strangers.
@@ -53,8 +58,9 @@ func MainParams() Params {
 		Lookback: 64, StakeUnit: crowd.Credit, MaxTickets: 1000, CommitteeUnits: 60, MaxClaims: 32, MaxMissed: 3,
 		ClaimWindow: 5 * second, DispatchGrace: 60 * second, RevealWindow: 30 * second, CourtWindow: 3600 * second,
 		DeliveryWindow: 600 * second, Unbonding: 7 * 86400 * second, Retention: 30 * 86400 * second,
-		BurnPPM: 20_000, SlashPPM: 1_000_000, BountyPPM: 100_000, CancelPPM: 100_000,
-		Reputation: mainReputation(), Puzzles: mainPuzzles(),
+		BurnPPM: 20_000, SlashPPM: 1_000_000, BountyPPM: 100_000, CancelLeast: 5 * second,
+		StartGas: 10_000_000, InspectFee: 50_000,
+		Reputation: mainReputation(), Puzzles: mainPuzzles(), Rules: crowd.RulesVersion,
 	}
 }
 
@@ -78,8 +84,11 @@ func DevParams() Params {
 // Validate reports everything that is wrong with p at once.
 func (p Params) Validate() error {
 	var errs []error
-	if p.BurnPPM > 1e6 || p.SlashPPM > 1e6 || p.BountyPPM > 1e6 || p.CancelPPM > 1e6 {
+	if p.BurnPPM > 1e6 || p.SlashPPM > 1e6 || p.BountyPPM > 1e6 {
 		errs = append(errs, errors.New("params: a share of more than 1e6 ppm"))
+	}
+	if p.StartGas > crowd.Gas(crowd.FullSpeed) || p.InspectFee > crowd.Credit {
+		errs = append(errs, errors.New("params: a start of more than a second, or an inspection of more than a credit for a GiB"))
 	}
 	if p.SizeFee > crowd.Credit || p.KeepFee > crowd.Credit {
 		errs = append(errs, errors.New("params: a fee of more than a credit for a KiB"))
@@ -88,7 +97,7 @@ func (p Params) Validate() error {
 		errs = append(errs, errors.New("params: stake unit, tickets, committee, claims and least stake must allow a draw"))
 	}
 	if p.ClaimWindow <= 0 || p.DispatchGrace <= 0 || p.RevealWindow <= 0 || p.CourtWindow <= 0 ||
-		p.DeliveryWindow <= 0 || p.Unbonding <= 0 || p.Retention <= 0 {
+		p.DeliveryWindow <= 0 || p.Unbonding <= 0 || p.Retention <= 0 || p.CancelLeast <= 0 {
 		errs = append(errs, errors.New("params: every window must be longer than nothing"))
 	}
 	errs = append(errs, p.Reputation.validate(), p.Puzzles.validate())

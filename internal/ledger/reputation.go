@@ -61,15 +61,16 @@ func (p *ReputationParams) validate() error {
 // from which its two scores follow. They are never mixed: honesty is about what
 // was checked, availability about being there.
 type Reputation struct {
-	_        struct{}  `cbor:",toarray"`
-	Done     uint64    // jobs executed, checked and found right
-	Work     crowd.Gas // in those, and in jobs that an audit's lot left unchecked
-	Received crowd.Gas // as a consumer
-	Caught   uint64    // proven frauds
-	Faults   uint64    // places given up, deadlines missed
-	Reported uint64    // frauds that this node's right answer exposed
-	Support  uint64    // votes in the court that agreed with the verdict
-	Missed   uint32    // certain draws missed in a row
+	_        struct{}   `cbor:",toarray"`
+	Done     uint64     // jobs executed, checked and found right
+	Work     crowd.Gas  // in those, and in jobs that an audit's lot left unchecked
+	Received crowd.Gas  // as a consumer
+	Caught   uint64     // proven frauds
+	Faults   uint64     // places given up, deadlines missed
+	Reported uint64     // frauds that this node's right answer exposed
+	Support  uint64     // votes in the court that agreed with the verdict
+	Missed   uint32     // certain draws missed in a row, in which it claimed no other place either
+	Claimed  crowd.Time // when it last claimed a place
 
 	Passed, Failed uint64     // fading sums of alpha and beta without a0 and b0; 1e12 is one job
 	Up, Down       uint64     // fading sums of availability; 1e12 is one job
@@ -88,11 +89,12 @@ type Consumer struct {
 	Cancelled uint64   // while executors worked
 	Unfounded uint64   // complaints about results that the court could fetch
 	Silent    uint64   // results neither accepted nor complained about in time
+	Failed    uint64   // jobs that nobody could do
 }
 
 // Score is the share of good ends, in ppm, beginning at a half.
 func (c *Consumer) Score() uint32 {
-	return share(c.Paid+1, c.Cancelled+c.Unfounded+c.Silent+1)
+	return share(c.Paid+1, c.Cancelled+c.Unfounded+c.Silent+c.Failed+1)
 }
 
 // score of an owner, as its next job is posted with.

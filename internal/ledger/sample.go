@@ -46,6 +46,17 @@ func (p *Params) RevealTime(spec *crowd.JobSpec) int64 {
 	return p.RevealWindow + min(int64(spec.Limits().Output*1000/outputRate), p.CourtWindow)
 }
 
+// CourtTime is how long the court may take about spec, in milliseconds: what it is for re-executes the task, or one item of a
+// batch, which has as long as an executor has.
+func (p *Params) CourtTime(spec *crowd.JobSpec) int64 {
+	return p.CourtWindow + spec.Task.Limits.Wall.Milliseconds()
+}
+
+// InspectTime is how long the authorities may take to fetch a result, in milliseconds: longer by what it may hold.
+func (p *Params) InspectTime(spec *crowd.JobSpec) int64 {
+	return p.CourtWindow + int64(min(spec.Limits().Output, crowd.MaxOutput)*1000/outputRate)
+}
+
 // Root of a batch's outcome.
 func Root(spec *crowd.JobSpec, o *crowd.Outcome) batch.Root {
 	return batch.Root{Items: spec.Items, Top: batch.Node{Hash: o.Root, Gas: o.Gas}}
@@ -172,7 +183,7 @@ func (w *work) stand(j *Job, why string, a ...any) {
 // dispute asks the court about one item.
 func (w *work) dispute(j *Job, d *Dispute) {
 	j.Dispute = d
-	w.move(j, Court, w.in(w.params.CourtWindow), "executor and verifier %s differ about item %d", d.Verifier.Short(), d.Item)
+	w.move(j, Court, w.in(w.params.CourtTime(&j.Spec)), "executor and verifier %s differ about item %d", d.Verifier.Short(), d.Item)
 }
 
 func (w *work) report(from crowd.NodeID, m *Report) *Refusal {

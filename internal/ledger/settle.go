@@ -7,7 +7,7 @@ import (
 )
 
 // pay moves credits from the job's escrow. The escrow always covers it: places
-// are paid at most their price, which is at most MaxPrice, for at most the limit.
+// are paid at most their price, which is at most MaxPrice, for at most the limit, and the court what they leave.
 func (w *work) pay(j *Job, to crowd.Address, amount crowd.Credits, why string) {
 	left, ok := j.Escrow.Sub(amount)
 	if !ok {
@@ -36,6 +36,8 @@ const (
 	WhyBurned   = "burned share of the pay"
 	WhyReturned = "escrow returned"
 	WhyCourt    = "re-execution in court"
+
+	WhyInspected = "fetching the result in the owner's place"
 )
 
 // settle pays who gave the right outcome, by gas used, and ends the job.
@@ -46,7 +48,7 @@ func (w *work) settle(j *Job, why string, a ...any) {
 			continue
 		}
 		gas := p.gas(&j.Spec, j.Verdict.Outcome.Gas)
-		cost := p.Price.Cost(gas)
+		cost := w.params.Pay(p.Price, gas)
 		w.payWork(j, p, cost)
 		checked := j.Verdict.By != ByAudit // else nobody knows: paid work, and no evidence of honesty
 		w.reputation(p.Node.Address(), func(r *Reputation) {
@@ -72,11 +74,14 @@ func (w *work) payWork(j *Job, p *Place, cost crowd.Credits) {
 
 // end returns what is left of the escrow, makes the owner whole and frees the places.
 func (w *work) end(j *Job, to JobState, why string, a ...any) {
-	spent := EscrowFor(&j.Spec) - j.Escrow
+	spent := j.Locked - j.Escrow
 	w.pay(j, j.Owner.Address(), j.Escrow, WhyReturned)
-	w.makeWhole(j, spent)
+	w.makeWhole(j, spent+j.Duties)
 	for i := range j.Places {
 		p := &j.Places[i]
+		if p.Blamed && j.Verdict != nil { // others came to a result: it could be done
+			w.fault(p.Node)
+		}
 		if p.Sealed = nil; p.State != Dropped && p.State != Fraud {
 			w.release(j, p.Node)
 		}
@@ -160,7 +165,7 @@ func (w *work) makeWhole(j *Job, spent crowd.Credits) {
 		}
 		for i := range j.Places { // honest work that the cheater made worthless
 			if p := &j.Places[i]; p.State == Revealed && j.Verdict == nil {
-				give(p.Node.Address(), p.Price.Cost(p.gas(&j.Spec, j.claimedGas())), "work lost to a cheater")
+				give(p.Node.Address(), w.params.Pay(p.Price, p.gas(&j.Spec, j.claimedGas())), "work lost to a cheater")
 			}
 		}
 		give(crowd.Address{}, pot, "burned rest of the cheater's stake")

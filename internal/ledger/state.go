@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding/binary"
+	"strings"
 
 	"github.com/google/btree"
 
@@ -44,6 +45,16 @@ func (s State) Each(prefix string, f func(key string, val []byte) bool) {
 	}
 	s.kv.AscendGreaterOrEqual(entry{key: prefix}, func(e entry) bool {
 		return len(e.key) >= len(prefix) && e.key[:len(prefix)] == prefix && f(e.key, e.val)
+	})
+}
+
+// EachAfter is Each from the first key after after on, which it finds without a look at those before.
+func (s State) EachAfter(prefix, after string, f func(key string, val []byte) bool) {
+	if s.kv == nil {
+		return
+	}
+	s.kv.AscendGreaterOrEqual(entry{key: max(prefix, after+"\x00")}, func(e entry) bool {
+		return strings.HasPrefix(e.key, prefix) && f(e.key, e.val)
 	})
 }
 

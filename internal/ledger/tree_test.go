@@ -134,3 +134,34 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+func TestState_EachAfterSeeks(t *testing.T) {
+	keys := []string{"a/1", "job/", "job/\x00", "job/1", "job/2", "job/2\x00", "job/3", "job0", "z"}
+	s := Load(func(f func(string, []byte)) {
+		for _, k := range keys {
+			f(k, []byte{1})
+		}
+	})
+	for _, c := range []struct{ prefix, after, want string }{
+		{"job/", "", "[job/ job/\x00 job/1 job/2 job/2\x00 job/3]"},
+		{"job/", "a/1", "[job/ job/\x00 job/1 job/2 job/2\x00 job/3]"},
+		{"job/", "job/", "[job/\x00 job/1 job/2 job/2\x00 job/3]"},
+		{"job/", "job/2", "[job/2\x00 job/3]"},
+		{"job/", "job/25", "[job/3]"},
+		{"job/", "job/3", "[]"},
+		{"job/", "z", "[]"},
+		{"", "job/3", "[job0 z]"},
+	} {
+		got := []string{}
+		s.EachAfter(c.prefix, c.after, func(key string, _ []byte) bool { got = append(got, key); return true })
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("under %q after %q: got %q, want %s", c.prefix, c.after, got, c.want)
+		}
+	}
+	n := 0
+	s.EachAfter("job/", "job/1", func(string, []byte) bool { n++; return false })
+	if n != 1 {
+		t.Errorf("got %d keys after the first was enough", n)
+	}
+	State{}.EachAfter("", "", func(string, []byte) bool { t.Error("an empty state has a key"); return false })
+}

@@ -1,7 +1,11 @@
 package ledger
 
 import (
+	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"math/bits"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -93,9 +97,10 @@ type Reveal struct {
 
 // GiveUp frees the sender's place for an alternate: it cannot do the job.
 type GiveUp struct {
-	_   struct{} `cbor:",toarray"`
-	Job crowd.JobID
-	Why string // at most maxWhy bytes
+	_      struct{} `cbor:",toarray"`
+	Job    crowd.JobID
+	Reason Reason
+	Why    string // for people, at most maxWhy bytes
 }
 
 // Unseal is an authority's: it opens the commitment of a silent executor.
@@ -264,17 +269,57 @@ func kept(m Message) bool {
 // Fee is what tx costs its sender, by its size and by how long the state holds
 // it: else 64 KiB of junk would stay there for the price of a transfer. An
 // authority's duties are free, which the ledger knows and Fee does not.
-func (p Params) Fee(tx Tx) crowd.Credits {
+func (p Params) Fee(tx Tx) crowd.Credits { return p.feeOf(tx.size, kept(tx.msg)) }
+
+// feeOf is the fee of a transaction of so many bytes.
+func (p Params) feeOf(size int, kept bool) crowd.Credits {
 	const day, century = 86_400_000, 36_525
 	per := p.SizeFee
-	if kept(tx.msg) {
+	if kept {
 		per += p.KeepFee * crowd.Credits(min((p.Retention-1)/day+1, century))
 	}
-	fee, ok := p.TxFee.Add((per*crowd.Credits(tx.size) + 1023) / 1024) // per is at most a credit for each day of a century, size 64 KiB
+	fee, ok := p.TxFee.Add((per*crowd.Credits(size) + 1023) / 1024) // per is at most a credit for each day of a century, size 64 KiB
 	if !ok {
 		return ^crowd.Credits(0)
 	}
 	return fee
+}
+
+// Sizes of what drawn nodes put on chain, in bytes, rounded up from what they measure.
+const (
+	claimSize  = 256
+	commitSize = 256  // and a sealed opening for each authority
+	sealedSize = 320  // one of them, without a verifier's answers
+	revealSize = 512  // without them
+	answerSize = 34   // of each answer
+	proofSize  = 2048 // of a conflict that a verifier shows
+)
+
+// DutyFees is what the owner of spec burns with its post, besides the post's own fee: the fees of the claims that a draw among so
+// many eligible providers brings, and of what the nodes with a place, replacements included, put on chain.
+func (p Params) DutyFees(spec *crowd.JobSpec, eligible uint32, authorities int) crowd.Credits {
+	executors, verifiers := Seats(&spec.Plan)
+	if spec.Plan.Method == crowd.PlanAudit {
+		executors = pairSize
+	}
+	executors += int(spec.Plan.Replacements)
+	answers := answerSize * int(min(spec.Plan.Checks, max(spec.Items, 1)))
+	sum, ok := crowd.Credits(0), true
+	add := func(times uint64, size int) {
+		hi, lo := bits.Mul64(times, uint64(p.feeOf(size, true)))
+		if ok = ok && hi == 0; ok {
+			sum, ok = sum.Add(crowd.Credits(lo))
+		}
+	}
+	add(min(uint64(eligible), p.CommitteeUnits), claimSize)
+	add(uint64(executors), commitSize+authorities*sealedSize)
+	add(uint64(executors), revealSize)
+	add(2*uint64(verifiers), commitSize+authorities*(sealedSize+answers)) // it commits before the executor is bound, and seals after
+	add(uint64(verifiers), revealSize+answers+proofSize)
+	if !ok {
+		return ^crowd.Credits(0)
+	}
+	return sum
 }
 
 // Commitment hides an outcome until its reveal and names who made it, so that a copy is worth nothing.
@@ -285,6 +330,35 @@ func Commitment(job crowd.JobID, node crowd.NodeID, o Opening) crowd.Hash {
 		Node    crowd.NodeID
 		Opening Opening
 	}{Job: job, Node: node, Opening: o})
+}
+
+// padTo is to what the plaintext of a sealed opening is filled up, in bytes: or its length would tell how much gas was used.
+const padTo = 64
+
+// Pad is the plaintext of a sealed opening: the length of its encoding in four bytes, big-endian, the encoding, and zeros up to a multiple of padTo.
+func Pad(o *Opening) []byte {
+	raw := crowd.Encode(o)
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(raw)))
+	b = append(b, raw...)
+	return append(b, make([]byte, (padTo-len(b)%padTo)%padTo)...)
+}
+
+// Unpad is the inverse of Pad. Whatever Pad does not give is an error.
+func Unpad(b []byte) (o Opening, err error) {
+	if len(b) < 4 {
+		return o, errors.New("a sealed opening of less than four bytes")
+	}
+	n := binary.BigEndian.Uint32(b)
+	if uint64(n) > uint64(len(b)-4) {
+		return o, fmt.Errorf("a sealed opening of %d bytes that claims %d", len(b)-4, n)
+	}
+	if err := crowd.Decode(b[4:4+n], &o); err != nil {
+		return Opening{}, err
+	}
+	if !bytes.Equal(Pad(&o), b) {
+		return Opening{}, errors.New("a sealed opening that is not padded as it should be")
+	}
+	return o, nil
 }
 
 // SealPurpose is the associated data under which an opening is sealed to an authority.
@@ -310,10 +384,11 @@ const (
 	Duplicate        // done already
 	BadProof         // a VRF proof or an opening does not fit
 	NotEligible      // the provider may not be drawn for this job
+	Bug              // the ledger broke a promise of its own; nothing was done
 )
 
 var codeNames = [...]string{"ok", "bad transaction", "bad nonce", "insufficient funds", "bad spec", "over budget", "no eligible provider",
-	"not found", "not yours", "too early", "too late", "duplicate", "bad proof", "not eligible"}
+	"not found", "not yours", "too early", "too late", "duplicate", "bad proof", "not eligible", "error in the ledger"}
 
 func (c Code) String() string {
 	if int(c) < len(codeNames) {

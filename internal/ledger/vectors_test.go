@@ -103,7 +103,7 @@ func everyMessage(t testing.TB) []Message {
 		&Claim{Job: job, Proof: proof},
 		&Commit{Job: job, Commitment: Commitment(job, node, opening), Sealed: [][]byte{{1, 2, 3}}},
 		&Reveal{Job: job, Opening: opening},
-		&GiveUp{Job: job, Why: "no space"},
+		&GiveUp{Job: job, Reason: CannotRun, Why: "no space"},
 		&Unseal{Job: job, Executor: node, Opening: opening},
 		&Vote{Job: job, Question: WhatOutcome, Outcome: opening.Outcome},
 		&Accept{Job: job},
@@ -156,7 +156,7 @@ func TestVectors_Transactions(t *testing.T) {
 func TestVectors_Commitment(t *testing.T) {
 	job, node, authority := crowd.JobID{0x10}, scalar(t, 2).ID(), scalar(t, 1)
 	opening := Opening{Outcome: crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafyresult"}, Salt: crowd.Hash{0x5a}}
-	plain, aad, once := crowd.Encode(&opening), SealPurpose(job, node), bytes.Repeat([]byte{0x21}, 32)
+	plain, aad, once := Pad(&opening), SealPurpose(job, node), bytes.Repeat([]byte{0x21}, 32)
 	sealed, err := identity.Seal(bytes.NewReader(once), authority.ID(), plain, aad)
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
+	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/store"
@@ -31,7 +32,12 @@ func (b backend) Info(context.Context) (rpc.Info, error) {
 	for _, a := range b.cfg.Genesis.Authorities {
 		court = append(court, a.ID.Address())
 	}
+	var bugs uint64
+	if full, ok := b.chain.(*chain.Full); ok {
+		bugs = full.Bugs()
+	}
 	return rpc.Info{
+		Rules: rpc.Rules{Network: b.params.Rules, Build: crowd.RulesVersion}, Bugs: bugs,
 		Node: b.id, Address: b.id.Address(), Roles: b.roles(), Chain: b.chainID, Court: court, Height: h,
 		Version: b.cfg.Version, Listen: b.host.Addrs(), Peers: len(b.host.Peers()), Started: b.started,
 	}, nil
@@ -77,7 +83,7 @@ func storeError(err error) error {
 }
 
 // complete fills in what the request left to the node: price, budget and plan.
-func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
+func (b backend) complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
 	spec, err := r.Spec()
 	if err != nil {
 		return spec, verify.Plan{}, err
@@ -108,7 +114,7 @@ func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
 		spec.Filters.MaxPrice = crowd.ReferencePrice
 	}
 	if spec.Budget == 0 {
-		spec.Budget = ledger.EscrowFor(&spec)
+		spec.Budget = b.params.EscrowFor(&spec)
 	}
 	return spec, plan, nil
 }
@@ -117,7 +123,7 @@ func complete(r rpc.PostRequest) (crowd.JobSpec, verify.Plan, error) {
 const rounding = 1e-12
 
 func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error) {
-	spec, plan, err := complete(r)
+	spec, plan, err := b.complete(r)
 	if err != nil {
 		return rpc.Quote{}, err
 	}
@@ -126,12 +132,12 @@ func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error
 		return rpc.Quote{}, err
 	}
 	q := rpc.Quote{
-		Bound: ledger.EscrowFor(&spec), Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
+		Bound: b.params.EscrowFor(&spec), Duties: b.params.DutyFees(&spec, e.Count, len(b.cfg.Genesis.Authorities)), Replacements: plan.Replaced, Price: spec.Filters.MaxPrice, Plan: plan.Method, Undetected: plan.Undetected,
 		Executors: plan.Executors, RatePPM: plan.RatePPM, Stake: max(b.params.MinStake, spec.Filters.MaxPrice.Cost(spec.Limits().Gas)),
 		Eligible: int(e.Count), Needed: ledger.Needs(&spec.Plan), Requirements: requirements(e),
 	}
 	if plan.Method == crowd.PlanAudit {
-		q.Unaudited, q.Stake = q.Bound/2, max(q.Stake, b.params.StakeToAudit(&spec))
+		q.Unaudited, q.Stake = q.Bound-b.params.Pay(spec.Filters.MaxPrice, spec.Limits().Gas), max(q.Stake, b.params.StakeToAudit(&spec))
 	}
 	if !spec.Compare.Strict() {
 		q.Compare = spec.Compare.String()
@@ -186,7 +192,7 @@ func requirements(e ledger.Eligibility) []rpc.Requirement {
 }
 
 func (b backend) Post(ctx context.Context, r rpc.PostRequest) (crowd.JobID, error) {
-	spec, plan, err := complete(r)
+	spec, plan, err := b.complete(r)
 	if err != nil {
 		return crowd.JobID{}, err
 	}
@@ -287,6 +293,7 @@ func (b backend) Job(_ context.Context, id crowd.JobID) (rpc.JobView, error) {
 	v := rpc.JobView{
 		JobSummary: summary(j), Owner: j.Owner.Address(), Request: request(&j.Spec), Plan: j.Spec.Plan.Method, Audit: audit(j), Batch: b.viewBatch(&p), Escrow: j.Escrow,
 		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j), Advice: p.advice,
+		Cancel: b.params.CancelPay(j, b.chain.Head().Time),
 	}
 	for i := range j.History {
 		ev := event(j, i, b.params.CommitteeUnits)

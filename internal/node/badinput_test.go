@@ -32,8 +32,9 @@ func (f *fleet) cancelled(id crowd.JobID, r task, working int) {
 	f.t.Helper()
 	events := f.follow(id)
 	last := events[len(events)-1]
-	each := crowd.ReferencePrice.Cost(r.Limits.Gas).PPM(fleetParams().CancelPPM)
-	if want := each * crowd.Credits(working); last.Stage != rpc.Cancelled || last.Price != want {
+	each := fleetParams().Pay(crowd.ReferencePrice, r.Limits.Gas) // CancelLeast is enough for all of it
+	j := f.eye.in(id, ledger.Cancelled)
+	if want := each*crowd.Credits(working) + j.Duties; last.Stage != rpc.Cancelled || last.Price != want {
 		f.t.Fatalf("got %s at %s want cancelled at %s", last.Stage, last.Price, want)
 	}
 	paid := 0
@@ -64,7 +65,7 @@ func TestCancel_InEveryState(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.thaw(third)
-			f.cancelled(id, r, 0)
+			f.cancelled(id, r, 2) // the chain takes it as soon as the places are given
 		}},
 		{"claiming", func(t *testing.T, r task) {
 			f.freeze(third)
@@ -74,7 +75,7 @@ func TestCancel_InEveryState(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.thaw(third)
-			f.cancelled(id, r, 0)
+			f.cancelled(id, r, 2)
 		}},
 		{"running", func(t *testing.T, r task) {
 			id := f.computing(r)
@@ -182,7 +183,7 @@ func TestSilence(t *testing.T) {
 			j := f.eye.in(id, ledger.Settled)
 			f.thaw("consumer")
 			f.faultless(j)
-			f.failed(id)
+			f.impossible(id)
 		}},
 		{"the consumer is gone before anybody has the inputs", func(t *testing.T, r task) {
 			f.freeze(third)
@@ -195,7 +196,7 @@ func TestSilence(t *testing.T) {
 			f.faultless(j)
 			f.forget("consumer")
 			f.restart()
-			f.failed(id)
+			f.impossible(id)
 		}},
 	} {
 		ok := t.Run(c.name, func(t *testing.T) {

@@ -23,7 +23,7 @@ import (
 // completeBatch states the plan's probability and refuses one that does not reach the confidence asked for.
 func completeBatch(spec *crowd.JobSpec, confidence float64) error {
 	p := &spec.Plan
-	undetected := verify.SampleUndetected(spec.Items, p.Verifiers, p.Checks)
+	undetected := verify.SampleUndetected(spec.Items, p)
 	allowed, err := verify.Allowed(confidence)
 	if err != nil {
 		return rpc.Errorf(rpc.BadRequest, "%w", err)
@@ -40,7 +40,8 @@ func completeBatch(spec *crowd.JobSpec, confidence float64) error {
 type batchPlanner struct {
 	r         rpc.BatchRequest
 	compare   crowd.Compare
-	court     crowd.Credits // of a shard's escrow
+	params    ledger.Params
+	spec      crowd.JobSpec // of one item
 	price     crowd.Price
 	providers []ledger.Provider // that may execute one item, largest stake first
 	records   map[crowd.NodeID]verify.Record
@@ -67,7 +68,7 @@ func (b backend) PlanBatch(ctx context.Context, r rpc.BatchRequest) (rpc.BatchQu
 	}
 	one := rpc.PostRequest{Program: "to come", Stdin: "to come", Items: 1, Plan: &rpc.SamplePlan{Verifiers: 1, Checks: 1}, Limits: r.Limits, Filters: r.Filters, Compare: r.Compare}
 	if r.Limits.WallMillis == 0 {
-		one.Limits.WallMillis = max(1, crowd.LeastWall(r.Limits.Gas).Milliseconds())
+		one.Limits.WallMillis = crowd.LeastWall(crowd.Limits{Gas: r.Limits.Gas, Memory: r.Limits.Memory}).Milliseconds()
 	}
 	spec, err := one.Spec()
 	if err != nil {
@@ -83,7 +84,7 @@ func (b backend) PlanBatch(ctx context.Context, r rpc.BatchRequest) (rpc.BatchQu
 	if err != nil {
 		return rpc.BatchQuote{}, rpc.Errorf(rpc.Unavailable, "read the providers off the chain: %w", err)
 	}
-	pl := batchPlanner{r: r, compare: spec.Compare, court: spec.Filters.MaxPrice.Cost(ledger.CourtGas(&spec)), price: spec.Filters.MaxPrice, burn: b.params.BurnPPM, records: map[crowd.NodeID]verify.Record{}}
+	pl := batchPlanner{r: r, compare: spec.Compare, params: b.params, spec: spec, price: spec.Filters.MaxPrice, burn: b.params.BurnPPM, records: map[crowd.NodeID]verify.Record{}}
 	rules, now := b.params.Reputation, b.chain.Head().Time
 	e := s.EachEligible(b.id, &spec, h, func(p ledger.Provider) {
 		pl.providers = append(pl.providers, p)
@@ -178,11 +179,24 @@ func (pl *batchPlanner) affordable(stake crowd.Credits) uint64 {
 		if uint64(pl.r.Limits.Gas) > (1<<63)/m {
 			continue
 		}
-		if gas := pl.r.Limits.Gas * crowd.Gas(m); pl.price.Cost(gas) <= stake && crowd.LeastWall(gas) <= pl.wall {
+		if gas := pl.r.Limits.Gas * crowd.Gas(m); pl.price.Cost(gas) <= stake && crowd.LeastWall(crowd.Limits{Gas: gas, Memory: pl.r.Limits.Memory}) <= pl.wall {
 			n = m
 		}
 	}
 	return n
+}
+
+// besides is what a shard of n items locks besides the pay for gas: for starts, the court and an inspection.
+func (pl *batchPlanner) besides(n uint64, verifiers uint32) crowd.Credits {
+	s := pl.spec
+	s.Items, s.Plan.Verifiers, s.Plan.Checks = uint32(min(n, crowd.MaxItems)), verifiers, 1
+	free := pl.params
+	free.StartGas, free.InspectFee = 0, 0
+	s.Compare = pl.compare
+	all := pl.params.EscrowFor(&s)
+	s.Compare = crowd.Compare{}
+	gas := free.EscrowFor(&s)
+	return all - min(all, gas)
 }
 
 // fit is the plan of a shard with n items, or with so few that the checks stay in their bound.
@@ -197,7 +211,7 @@ func (pl *batchPlanner) fit(n uint64) (verify.BatchPlan, error) {
 		}
 		if pl.r.Budget > 0 { // one micro-credit buys nothing, and zero would be no bound
 			each := pl.r.Budget / crowd.Credits(pl.shards)
-			r.Budget = max(1, each-min(each, pl.court))
+			r.Budget = max(1, each-min(each, pl.besides(n, crowd.MaxVerifiers)))
 		}
 		if pl.r.Whole {
 			r.Promise, r.Confidence = verify.Acceptance, 1-(1-r.Confidence)/float64(pl.shards)
@@ -237,10 +251,10 @@ func (b backend) viewPlan(pl *batchPlanner, p *verify.BatchPlan) *rpc.BatchPlan 
 	side := max(1, min(uint64(len(pl.providers))/max(p.Nodes, 1), jobsAtATime))
 	one := jobLatency + time.Duration(b.params.ClaimWindow)*time.Millisecond + time.Duration(float64(p.Items)*float64(pl.r.Gas)/gasRate*float64(time.Second))
 	return &rpc.BatchPlan{
-		SamplePlan: rpc.SamplePlan{Verifiers: p.Verifiers, Checks: uint32(p.Checks)}, Shards: n, Items: p.Items, Nodes: p.Nodes,
+		SamplePlan: rpc.SamplePlan{Verifiers: p.Verifiers, Checks: uint32(p.Checks), Replacements: p.Replacements}, Shards: n, Items: p.Items, Nodes: p.Nodes,
 		Undetected: p.Undetected.Float(), Accepted: p.Accepted.Float(), Any: p.Accepted.Times(n).Float(),
 		Overhead:  float64(p.OverheadPPM) / verify.Million,
-		Executors: all(p.Cost.Executors), Verification: all(p.Cost.Verification), Bound: all(p.Cost.Escrow + pl.court), MinStake: p.MinStake, Compare: pl.compare.String(),
+		Executors: all(p.Cost.Executors), Verification: all(p.Cost.Verification), Bound: all(p.Cost.Escrow + pl.besides(p.Items, p.Verifiers) + crowd.Credits(p.Verifiers) + 1), MinStake: p.MinStake, Compare: pl.compare.String(),
 		WaitMillis: (time.Duration((n+side-1)/side) * one).Milliseconds(),
 		Assumptions: append(p.Assumptions(),
 			fmt.Sprintf("a run uses %g Mgas, and executors do %g Mgas in a second", float64(pl.r.Gas)/1e6, gasRate/1e6)),
@@ -255,7 +269,7 @@ func (b backend) viewBatch(p *page) *rpc.BatchView {
 	}
 	v := &rpc.BatchView{Items: j.Spec.Items, Parts: j.Spec.Shuffle.Parts, Gather: j.Spec.Shuffle.Gather, Holders: holders(j), NoParts: lackedParts(j), Undetected: verify.Chance(j.Spec.Plan.Undetected).Float()}
 	if j.Spec.Plan.Method == crowd.PlanSample {
-		v.Plan = &rpc.SamplePlan{Verifiers: j.Spec.Plan.Verifiers, Checks: j.Spec.Plan.Checks}
+		v.Plan = &rpc.SamplePlan{Verifiers: j.Spec.Plan.Verifiers, Checks: j.Spec.Plan.Checks, Replacements: j.Spec.Plan.Replacements}
 	}
 	if e := j.Executor(); e != nil {
 		root := e.Opening.Outcome.Root

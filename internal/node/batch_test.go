@@ -180,8 +180,8 @@ func TestLocal_PlanOfABatch(t *testing.T) {
 		{"more than a stake covers", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.Gas, r.Gas = 0.9, 1e9, 1e9 }, func(q rpc.BatchQuote) bool {
 			return q.Plan != nil && q.Plan.Items <= 100 // 100 credits of stake, one for each item
 		}},
-		{"more than the wall time allows", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.WallMillis = 0.9, 1000 }, func(q rpc.BatchQuote) bool {
-			return q.Plan != nil && q.Plan.Items <= 1000 && crowd.LeastWall(itemLimits.Gas*crowd.Gas(q.Plan.Items)) <= time.Second
+		{"more than the wall time allows", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.WallMillis = 0.9, 14_000 }, func(q rpc.BatchQuote) bool {
+			return q.Plan != nil && q.Plan.Items <= 1000 && crowd.LeastWall(crowd.Limits{Gas: itemLimits.Gas * crowd.Gas(q.Plan.Items), Memory: itemLimits.Memory}) <= 14*time.Second
 		}},
 		{"as long as it takes", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.WallMillis = 0.9, 0 }, func(q rpc.BatchQuote) bool {
 			return q.Plan != nil && q.Plan.Items >= 500
@@ -207,7 +207,7 @@ func TestLocal_PlanOfABatch(t *testing.T) {
 				return
 			}
 			post := rpc.PostRequest{Program: "p", Stdin: "s", Items: uint32(q.Plan.Items), Plan: &q.Plan.SamplePlan, Limits: r.Limits, Filters: r.Filters, Confidence: r.Confidence}
-			if least := crowd.LeastWall(r.Limits.Gas * crowd.Gas(q.Plan.Items)); r.Limits.WallMillis == 0 {
+			if least := crowd.LeastWall(crowd.Limits{Gas: r.Limits.Gas * crowd.Gas(q.Plan.Items), Memory: r.Limits.Memory}); r.Limits.WallMillis == 0 {
 				post.Limits.WallMillis = least.Milliseconds()
 			}
 			if r.Whole {

@@ -488,9 +488,10 @@ func (f *fleet) task(rounds uint64) task {
 	for range rounds {
 		x = x*6364136223846793005 + 1442695040888963407
 	}
+	one := uint32(1)
 	return task{rpc.PostRequest{
-		Program: f.program, Stdin: f.upload(stdin), Args: []string{fmt.Sprint(rounds)},
-		Limits: rpc.Limits{Gas: 4e8, Memory: 16 << 20, Output: 1 << 20, WallMillis: 2000},
+		Check: &rpc.TaskPlan{Method: crowd.PlanPair, Replacements: &one}, Program: f.program, Stdin: f.upload(stdin), Args: []string{fmt.Sprint(rounds)},
+		Limits: rpc.Limits{Gas: 4e8, Memory: 16 << 20, Output: 1 << 20},
 	}, fmt.Sprintf("working\n%d\n", x)}
 }
 
@@ -556,12 +557,26 @@ func (f *fleet) settled(id crowd.JobID, want task) *ledger.Job {
 	return j
 }
 
-// failed waits for the end of a job that has no result: all of the escrow is back.
+// failed waits for the end of a job that has no result and is nobody's fault: all of the escrow is back.
 func (f *fleet) failed(id crowd.JobID) *ledger.Job {
 	f.t.Helper()
+	return f.ends(id, 0)
+}
+
+// impossible waits for the end of a job that two drawn nodes could not do: its owner pays them for five seconds each.
+func (f *fleet) impossible(id crowd.JobID) {
+	f.t.Helper()
 	j := f.eye.until(id, "an end", func(j *ledger.Job) bool { return j.State.Ended() })
-	if j.State != ledger.Failed || j.Spent() != 0 {
-		f.t.Fatalf("got %s at a cost of %s, want failed at none: %s", j.State, j.Spent(), history(j))
+	p := fleetParams()
+	f.ends(id, min(j.Locked, crowd.Credits(len(j.Places))*p.Pay(crowd.ReferencePrice, j.Spec.Limits().Gas)))
+}
+
+// ends waits for the end of a job that has no result and costs so much, or by the remainder of a division less.
+func (f *fleet) ends(id crowd.JobID, cost crowd.Credits) *ledger.Job {
+	f.t.Helper()
+	j := f.eye.until(id, "an end", func(j *ledger.Job) bool { return j.State.Ended() })
+	if paid := j.Spent() - j.Duties; j.State != ledger.Failed || paid > cost || paid+crowd.Credits(len(j.Places)) < cost {
+		f.t.Fatalf("got %s at a cost of %s, want failed at %s: %s", j.State, paid, cost, history(j))
 	}
 	events := f.follow(id)
 	if last := events[len(events)-1]; last.Stage != rpc.Failed || last.Failure == nil || last.Failure.Message == "" || last.Failure.Hint == "" {

@@ -241,11 +241,25 @@ func (n *Node) post(ctx context.Context, spec crowd.JobSpec) (crowd.JobID, error
 }
 
 func (n *Node) cancel(ctx context.Context, id crowd.JobID) error {
-	in, err := n.wallet.Send(ctx, &ledger.Cancel{Job: id})
-	if err == nil && in.Refusal != nil {
-		err = in.Refusal // for a person, hearsay will do
+	const look = 50 * time.Millisecond
+	for early := false; ; {
+		p, _ := n.book.look(id)
+		if p.job.State > ledger.Claiming || p.job.State == ledger.Posted && !early { // while places are drawn the chain takes none
+			in, err := n.wallet.Send(ctx, &ledger.Cancel{Job: id})
+			if err == nil && in.Refusal != nil && in.Refusal.Code != ledger.TooEarly {
+				err = in.Refusal // for a person, hearsay will do
+			}
+			if err != nil || in.Refusal == nil {
+				return err
+			}
+			early = true
+		}
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return fmt.Errorf("cancel job %s: its places are still being drawn: %w", id.Short(), ctx.Err())
+		}
 	}
-	return err
 }
 
 // recorded sees every proven record that comes by, and keeps those of this node's own jobs.

@@ -110,7 +110,7 @@ func TestKill_ProviderInEveryState(t *testing.T) {
 			r := f.task(rounds)
 			if strings.HasPrefix(c.name, "while") { // long enough to be met at it
 				r = f.task(4 * rounds)
-				r.Limits.WallMillis, r.Limits.Gas = 4000, 8e8
+				r.Limits.Gas = 8e8
 			}
 			id := c.play(t, r)
 			c.then(t, f.settled(id, r))

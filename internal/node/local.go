@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/atomicfile"
 	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/executor/wasm"
@@ -175,7 +176,7 @@ func (l *Local) load() error {
 		return nil
 	}
 	l.genesis = l.newGenesis()
-	return writePrivate(l.genesisPath(), crowd.Encode(l.genesis))
+	return atomicfile.Write(l.genesisPath(), crowd.Encode(l.genesis), 0o600)
 }
 
 func (l *Local) newGenesis() *ledger.Genesis {
@@ -284,7 +285,7 @@ func (l *Local) Run(ctx context.Context) error {
 		}
 		// All that anybody is told of the others: who is there besides, nodes find out.
 		file := a.network()
-		if err := writePrivate(filepath.Join(l.cfg.Dir, networkFile), EncodeNetwork(file)); err != nil {
+		if err := atomicfile.Write(filepath.Join(l.cfg.Dir, networkFile), EncodeNetwork(file), 0o600); err != nil {
 			return err
 		}
 		for i, k := range l.keys.providers {
@@ -315,13 +316,4 @@ func (l *Local) Run(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
-}
-
-// writePrivate replaces a file that only its owner may read.
-func writePrivate(path string, data []byte) error {
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -28,7 +29,38 @@ const (
 	maxGenesis     = 4 << 20 // bytes of an answer
 	genesisTime    = 20 * time.Second
 	maxNetworkFile = 8 << 20 // bytes: base64 of a genesis, and seeds
+
+	genesisEach  = 4                // whole answers for one peer in each genesisEvery; a further question is not answered
+	genesisEvery = 10 * time.Minute // then the count begins anew
+	genesisPeers = 1024             // peers that are counted; beyond, the count begins anew for all
 )
+
+// protocolLimits are those of the protocols whose streams cost this node more than a message.
+var protocolLimits = map[string]p2p.ProtocolLimit{
+	protoChain:   {Streams: 1024, StreamsPerPeer: 4}, // one of a peer lives: chain.Full.Serve
+	protoGenesis: {Streams: 16, StreamsPerPeer: 1},   // each may hold maxGenesis bytes
+}
+
+// genesisCount counts whole answers.
+type genesisCount struct {
+	mu    sync.Mutex
+	since time.Time            // guarded by mu
+	told  map[crowd.NodeID]int // guarded by mu; at most genesisPeers
+}
+
+// more reports whether a peer may have another, and counts it.
+func (c *genesisCount) more(id crowd.NodeID, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told == nil || now.Sub(c.since) >= genesisEvery || c.told[id] == 0 && len(c.told) >= genesisPeers {
+		c.since, c.told = now, map[crowd.NodeID]int{}
+	}
+	if c.told[id] >= genesisEach {
+		return false
+	}
+	c.told[id]++
+	return true
+}
 
 // genesisAnswer names the chain of the node, and its genesis if that was asked for.
 type genesisAnswer struct {
@@ -37,14 +69,17 @@ type genesisAnswer struct {
 	Genesis []byte // encoded; empty: another chain was asked for
 }
 
-// answerGenesis tells strangers how this network begins.
-func (n *Node) answerGenesis(_ context.Context, _ crowd.NodeID, req []byte) ([]byte, error) {
+// answerGenesis tells strangers how this network begins, the same one a few times.
+func (n *Node) answerGenesis(_ context.Context, from crowd.NodeID, req []byte) ([]byte, error) {
 	var chain string
 	if err := crowd.Decode(req, &chain); err != nil {
 		return nil, err
 	}
 	a := genesisAnswer{Chain: n.chainID}
 	if chain == n.chainID {
+		if !n.genesisTold.more(from, time.Now()) {
+			return nil, fmt.Errorf("the genesis: this peer has had it %d times in %v", genesisEach, genesisEvery)
+		}
 		a.Genesis = crowd.Encode(n.cfg.Genesis)
 	}
 	return crowd.Encode(a), nil
@@ -147,14 +182,17 @@ func (n *Node) doubt(ctx context.Context) error {
 func (n *Node) otherNetworks(ctx context.Context) (chains []string) {
 	for _, p := range n.host.Peers() {
 		ctx, cancel := context.WithTimeout(ctx, askTime)
-		raw, err := n.host.Request(ctx, p.ID, protoGenesis, crowd.Encode(n.chainID), maxGenesis)
+		raw, err := n.host.Request(ctx, p.ID, protoGenesis, crowd.Encode(""), maxGenesis) // its name alone
 		cancel()
 		if err != nil {
 			continue
 		}
-		var other *OtherChainError
-		if _, err := readGenesis(raw, n.chainID); errors.As(err, &other) && !slices.Contains(chains, other.Got) {
-			chains = append(chains, other.Got)
+		var a genesisAnswer
+		if err := crowd.Decode(raw, &a); err != nil || a.Chain == n.chainID {
+			continue
+		}
+		if other := a.Chain[:min(len(a.Chain), maxChainID)]; !slices.Contains(chains, other) {
+			chains = append(chains, other)
 		}
 	}
 	return chains

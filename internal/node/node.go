@@ -23,6 +23,7 @@ import (
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/identity"
+	"github.com/crowdcompute/crowd/internal/job"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/overlay"
 	"github.com/crowdcompute/crowd/internal/p2p"
@@ -68,29 +69,30 @@ type chainNode interface {
 // Node is one member of the network.
 type Node struct {
 	// set once
-	cfg       Config
-	id        crowd.NodeID
-	chainID   string
-	params    ledger.Params
-	authority bool
-	seeds     []p2p.Place
-	private   bool // the network is a LAN's or this machine's own
-	log       *slog.Logger
-	started   time.Time
-	store     *store.Store
-	host      *p2p.Host
-	disc      *discovery.Discovery
-	chain     chainNode
-	wallet    *chain.Wallet
-	runner    *runner.Runner
-	teller    *teller
-	book      *book
-	rpc       *rpc.Server // nil: none
-	chores    chan func(context.Context)
-	choresEnd chan struct{} // closed when no more are done
-	opened    chan struct{} // closed when New has made all of these
-	ready     chan struct{}
-	short     chan struct{} // space is; one that asks is enough
+	cfg         Config
+	id          crowd.NodeID
+	chainID     string
+	params      ledger.Params
+	authority   bool
+	seeds       []p2p.Place
+	private     bool // the network is a LAN's or this machine's own
+	log         *slog.Logger
+	started     time.Time
+	store       *store.Store
+	host        *p2p.Host
+	disc        *discovery.Discovery
+	chain       chainNode
+	wallet      *chain.Wallet
+	runner      *runner.Runner
+	teller      *teller
+	book        *book
+	rpc         *rpc.Server // nil: none
+	genesisTold genesisCount
+	chores      chan func(context.Context)
+	choresEnd   chan struct{} // closed when no more are done
+	opened      chan struct{} // closed when New has made all of these
+	ready       chan struct{}
+	short       chan struct{} // space is; one that asks is enough
 
 	mu      sync.Mutex
 	friends map[crowd.NodeID]bool      // guarded by mu: seeds, and peers seen on the LAN
@@ -135,7 +137,7 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n.host, err = p2p.New(p2p.Config{
 		PrivateKey: cfg.Key.Bytes(), Listen: cfg.Listen, Seeds: cfg.Seeds, MDNS: cfg.MDNS, LANTag: n.chainID, Found: n.met,
-		Relays: n.relays, Find: n.reach, Blocks: n.store.Blocks(), Log: cfg.Log,
+		Relays: n.relays, Find: n.reach, Blocks: n.store.Blocks(), Limits: p2p.Limits{Protocols: protocolLimits}, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -148,19 +150,19 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n.runner, err = runner.New(runner.Config{
 		Dir: filepath.Join(cfg.Dir, "runner"), Key: cfg.Key, Rand: rand.Reader, Params: n.params, Authorities: cfg.Genesis.Authorities,
-		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable,
-		Accept: accept, Logs: n.teller, Report: n.reported, Undelivered: n.undelivered, Log: cfg.Log,
+		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable, Full: func(err error) bool { return errors.Is(err, store.ErrNoSpace) },
+		Roles: n.jobRoles(), Accept: accept, Logs: n.teller, Report: n.reported, Undelivered: n.undelivered, Log: cfg.Log,
 		Memory: wasm.RunMemory(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	if full, ok := n.chain.(*chain.Full); ok {
-		n.host.Handle(protoChain, func(ctx context.Context, _ crowd.NodeID, s p2p.Stream) error {
+		n.host.Handle(protoChain, func(ctx context.Context, from crowd.NodeID, s p2p.Stream) error {
 			if err := s.SetDeadline(time.Time{}); err != nil { // a light node stays
 				return err
 			}
-			return full.Serve(ctx, s)
+			return full.Serve(ctx, from, s)
 		})
 	}
 	n.host.Answer(protoGenesis, maxChainID+8, n.answerGenesis)
@@ -196,7 +198,21 @@ func (n *Node) Endpoint() rpc.Endpoint {
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 // provides reports whether this node runs programs to be paid; an authority runs them for the court.
-func (n *Node) provides() bool { return n.cfg.Exec != nil && !n.authority }
+func (n *Node) provides() bool { return n.cfg.Exec != nil && !n.authority && n.sameRules() }
+
+// sameRules reports whether this build comes to the outcomes to which its network holds nodes.
+func (n *Node) sameRules() bool { return n.params.Rules == crowd.RulesVersion }
+
+// jobRoles are the parts that the node takes in jobs; nil: all for which it has the means. With other rules than its
+// network's it could lose its stake for an honest outcome, and convict others for theirs.
+func (n *Node) jobRoles() []job.Role {
+	if n.sameRules() {
+		return nil
+	}
+	n.log.Warn("this build executes by other rules than its network: it takes part in no job but its own node's, and neither claims, verifies nor votes; "+
+		"install a build of crowd with the network's rules", "build_rules", crowd.RulesVersion, "network_rules", n.params.Rules)
+	return []job.Role{job.AsConsumer}
+}
 
 func (n *Node) roles() []string {
 	out := []string{"consumer"}

@@ -153,7 +153,7 @@ func (n *network) uploadFrom(r io.Reader) crowd.CID {
 func (n *network) request(program string) rpc.PostRequest {
 	return rpc.PostRequest{
 		Program: n.upload(program),
-		Limits:  rpc.Limits{Gas: 4e9, Memory: 256 << 20, Output: 16 << 20, WallMillis: 20_000},
+		Limits:  rpc.Limits{Gas: 4e9, Memory: 256 << 20, Output: 16 << 20, WallMillis: 30_000},
 	}
 }
 

@@ -48,7 +48,7 @@ func holders(j *ledger.Job) (out []crowd.NodeID) {
 // lackedParts reports whether a node gave its place up for want of parts.
 func lackedParts(j *ledger.Job) bool {
 	return j.Spec.Shuffle.Gather && slices.ContainsFunc(j.Places, func(p ledger.Place) bool {
-		return p.State == ledger.Dropped && strings.HasSuffix(p.Why, job.NoParts)
+		return p.State == ledger.Dropped && p.GaveUp == ledger.NoParts
 	})
 }
 

@@ -19,7 +19,7 @@ func TestLocal_PlansOfASingleTask(t *testing.T) {
 	params.Reputation.Alpha0, params.Reputation.Beta0 = 99e6, 1e6 // so that a few good results leave no more doubt than the floor
 	n := start(t, LocalConfig{Providers: 3, Params: params})
 	r := n.request(guest(t, "trivial"))
-	r.Limits.Gas, r.Limits.WallMillis = 1e9, 5000
+	r.Limits.Gas, r.Limits.WallMillis = 1e9, 0
 
 	check := func(events []rpc.JobEvent, id, by string, checked bool, executors int) {
 		t.Helper()
@@ -93,8 +93,8 @@ func TestLocal_PlansOfASingleTask(t *testing.T) {
 	if f, good := verify.Check(n.receipt(id), verify.Trust{Chain: n.Genesis().ChainID(), Header: VerifyHeader}); !good {
 		t.Errorf("receipt: %+v", f)
 	}
-	r.Confidence = 0.9
-	if q, err = n.Quote(t.Context(), r); err != nil || q.Plan != "audit" || q.RatePPM != 50_000 || q.Unaudited != q.Bound/2 || q.Stake != params.MinStake || q.Needed != 3 {
+	r.Confidence = 0.81
+	if q, err = n.Quote(t.Context(), r); err != nil || q.Plan != "audit" || q.RatePPM != 50_000 || q.Unaudited != q.Bound-params.Pay(q.Price, r.Limits.Gas) || q.Replacements != 1 || q.Stake != params.MinStake || q.Needed != 3 {
 		t.Errorf("got %+v, %v want an audit at the floor, with the stake that it takes", q, err)
 	}
 	r.Confidence = 0.9999

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/crowdcompute/crowd/internal/atomicfile"
 	"github.com/crowdcompute/crowd/internal/identity"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/overlay"
@@ -30,10 +31,13 @@ func OpenKey(ctx context.Context, dir string, static uint8, progress identity.Pr
 	if k, err = identity.MintKey(ctx, rand.Reader, static, progress); err != nil {
 		return nil, fmt.Errorf("open key: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := atomicfile.Folder(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open key: %w", err)
 	}
-	return k, writePrivate(path, k.Bytes())
+	if err := atomicfile.Write(path, k.Bytes(), 0o600); err != nil {
+		return nil, fmt.Errorf("open key: %w", err)
+	}
+	return k, nil
 }
 
 func readKey(path string) (*identity.Key, error) {

@@ -222,8 +222,42 @@ func failure(j *ledger.Job) *rpc.Failure {
 		e := rpc.Errorf(rpc.UserError, "%s", why)
 		return &rpc.Failure{Kind: e.Kind, Message: e.Error(), Hint: "a comparator exits with 0 if /in/a and /in/b are the same answer, else with 1, within its gas; a file is the same as itself"}
 	}
+	if why := impossible(j); why != nil {
+		return why
+	}
 	e := rpc.Errorf(rpc.NodeFault, "%s", lastStep(j).Why)
 	return &rpc.Failure{Kind: e.Kind, Message: e.Error(), Hint: "the escrow went back to the owner; run the job again: other nodes are drawn"}
+}
+
+// impossible says what was wrong with a job that no drawn node could do, as those nodes said; nil: they said nothing.
+func impossible(j *ledger.Job) *rpc.Failure {
+	if lastStep(j).Why != ledger.WhyNobody {
+		return nil
+	}
+	var reasons [ledger.NoParts + 1]int
+	most := ledger.Reason(0)
+	for i := range j.Places {
+		r := j.Places[i].GaveUp
+		if reasons[r]++; r != 0 && (most == 0 || reasons[r] > reasons[most]) {
+			most = r
+		}
+	}
+	kind := rpc.NodeFault
+	var what, hint string
+	switch most {
+	case ledger.TooSlow:
+		kind, what, hint = rpc.UserError, "ran it until its wall time ended", "give it more --timeout or less to do; a program that touches much memory needs more time than its gas says"
+	case ledger.CannotFetch:
+		what, hint = "could not get its inputs", "keep the node that posted it running until its executors have the inputs; crowd doctor says whether others can reach it"
+	case ledger.NoParts:
+		what, hint = "could not get parts of other results", "run the jobs that made them again"
+	case ledger.CannotRun:
+		what, hint = "could not run it", "run it again: other nodes are drawn; if they fail too, the program asks for more than they have"
+	default:
+		return nil
+	}
+	e := rpc.Errorf(kind, "no drawn node could do the job: %d of %d %s", reasons[most], len(j.Places), what)
+	return &rpc.Failure{Kind: e.Kind, Message: e.Error(), Hint: hint}
 }
 
 // event is what entering step i of j's history looks like to people. What the
@@ -270,9 +304,9 @@ func request(spec *crowd.JobSpec) rpc.PostRequest {
 	}
 	switch p := &spec.Plan; {
 	case p.Method == crowd.PlanSample:
-		r.Plan = &rpc.SamplePlan{Verifiers: p.Verifiers, Checks: p.Checks}
+		r.Plan = &rpc.SamplePlan{Verifiers: p.Verifiers, Checks: p.Checks, Replacements: p.Replacements}
 	case spec.Items == 0:
-		r.Check = &rpc.TaskPlan{Method: p.Method, Executors: p.Executors, RatePPM: p.Rate}
+		r.Check = &rpc.TaskPlan{Method: p.Method, Executors: p.Executors, RatePPM: p.Rate, Replacements: &p.Replacements}
 	}
 	return r
 }

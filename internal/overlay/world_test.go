@@ -255,6 +255,11 @@ func (m *member) check(tb testing.TB) {
 	tb.Helper()
 	n := m.Node
 	all := map[uint64]int{}
+	type where struct {
+		net    uint64
+		prefix int
+	}
+	here := map[where]int{} // siblings count with the bucket that they would lie in
 	last := uint64(0)
 	for i, e := range n.siblings {
 		d := n.dist(e.ref)
@@ -263,6 +268,7 @@ func (m *member) check(tb testing.TB) {
 		}
 		last = d
 		all[n.net(e.ref)]++
+		here[where{n.net(e.ref), prefix(d)}]++
 	}
 	if len(n.siblings) > n.siblingsMax() {
 		tb.Fatalf("%d siblings", len(n.siblings))
@@ -275,7 +281,6 @@ func (m *member) check(tb testing.TB) {
 			tb.Fatalf("bucket %d used beside %d siblings", p, len(n.siblings))
 		}
 		in := 0
-		here := map[uint64]int{}
 		for _, e := range b.entries {
 			if d := n.dist(e.ref); d <= last && len(n.siblings) > 0 || prefix(d) != p {
 				tb.Fatalf("an entry of bucket %d is out of its place", p)
@@ -284,12 +289,12 @@ func (m *member) check(tb testing.TB) {
 				in++
 			}
 			all[n.net(e.ref)]++
-			here[n.net(e.ref)]++
+			here[where{n.net(e.ref), p}]++
 		}
-		for _, c := range here {
-			if c > n.cfg.PerSubnet {
-				tb.Fatalf("%d of one network in bucket %d", c, p)
-			}
+	}
+	for w, c := range here {
+		if c > n.cfg.PerSubnet && w.net&private == 0 {
+			tb.Fatalf("%d of one network at prefix %d", c, w.prefix)
 		}
 	}
 	for net, c := range all {

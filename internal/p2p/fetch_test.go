@@ -139,6 +139,31 @@ func TestFetchFromLiar(t *testing.T) {
 	}
 }
 
+// Who holds a file is told by its first block alone, which must be that block: parts that nobody has any more would else
+// count as held.
+func TestHolds_BelievesNoOtherBytes(t *testing.T) {
+	src, dst := openStore(t), openStore(t)
+	c, err := src.AddFile(t.Context(), bytes.NewReader(random(100<<10)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lie := func(_ int64, b block.Block) (block.Block, error) {
+		return block.NewBlockWithCid(append([]byte("x"), b.RawData()[1:]...), b.Cid())
+	}
+	honest, liar, empty := start(t, Config{Blocks: src.Blocks()}), start(t, Config{Blocks: &counting{Blockstore: src.Blocks(), tamper: lie}}), start(t, Config{Blocks: openStore(t).Blocks()})
+	b := start(t, Config{Blocks: dst.Blocks()})
+	for _, tt := range []struct {
+		name string
+		host *Host
+		want error
+	}{{"who has it", honest, nil}, {"who has it not", empty, store.ErrMissing}, {"who sends other bytes", liar, errLied}} {
+		connect(t, b, tt.host)
+		if err := b.Holds(within(t, 20*time.Second), tt.host.ID(), c); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
 // A source that falls silent holds up its blocks only until patience ends.
 func TestFetchFromSilent(t *testing.T) {
 	src, dst := openStore(t), openStore(t)

@@ -20,7 +20,12 @@ type Limits struct {
 	MemoryPerPeer  int64 // default 64 MiB
 
 	Patience time.Duration // of Fetch, for a source's next byte; default 10 s
+
+	Protocols map[string]ProtocolLimit // tighter ones, of protocols that Handle answers
 }
+
+// ProtocolLimit bounds the streams of one protocol that others open to this host: in all, and by one peer. Further ones are reset.
+type ProtocolLimit struct{ Streams, StreamsPerPeer int }
 
 func (l Limits) withDefaults() Limits {
 	def := func(v *int, d int) {
@@ -70,6 +75,10 @@ func (l Limits) managers() (network.ResourceManager, *connmgr.BasicConnMgr, erro
 		// Each stream that serves blocks holds one of up to 2 MiB.
 		Protocol:     map[protocol.ID]rcmgr.ResourceLimits{blocksProtocol: {Streams: 256, StreamsInbound: 128, StreamsOutbound: 128}},
 		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{blocksProtocol: {Streams: 16, StreamsInbound: 8, StreamsOutbound: 16}},
+	}
+	for proto, p := range l.Protocols {
+		cfg.Protocol[protocol.ID(proto)] = rcmgr.ResourceLimits{StreamsInbound: n(p.Streams)}
+		cfg.ProtocolPeer[protocol.ID(proto)] = rcmgr.ResourceLimits{StreamsInbound: n(p.StreamsPerPeer)}
 	}
 	// InfiniteLimits fills only what is not named above: services and other protocols, which
 	// live inside the limits of system and peer.

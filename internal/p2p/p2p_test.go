@@ -501,3 +501,39 @@ func TestReadMessage(t *testing.T) {
 		t.Errorf("allocated %d bytes for a message that never came", got)
 	}
 }
+
+// A protocol's own limits hold for streams that others open, of one peer and of all.
+func TestProtocolLimits(t *testing.T) {
+	const proto = "/crowd/test/dear"
+	a := start(t, Config{Limits: Limits{Protocols: map[string]ProtocolLimit{proto: {Streams: 3, StreamsPerPeer: 2}}}})
+	a.Handle(proto, func(ctx context.Context, _ crowd.NodeID, s Stream) error {
+		if _, err := s.Write([]byte{1}); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	})
+	got := func(h *Host, n int) (served int) {
+		connect(t, h, a)
+		for range n {
+			s, err := h.Open(within(t, 20*time.Second), a.ID(), proto)
+			if err != nil {
+				continue
+			}
+			t.Cleanup(func() { s.Reset() })
+			if err := s.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(s, make([]byte, 1)); err == nil {
+				served++
+			}
+		}
+		return served
+	}
+	if n := got(start(t, Config{}), 5); n != 2 {
+		t.Errorf("one peer: got %d streams, want 2", n)
+	}
+	if n := got(start(t, Config{}), 5); n != 1 {
+		t.Errorf("another: got %d streams, want the 1 that is left of 3", n)
+	}
+}

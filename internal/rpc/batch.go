@@ -10,6 +10,8 @@ import "github.com/crowdcompute/crowd"
 type SamplePlan struct {
 	Verifiers uint32 `json:"verifiers"`
 	Checks    uint32 `json:"checks"` // items that each of them re-runs
+
+	Replacements uint32 `json:"replacements,omitempty"` // places that may be given anew if nodes give theirs up; each makes it a little likelier that a lie passes; 0: 2
 }
 
 // BatchRequest asks how a batch would be sharded and checked. Nothing is uploaded yet.

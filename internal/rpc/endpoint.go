@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/crowdcompute/crowd/internal/atomicfile"
 )
 
 // Endpoint is a way to a node. The socket is preferred where there is one.
@@ -92,7 +94,7 @@ func ensureToken(dir string) (string, error) {
 	raw := make([]byte, tokenBytes)
 	rand.Read(raw)
 	token = hex.EncodeToString(raw)
-	return token, writePrivate(tokenPath(dir), token)
+	return token, atomicfile.Write(tokenPath(dir), []byte(token+"\n"), 0o600)
 }
 
 // ReadToken reads a token file. It refuses one that others can read.
@@ -115,23 +117,6 @@ func ReadToken(path string) (string, error) {
 			WithHint("remove it: the next start of the node makes a new one")
 	}
 	return token, nil
-}
-
-// writePrivate replaces a file that only its owner can read, whole or not at all.
-func writePrivate(path, text string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(f.Name()) // gone after the rename
-	_, err = f.WriteString(text + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }
 
 // maxSocketPath is what fits into sun_path on every system that we run on.

@@ -101,7 +101,7 @@ func request(t testing.TB, c *rpc.Client, program string) rpc.PostRequest {
 		t.Fatal(err)
 	}
 	return rpc.PostRequest{Program: id, Args: []string{"a", "b"},
-		Limits: rpc.Limits{Gas: 2e8, Memory: 1 << 20, Output: 1 << 20, WallMillis: 1000}}
+		Limits: rpc.Limits{Gas: 2e8, Memory: 1 << 20, Output: 1 << 20, WallMillis: 11_000}}
 }
 
 func post(t testing.TB, c *rpc.Client, program string) crowd.JobID {
@@ -368,6 +368,15 @@ func TestGuard(t *testing.T) {
 		{name: "get without token", method: "GET", status: 401, text: "unauthorized"},
 		{name: "rebound name", auth: bearer, host: "evil.example", status: 403, text: "is not this node"},
 		{name: "rebound name, websocket", auth: bearer, host: "evil.example", upgrade: true, status: 403, text: "is not this node"},
+		{name: "name that ends in ours", auth: bearer, host: "evil-localhost", status: 403, text: "is not this node"},
+		{name: "name below ours", auth: bearer, host: "page.localhost", status: 403, text: "is not this node"},
+		{name: "name that begins with ours", auth: bearer, host: "localhost.evil.example", status: 403, text: "is not this node"},
+		{name: "name with ours in it", auth: bearer, host: "mylocalhost.example:80", status: 403, text: "is not this node"},
+		{name: "name that begins with an address", auth: bearer, host: "127.0.0.1.evil.example", status: 403, text: "is not this node"},
+		{name: "name that ends in an allowed one", auth: bearer, host: "xnode.example", status: 403, text: "is not this node"},
+		{name: "name below an allowed one", auth: bearer, host: "evil.node.example", status: 403, text: "is not this node"},
+		{name: "name that begins with an allowed one", auth: bearer, host: "node.example.evil", status: 403, text: "is not this node"},
+		{name: "name that is a part of an allowed one", auth: bearer, host: "example", status: 403, text: "is not this node"},
 		{name: "foreign page", auth: bearer, origin: "https://evil.example", status: 403, text: "another origin"},
 		{name: "foreign page, websocket", auth: bearer, origin: "https://evil.example", upgrade: true, status: 403, text: "another origin"},
 		{name: "page without origin", auth: bearer, origin: "null", status: 403, text: "another origin"},

@@ -21,6 +21,8 @@ import (
 
 	geth "github.com/ethereum/go-ethereum/rpc"
 	"github.com/gorilla/websocket"
+
+	"github.com/crowdcompute/crowd/internal/atomicfile"
 )
 
 // Config of a server. Dir and nothing else is needed.
@@ -135,7 +137,7 @@ func (s *Server) Listen() (err error) {
 		return errors.Join(fmt.Errorf("listen on %s: %w", s.cfg.Addr, err), s.unix.Close())
 	}
 	s.address = Endpoint{Socket: socketPath(dir), URL: "http://" + s.tcp.Addr().String(), Token: token}
-	if err := writePrivate(urlPath(dir), s.address.URL); err != nil {
+	if err := atomicfile.Write(urlPath(dir), []byte(s.address.URL+"\n"), 0o600); err != nil {
 		return errors.Join(err, s.unix.Close(), s.tcp.Close())
 	}
 	if s.uploads, err = openUploads(uploadsPath(dir), s.cfg.Uploads, s.backend); err != nil {

@@ -42,6 +42,15 @@ type Info struct {
 	Listen  []string        `json:"listen"` // multiaddresses
 	Peers   int             `json:"peers"`
 	Started time.Time       `json:"started"`
+	Rules   Rules           `json:"rules"`
+	Bugs    uint64          `json:"bugs"` // of a full node: errors of the ledger's own since Started, each of which stands in its log
+}
+
+// Rules are the numbers of the rules by which a task comes to its outcome. A node whose build has others than its network neither
+// claims places nor executes, verifies or votes.
+type Rules struct {
+	Network uint32 `json:"network"`
+	Build   uint32 `json:"build"`
 }
 
 // Limits of one run.
@@ -49,7 +58,7 @@ type Limits struct {
 	Gas        crowd.Gas `json:"gas"`
 	Memory     uint64    `json:"memory"`
 	Output     uint64    `json:"output"`
-	WallMillis int64     `json:"wallMillis"`
+	WallMillis int64     `json:"wallMillis"` // 0: what a slow machine needs for the others
 }
 
 // Filters say which providers may be drawn; empty ones exclude nobody.
@@ -85,6 +94,9 @@ type TaskPlan struct {
 	Method    string `json:"method"`              // audit, pair, committee
 	Executors uint32 `json:"executors,omitempty"` // of a committee: 3 to 9
 	RatePPM   uint32 `json:"ratePPM,omitempty"`   // of an audit: least probability that the task is run again, parts per million; absent: the floor, 50000
+
+	// Places that may be given anew if nodes give theirs up; each makes it likelier that a lie passes. Absent: what the plan needs.
+	Replacements *uint32 `json:"replacements,omitempty"`
 }
 
 // Spec is the job that r asks for, validated. A Budget of zero is left for the
@@ -103,7 +115,10 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 		Budget:  r.Budget,
 	}
 	if r.Plan != nil {
-		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: r.Plan.Verifiers, Checks: r.Plan.Checks}
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: r.Plan.Verifiers, Checks: r.Plan.Checks, Replacements: r.Plan.Replacements}
+		if s.Plan.Replacements == 0 {
+			s.Plan.Replacements = s.Plan.DefaultReplacements()
+		}
 	}
 	if c := r.Check; c != nil {
 		if r.Items > 0 {
@@ -111,6 +126,9 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 		}
 		if s.Plan = (crowd.Plan{Method: c.Method, Executors: c.Executors, Rate: c.RatePPM}); c.Method == crowd.PlanAudit && c.RatePPM == 0 {
 			s.Plan.Rate = crowd.AuditFloor
+		}
+		if s.Plan.Replacements = s.Plan.DefaultReplacements(); c.Replacements != nil {
+			s.Plan.Replacements = *c.Replacements
 		}
 	}
 	var err error
@@ -122,7 +140,9 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 	}
 	// Clamped, so that the product cannot overflow; Validate refuses both ends.
 	ms := min(max(r.Limits.WallMillis, -1), int64(crowd.MaxWall/time.Millisecond)+1)
-	s.Task.Limits.Wall = time.Duration(ms) * time.Millisecond
+	if s.Task.Limits.Wall = time.Duration(ms) * time.Millisecond; ms == 0 {
+		s.Task.Limits.Wall = crowd.LeastWall(s.Limits())
+	}
 	if err := s.Validate(); err != nil {
 		return crowd.JobSpec{}, Errorf(BadRequest, "%w", err)
 	}
@@ -139,11 +159,13 @@ func (r *PostRequest) Spec() (crowd.JobSpec, error) {
 // Quote is what a job would cost at most and how sure its result would be.
 type Quote struct {
 	Bound        crowd.Credits `json:"bound"`               // most that is locked and can be spent
+	Duties       crowd.Credits `json:"duties"`              // burned with the post besides, for what the drawn nodes put on chain
 	Price        crowd.Price   `json:"price"`               // the price that the bound assumes
 	Plan         string        `json:"plan"`                // "audit", "pair", "committee", "sample"
 	Compare      string        `json:"compare,omitempty"`   // how outputs are; absent: exact
 	Undetected   float64       `json:"undetected"`          // probability that a wrong result is accepted
 	Executors    int           `json:"executors"`           // that run all of it
+	Replacements int           `json:"replacements"`        // places that may be given anew: undetected reckons with them
 	RatePPM      uint32        `json:"ratePPM,omitempty"`   // of an audit: least probability that one more does, parts per million
 	Unaudited    crowd.Credits `json:"unaudited,omitempty"` // of an audit: the bound where that does not happen
 	Stake        crowd.Credits `json:"stake"`               // that an executor needs; of an audit: so that it is not audited more often
@@ -276,8 +298,9 @@ type JobView struct {
 	Plan      string        `json:"plan"`
 	Audit     *Audit        `json:"audit,omitempty"`
 	Batch     *BatchView    `json:"batch,omitempty"`
-	Escrow    crowd.Credits `json:"escrow"`  // still locked
-	History   []JobEvent    `json:"history"` // without mere progress
+	Escrow    crowd.Credits `json:"escrow"`           // still locked
+	Cancel    crowd.Credits `json:"cancel,omitempty"` // what a cancel would pay now to those who work on it
+	History   []JobEvent    `json:"history"`          // without mere progress
 	Committee []Member      `json:"committee"`
 	Verdict   *Verdict      `json:"verdict,omitempty"`
 	Payments  []Payment     `json:"payments"`

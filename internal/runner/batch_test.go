@@ -35,7 +35,7 @@ func (w *world) batched(file []byte) func(*crowd.JobSpec) {
 		}
 		s.Task.Stdin, s.Items = c, batchItems
 		s.Task.Limits.Gas = 100_000
-		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: 40}
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: 40, Replacements: 1}
 	}
 }
 

@@ -275,8 +275,9 @@ func (c *comparison) run(a, b []byte) (equal bool, gas uint64, err error) {
 	s := executor.Spec{
 		Program: c.program, Inputs: filepath.Join(dir, "in"), Output: filepath.Join(dir, "output"),
 		Shares: crowd.MaxItems, // it runs once for each two files, and is compiled once
-		Limits: crowd.Limits{Gas: c.how.Gas, Memory: compareMemory, Output: compareOutput, Wall: crowd.LeastWall(c.how.Gas) + compareGrace},
+		Limits: crowd.Limits{Gas: c.how.Gas, Memory: compareMemory, Output: compareOutput},
 	}
+	s.Limits.Wall = crowd.LeastWall(s.Limits) + compareGrace
 	err = errors.Join(os.Mkdir(s.Inputs, 0o700), os.Mkdir(s.Output, 0o700),
 		os.WriteFile(filepath.Join(s.Inputs, "a"), a, 0o600), os.WriteFile(filepath.Join(s.Inputs, "b"), b, 0o600))
 	if err != nil {

@@ -151,7 +151,7 @@ func (w *world) gatherJob(ctx context.Context, m *batch.Manifest) crowd.JobID {
 	return w.post(ctx, "echo", func(s *crowd.JobSpec) {
 		s.Task.Stdin, s.Items, s.Shuffle.Gather = w.file(crowd.Encode(m)), uint32(len(m.Items)), true
 		s.Task.Limits.Gas = 100_000
-		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: uint32(len(m.Items))}
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: 1, Checks: uint32(len(m.Items)), Replacements: 1}
 	})
 }
 
@@ -185,7 +185,7 @@ func TestRunner_PartsThatNobodyHasBlameNobody(t *testing.T) {
 		said := false
 		for i := range j.Places { // without an executor the job is over, and its verifier need not say anything
 			p := &j.Places[i]
-			why := p.State == ledger.Dropped && p.Why == "gave up: "+job.NoParts
+			why := p.State == ledger.Dropped && p.GaveUp == ledger.NoParts
 			if said = said || why; !why && p.State != ledger.Working || p.Slashed != 0 {
 				t.Errorf("place %d: got %s, %q", i, p.State, p.Why)
 			}

@@ -118,6 +118,7 @@ type Config struct {
 	Accept      func(s *crowd.JobSpec) error            // says why this node wants no part in executing a job; nil: it takes all
 	Undelivered func(j *ledger.Job) bool                // j, settled, is the node's own and its result is not here: killed before its first journal; nil: never
 	Unusable    func(error) bool                        // an error of Blocks that says something about the content, on every machine alike; nil: one that wraps job.ErrUnusable
+	Full        func(error) bool                        // an error of Blocks that says that this machine has no room left; nil: never
 	Runs        int                                     // at once; 0: one for each CPU
 	Fetches     int                                     // at once; 0: 16
 	Memory      uint64                                  // bytes that all runs together may use; what needs more than three quarters of it is not run; 0: no bound
@@ -136,6 +137,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Unusable == nil {
 		c.Unusable = func(err error) bool { return errors.Is(err, job.ErrUnusable) }
+	}
+	if c.Full == nil {
+		c.Full = func(error) bool { return false }
 	}
 	if c.Undelivered == nil {
 		c.Undelivered = func(*ledger.Job) bool { return false }

@@ -51,6 +51,8 @@ func (r *Runner) fetch(ctx context.Context, e job.Fetch) error {
 		return err
 	case r.cfg.Unusable(err):
 		return fmt.Errorf("%w: %w", job.ErrUnusable, err)
+	case r.cfg.Full(err):
+		return fmt.Errorf("%w: %w", job.ErrLocal, err)
 	case context.Cause(ctx) == errIdle:
 		return fmt.Errorf("fetch: %w", errIdle)
 	}
@@ -111,7 +113,11 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 		o = crowd.Outcome{Status: crowd.OutOfGas, Gas: l.spent}
 	default:
 		spec.Spent = l.spent
-		res, err := r.cfg.Executor.Run(ctx, spec, r.streams(s, owner))
+		told := r.streams(s, owner)
+		if e.Quiet {
+			told.Stdout, told.Stderr = nil, nil
+		}
+		res, err := r.cfg.Executor.Run(ctx, spec, told)
 		if err != nil {
 			return crowd.Outcome{}, nil, "", err
 		}

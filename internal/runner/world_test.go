@@ -709,7 +709,7 @@ func (w *world) post(ctx context.Context, program string, bend func(*crowd.JobSp
 		w.t.Fatal(err, err2)
 	}
 	spec := crowd.JobSpec{
-		Task: crowd.Task{Program: p, Inputs: in, Args: []string{"a"}, Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 20, Output: 1 << 20, Wall: 10 * time.Second}},
+		Task: crowd.Task{Program: p, Inputs: in, Args: []string{"a"}, Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 20, Output: 1 << 20, Wall: 15 * time.Second}},
 		Plan: crowd.Plan{Method: crowd.PlanPair}, Filters: crowd.Filters{MaxPrice: 1000}, Budget: 10 * crowd.Credit,
 	}
 	if bend != nil {

@@ -99,8 +99,15 @@ func TestReceipt_EachCheckStandsAlone(t *testing.T) {
 		{"alternates out of order", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[1], j.Drawn[2] = j.Drawn[2], j.Drawn[1] }},
 		{"more winning tickets", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[0].Won++ }},
 		{"a better priority", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[0].Priority = crowd.Hash{} }},
+		{"a false proof of the last", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[len(j.Drawn)-1].Proof[5] ^= 1 }},
+		{"more winning tickets of the last", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[len(j.Drawn)-1].Won++ }},
+		{"more tickets of the last", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[len(j.Drawn)-1].Tickets++ }},
+		{"a worse priority of the last", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[len(j.Drawn)-1].Priority = crowd.Hash{0: 255} }},
 		{"a place too dear", "draw", false, func(j *ledger.Job, _ *Header) { j.Places[0].Price = j.Spec.Filters.MaxPrice + 1 }},
 		{"a reveal of nothing", "commitments", false, func(j *ledger.Job, _ *Header) { j.Places[0].Opening = nil }},
+		{"another opening of a convicted place", "commitments", true, func(j *ledger.Job, _ *Header) {
+			j.Places[slices.IndexFunc(j.Places, func(p ledger.Place) bool { return p.State == ledger.Fraud })].Opening.Outcome.Result = "bafyframed"
+		}},
 		{"settled without a verdict", "verdict", false, func(j *ledger.Job, _ *Header) { j.Verdict = nil }},
 		{"agreement of one", "verdict", false, func(j *ledger.Job, _ *Header) { j.Places[1].State, j.Places[1].Opening = ledger.Dropped, nil }},
 		{"agreement with a cheater", "verdict", true, func(j *ledger.Job, _ *Header) { j.Verdict.By = ledger.ByAgreement }},
@@ -118,7 +125,7 @@ func TestReceipt_EachCheckStandsAlone(t *testing.T) {
 			j.Payments = append(j.Payments, ledger.Payment{Amount: ^crowd.Credits(0)}, ledger.Payment{Amount: 1})
 		}},
 		{"work overpaid", "payments", false, func(j *ledger.Job, _ *Header) {
-			more := j.Places[0].Price.Cost(j.Verdict.Outcome.Gas) + 1 - work(j).Amount
+			more := ledger.DevParams().Pay(j.Places[0].Price, j.Verdict.Outcome.Gas) + 1 - work(j).Amount
 			work(j).Amount += more
 			returned(j).Amount -= more
 		}},

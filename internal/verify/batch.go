@@ -72,7 +72,7 @@ func checkSample(g *ledger.Genesis, j *ledger.Job) (how string, err error) {
 	if o := &j.Verdict.Outcome; o.Status != crowd.Exited || o.ExitCode != 0 || o.Root == (crowd.Hash{}) || o.Gas > j.Spec.Limits().Gas {
 		return "", errors.New("the outcome is none of a batch")
 	}
-	want := SampleUndetected(j.Spec.Items, p.Verifiers, p.Checks)
+	want := SampleUndetected(j.Spec.Items, p)
 	if Chance(p.Undetected) < want {
 		return "", fmt.Errorf("states that a cheater escapes with %s; it is %s", Chance(p.Undetected), want)
 	}

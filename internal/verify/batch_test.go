@@ -15,6 +15,12 @@ import (
 
 const playedItems, playedChecks = 20, 6
 
+func playedPlan() crowd.Plan {
+	p := crowd.Plan{Method: crowd.PlanSample, Verifiers: 2, Checks: playedChecks, Replacements: 2}
+	p.Undetected = uint64(SampleUndetected(playedItems, &p))
+	return p
+}
+
 // playedBatch runs a batch with an executor and two verifiers, the last of whom lies about its
 // first item when asked to; the owner reports it then.
 func playedBatch(t testing.TB, lie bool, change ...func(*crowd.JobSpec)) (receipt []byte, leaves []batch.Leaf, chain string) {
@@ -22,8 +28,8 @@ func playedBatch(t testing.TB, lie bool, change ...func(*crowd.JobSpec)) (receip
 	st := newStage(t, 4)
 	spec := crowd.JobSpec{
 		Task: crowd.Task{Program: "bafyprogram", Stdin: "bafyitems",
-			Limits: crowd.Limits{Gas: 1e6, Memory: 1 << 26, Output: 1 << 20, Wall: 10 * time.Second}},
-		Items: playedItems, Plan: crowd.Plan{Method: crowd.PlanSample, Verifiers: 2, Checks: playedChecks, Undetected: uint64(SampleUndetected(playedItems, 2, playedChecks))},
+			Limits: crowd.Limits{Gas: 1e6, Memory: 1 << 26, Output: 1 << 20, Wall: 15 * time.Second}},
+		Items: playedItems, Plan: playedPlan(),
 		Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
 	}
 	for _, f := range change {
@@ -106,7 +112,7 @@ func TestReceipt_OfABatch(t *testing.T) {
 		receipt, leaves, chain := playedBatch(t, lie)
 		trust := Trust{Chain: chain, Header: verifyHeader, Leaves: encodeLeaves(leaves)}
 		findings, good := Check(receipt, trust)
-		if !good || len(findings) != 12 {
+		if !good || len(findings) != 13 {
 			t.Errorf("lie %v: got %+v", lie, findings)
 		}
 		r, err := Decode(receipt)
@@ -154,8 +160,9 @@ func TestReceipt_ForgedBatchesAreNamed(t *testing.T) {
 		{"a verifier paid as an executor", "payments", false, func(j *ledger.Job) {
 			for i := range j.Payments {
 				if j.Payments[i].To == j.Places[1].Node.Address() {
-					j.Payments[i].Amount++
-					j.Payments[len(j.Payments)-1].Amount--
+					more := ledger.DevParams().Pay(j.Places[1].Price, ledger.CheckGas(&j.Spec, j.Verdict.Outcome.Gas)) + 1 - j.Payments[i].Amount
+					j.Payments[i].Amount += more
+					j.Payments[len(j.Payments)-1].Amount -= more
 				}
 			}
 		}},

@@ -91,7 +91,9 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	note("commitments", fmt.Sprintf("%d openings fit what was committed", n), err)
 	by, err := checkVerdict(&g, &j)
 	note("verdict", by, err)
-	note("payments", fmt.Sprintf("%d payments account for the escrow and slashed stakes to the last micro-credit", len(j.Payments)), checkPayments(&j))
+	odds, err := checkChance(&j)
+	note("chance", odds, err)
+	note("payments", fmt.Sprintf("%d payments account for the escrow and slashed stakes to the last micro-credit", len(j.Payments)), checkPayments(&g.Params, &j))
 	if trust.Result != "" {
 		err = nil
 		if j.Verdict == nil {
@@ -121,6 +123,53 @@ func caveat(j *ledger.Job) string {
 	return fmt.Sprintf("; the owner's demands left %.3g %% of the weight in the draw: the plan's probability is about an owner who wants to be told the truth", float64(j.Open)/(Million/100))
 }
 
+// checkChance recomputes from the record with what chance a wrong result would have come to this verdict: the plan's
+// formula, with as many replacements as there were.
+func checkChance(j *ledger.Job) (string, error) {
+	c, ok := Passed(j, defaultColluding)
+	switch {
+	case j.Verdict == nil:
+		return "there is no verdict that could be wrong", nil
+	case !ok:
+		return "the authorities computed it: it is wrong only if more than 2/3 of them are", nil
+	case j.Replaced() > int(j.Spec.Plan.Replacements):
+		return "", fmt.Errorf("%d nodes held a place, %d of them as replacements; the plan allows %d", len(j.Places), j.Replaced(), j.Spec.Plan.Replacements)
+	}
+	what := "a wrong result passes"
+	if j.Verdict.By == ledger.BySample {
+		what = "an executor that gets a tenth of its items wrong escapes"
+	}
+	s := fmt.Sprintf("%d nodes held a place: %s with a chance of %s if %.3g %% of the weight in the draw, the job's author included, act as one", len(j.Places), what, c, 100*DefaultColluding)
+	if j.Open < Million {
+		c, _ = Passed(j, uint32(min(Million, Million*uint64(defaultColluding)/uint64(max(j.Open, 1)))))
+		s += fmt.Sprintf("; %s if they are %.3g %% of all weight, and the job's demands left all of them in the draw", c, 100*DefaultColluding)
+	}
+	return s, nil
+}
+
+// Passed is the chance that a wrong result came to j's verdict, of a batch that an executor which got a tenth of its items wrong did, when
+// a ring with that share of the weight in the draw, j's author included, had as many honest nodes replaced as were replaced in j.
+// False: the verdict does not rest on the draw.
+func Passed(j *ledger.Job, colludingPPM uint32) (Chance, bool) {
+	if j.Verdict == nil {
+		return 0, false
+	}
+	p := j.Spec.Plan
+	p.Replacements = uint32(j.Replaced())
+	switch j.Verdict.By {
+	case ledger.BySample:
+		return sampleUndetected(j.Spec.Items, &p, colludingPPM), true
+	case ledger.ByAgreement:
+		if p.Method == crowd.PlanAudit { // chosen: two executors and whoever took the place of one
+			return Steered(colludingPPM, 2, p.Replacements, 0), true
+		}
+		return Accepted(&p, colludingPPM), true
+	case ledger.ByAudit:
+		return Steered(colludingPPM, 1, p.Replacements, 0), true
+	}
+	return 0, false
+}
+
 // normal is s by its own encoding, in which nil and empty lists are one.
 func normal(s Summary) string { return string((&Receipt{Summary: s}).Encode()) }
 
@@ -146,6 +195,9 @@ func checkDraw(p *ledger.Params, j *ledger.Job) error {
 		if i > 0 && bytes.Compare(j.Drawn[i-1].Priority[:], d.Priority[:]) > 0 {
 			return fmt.Errorf("%s stands before a better draw", j.Drawn[i-1].Node.Short())
 		}
+	}
+	if n := j.Replaced(); n > int(j.Spec.Plan.Replacements) {
+		return fmt.Errorf("%d nodes held a place: %d places were given anew, and the plan's probability reckons with %d", len(j.Places), n, j.Spec.Plan.Replacements)
 	}
 	next := 0
 	for i := range j.Places {
@@ -253,36 +305,38 @@ func checkVerdict(g *ledger.Genesis, j *ledger.Job) (how string, err error) {
 }
 
 // checkPayments looks that the escrow went out whole and that pay was for gas used.
-func checkPayments(j *ledger.Job) error {
+func checkPayments(p *ledger.Params, j *ledger.Job) error {
 	var paid, handed, slashed crowd.Credits
-	for _, p := range j.Payments {
+	for _, pay := range j.Payments {
 		from := &paid
-		if p.Slashed {
+		if pay.Slashed {
 			from = &handed
 		}
 		var ok bool
-		if *from, ok = from.Add(p.Amount); !ok {
+		if *from, ok = from.Add(pay.Amount); !ok {
 			return errors.New("more was paid than there is")
 		}
 	}
 	for i := range j.Places {
 		slashed += j.Places[i].Slashed
 	}
-	if escrow := ledger.EscrowFor(&j.Spec); paid != escrow || handed != slashed || j.Escrow != 0 || j.Slashed != 0 {
+	if escrow := p.EscrowFor(&j.Spec); j.Locked != escrow {
+		return fmt.Errorf("%s were locked, the specification asks for %s", j.Locked, escrow)
+	} else if paid != escrow || handed != slashed || j.Escrow != 0 || j.Slashed != 0 {
 		return fmt.Errorf("%s paid of an escrow of %s, %s of slashed stakes of %s", paid, escrow, handed, slashed)
 	}
 	if j.State != ledger.Settled || j.Verdict == nil {
 		return nil
 	}
 	for i := range j.Places {
-		p := &j.Places[i]
-		if p.State != ledger.Revealed {
+		pl := &j.Places[i]
+		if pl.State != ledger.Revealed {
 			continue
 		}
-		most := p.Price.Cost(gasOf(j, p))
+		most := p.Pay(pl.Price, gasOf(j, pl))
 		for _, pay := range j.Payments {
-			if pay.To == p.Node.Address() && pay.Why == ledger.WhyWork && pay.Amount > most {
-				return fmt.Errorf("%s got %s for work worth %s", p.Node.Short(), pay.Amount, most)
+			if pay.To == pl.Node.Address() && pay.Why == ledger.WhyWork && pay.Amount > most {
+				return fmt.Errorf("%s got %s for work worth %s", pl.Node.Short(), pay.Amount, most)
 			}
 		}
 	}

@@ -32,7 +32,7 @@ func summarizeAudit(j *ledger.Job) *Audit {
 // AuditStakes is what lying risks where an audit is drawn: what is made up may claim all the gas
 // there is, and of the stake only what answers for this job counts.
 func AuditStakes(p *ledger.Params, spec *crowd.JobSpec, stake crowd.Credits) Stakes {
-	pay := spec.Filters.MaxPrice.Cost(spec.Limits().Gas)
+	pay := p.Pay(spec.Filters.MaxPrice, spec.Limits().Gas)
 	return Stakes{Gain: pay, Reward: pay, Stake: stake.PPM(p.SlashPPM)}
 }
 

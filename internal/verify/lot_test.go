@@ -54,8 +54,8 @@ func audited(t testing.TB, chosen, lie bool) (receipt []byte, chain string) {
 	wrong := crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafywrong"}
 	for range 60 {
 		id := st.run(crowd.JobSpec{
-			Task: crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 10 * time.Second}},
-			Plan: crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor}, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
+			Task: crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 15 * time.Second}},
+			Plan: crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 1}, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
 		})
 		j := st.job(id)
 		lies := lie && j.Audit.Rate < 300_000 // only who has a record to hide behind
@@ -115,7 +115,7 @@ func TestReceipt_OfAnAuditSaysWhatWasChecked(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := r.Summary
-			if s.Outcome.By != c.by || s.Audit == nil || s.Audit.Chosen != c.chosen || s.Plan.RatePPM != crowd.AuditFloor || s.Plan.Undetected != 0.0955 || s.Places[0].State != c.state {
+			if s.Outcome.By != c.by || s.Audit == nil || s.Audit.Chosen != c.chosen || s.Plan.RatePPM != crowd.AuditFloor || s.Plan.Undetected != Stated(&crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 1}).Undetected || s.Places[0].State != c.state {
 				t.Errorf("got %+v by %s under %+v", s.Audit, s.Outcome.By, s.Plan)
 			}
 			i := slices.IndexFunc(f, func(f Finding) bool { return f.Name == "audit" })
@@ -196,7 +196,7 @@ func TestReceipt_OfAnAuditCannotBeForged(t *testing.T) {
 func TestReceipt_OfACommitteeCountsAll(t *testing.T) {
 	st := newStage(t, 5)
 	id := st.run(crowd.JobSpec{
-		Task: crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 10 * time.Second}},
+		Task: crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 15 * time.Second}},
 		Plan: crowd.Plan{Method: crowd.PlanCommittee, Executors: 4}, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
 	})
 	opening := func(i int) ledger.Opening {

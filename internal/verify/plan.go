@@ -25,12 +25,13 @@ type Plan struct {
 	Executors  int     `json:"executors"`  // runs of the task; of an audit that is not chosen, all there are
 	Verifiers  int     `json:"verifiers,omitempty"`
 	RatePPM    uint32  `json:"rate_ppm,omitempty"` // of an audit: least probability that it is chosen
+	Replaced   int     `json:"replacements"`       // most places that are given anew; Undetected reckons with them
 	Compare    string  `json:"compare,omitempty"`  // crowd.Compare's text: when two outputs are the same answer
 }
 
 // Spec is p as a job states it. Only for plans of a single task.
 func (p *Plan) Spec() crowd.Plan {
-	s := crowd.Plan{Method: p.Method, Rate: p.RatePPM}
+	s := crowd.Plan{Method: p.Method, Rate: p.RatePPM, Replacements: uint32(p.Replaced)}
 	if p.Method == crowd.PlanCommittee {
 		s.Executors = uint32(p.Executors)
 	}
@@ -39,8 +40,12 @@ func (p *Plan) Spec() crowd.Plan {
 
 // SampleUndetected is the probability that an executor escapes that gets 10 % of a batch's items wrong
 // when 10 % of the weight stands by it: what crowd.Plan states of the plan "sample".
-func SampleUndetected(items, verifiers, checks uint32) Chance {
-	s := Scheme{Items: uint64(items), Checks: uint64(checks), Verifiers: verifiers, CheckPPM: Million, ColludingPPM: defaultColluding}
+func SampleUndetected(items uint32, p *crowd.Plan) Chance {
+	return sampleUndetected(items, p, defaultColluding)
+}
+
+func sampleUndetected(items uint32, p *crowd.Plan, colludingPPM uint32) Chance {
+	s := Scheme{Items: uint64(items), Checks: uint64(p.Checks), Verifiers: p.Verifiers, Replacements: p.Replacements, CheckPPM: Million, ColludingPPM: colludingPPM}
 	return s.Undetected(BadItems(uint64(items), defaultCheatPPM))
 }
 
@@ -49,15 +54,17 @@ const defaultColluding = Million * DefaultColluding
 
 // Accepted is the probability, rounded up, that a wrong result of a single task is accepted under
 // p when a share of colludingPPM of all tickets is bad, lies whenever it is drawn and acts as one:
-// every executor must be of it, and an audit not chosen or done by another of it. Drawing without
+// every executor must be of it, and an audit not chosen or done by another of it. The job's author is of the ring too, and has as many
+// honest nodes replaced as the plan allows: Steered. Drawing without
 // replacement makes the truth a little smaller. Of an audit it is the smaller half of the matter:
-// who lies so loses its stake, as ledger.AuditRate sees to.
+// an executor that lies so loses its stake, as ledger.AuditRate sees to.
 func Accepted(p *crowd.Plan, colludingPPM uint32) Chance {
-	if p.Method == crowd.PlanAudit {
-		return FromPPM(colludingPPM).And(Scheme{Items: 1, AuditPPM: p.Rate, ColludingPPM: colludingPPM}.Undetected(1))
-	}
 	n, _ := ledger.Seats(p)
-	return Colluding(colludingPPM, uint32(n))
+	all := Steered(colludingPPM, uint32(n), p.Replacements, 0)
+	if p.Method == crowd.PlanAudit {
+		return all.And(Scheme{Items: 1, AuditPPM: p.Rate, Replacements: p.Replacements, ColludingPPM: colludingPPM}.Undetected(1))
+	}
+	return all
 }
 
 // Stated is what a job's plan amounts to under the default assumption.
@@ -67,7 +74,7 @@ func Stated(p *crowd.Plan) Plan {
 	if p.Method == crowd.PlanSample {
 		c = Chance(p.Undetected)
 	}
-	return Plan{Method: p.Method, Colluding: DefaultColluding, Undetected: c.Float(), Executors: executors, Verifiers: verifiers, RatePPM: p.Rate}
+	return Plan{Method: p.Method, Colluding: DefaultColluding, Undetected: c.Float(), Executors: executors, Verifiers: verifiers, RatePPM: p.Rate, Replaced: int(p.Replacements)}
 }
 
 // mostAudited is the rate from which on a pair is preferred: it costs little more than an audit so frequent, and no wait for the lot.
@@ -85,6 +92,7 @@ func For(confidence, colluding float64) (Plan, error) {
 	}
 	share := uint32(math.Round(colluding * Million))
 	p := crowd.Plan{Method: crowd.PlanAudit}
+	p.Replacements = p.DefaultReplacements()
 	rate := least(mostAudited+1, func(ppm uint64) bool {
 		p.Rate = uint32(ppm)
 		return ppm >= crowd.AuditFloor && Accepted(&p, share) <= allowed

@@ -176,15 +176,16 @@ type BatchPlan struct {
 	Method     string `json:"method"`
 	Comparator Kind   `json:"comparator"`
 
-	Tasks     uint64 `json:"tasks"`
-	Shards    uint64 `json:"shards"`    // one drawn executor each
-	Items     uint64 `json:"items"`     // of a shard; where it does not divide, some have one less
-	Verifiers uint32 `json:"verifiers"` // of each shard, drawn, none of them its executor
-	Checks    uint64 `json:"checks"`    // q: items of a shard that each of its verifiers re-executes, secretly chosen
-	Panels    uint64 `json:"panels"`    // sets of verifiers: each takes the same number of shards, or one less
-	CheckPPM  uint32 `json:"check_ppm"` // chance of a shard to be checked at all; 1e6 but for an audit. The executor's record may raise it: Record.CheckPPM
-	FloorPPM  uint32 `json:"floor_ppm"` // least chance of an item to be re-executed
-	Nodes     uint64 `json:"nodes"`     // needed: executors and verifiers
+	Tasks        uint64 `json:"tasks"`
+	Shards       uint64 `json:"shards"`       // one drawn executor each
+	Items        uint64 `json:"items"`        // of a shard; where it does not divide, some have one less
+	Verifiers    uint32 `json:"verifiers"`    // of each shard, drawn, none of them its executor
+	Replacements uint32 `json:"replacements"` // places of a shard that may be given anew: crowd.Plan
+	Checks       uint64 `json:"checks"`       // q: items of a shard that each of its verifiers re-executes, secretly chosen
+	Panels       uint64 `json:"panels"`       // sets of verifiers: each takes the same number of shards, or one less
+	CheckPPM     uint32 `json:"check_ppm"`    // chance of a shard to be checked at all; 1e6 but for an audit. The executor's record may raise it: Record.CheckPPM
+	FloorPPM     uint32 `json:"floor_ppm"`    // least chance of an item to be re-executed
+	Nodes        uint64 `json:"nodes"`        // needed: executors and verifiers
 
 	CheatPPM     uint32  `json:"cheat_ppm"`     // assumption: rate at which a cheater cheats, at least
 	ColludingPPM uint32  `json:"colluding_ppm"` // assumption: share of weight that is bad and acts as one
@@ -206,7 +207,7 @@ func (p *BatchPlan) Meets() bool { return p.OverheadPPM <= uint64(p.GoalPPM) }
 
 // Scheme is how the largest shard of p is checked.
 func (p *BatchPlan) Scheme() Scheme {
-	return Scheme{Items: p.Items, Checks: p.Checks, Verifiers: p.Verifiers, CheckPPM: p.CheckPPM, ColludingPPM: p.ColludingPPM}
+	return Scheme{Items: p.Items, Checks: p.Checks, Verifiers: p.Verifiers, Replacements: p.Replacements, CheckPPM: p.CheckPPM, ColludingPPM: p.ColludingPPM}
 }
 
 // Lack is what stands between a request and a plan.
@@ -317,14 +318,14 @@ type planner struct {
 
 // needed is the chance of escaping that a plan of so many shards may leave so
 // that its promise is at most allowed.
-func (pl *planner) needed(allowed Chance, shards uint64) Chance {
+func (pl *planner) needed(allowed Chance, shards uint64, replaced uint32) Chance {
 	switch pl.Promise {
 	case Detection:
 		return allowed
 	case Whole:
 		allowed /= Chance(shards)
 	}
-	hi, ok := mulDivDown(uint64(allowed), Million, uint64(pl.ColludingPPM))
+	hi, ok := mulDivDown(uint64(allowed), uint64(Certain), uint64(max(Steered(pl.ColludingPPM, 1, replaced, 0), 1)))
 	if !ok {
 		return Certain
 	}
@@ -333,8 +334,8 @@ func (pl *planner) needed(allowed Chance, shards uint64) Chance {
 
 // blindest is the largest chance of missing by one honest verifier's sample with
 // which v of them let a cheater escape with chance at most needed; false: even whole re-execution does not do.
-func (pl *planner) blindest(v uint32, needed Chance) (Chance, bool) {
-	fits := func(miss Chance) bool { return blind(miss, pl.ColludingPPM).Pow(v) <= needed }
+func (pl *planner) blindest(v, replaced uint32, needed Chance) (Chance, bool) {
+	fits := func(miss Chance) bool { return Steered(pl.ColludingPPM, v, replaced, miss) <= needed }
 	if !fits(0) {
 		return 0, false
 	}
@@ -342,17 +343,35 @@ func (pl *planner) blindest(v uint32, needed Chance) (Chance, bool) {
 	return Chance(over - 1), true
 }
 
+// room is a number of replacements with which some sample reaches what is allowed.
+type room struct {
+	replacements uint32
+	needed       Chance // that the plan may leave an executor that cheats
+	miss         Chance // that one honest verifier's sample may leave it
+}
+
+// room are the numbers of replacements that a shard with v verifiers may have, the most first.
+func (pl *planner) room(v uint32, allowed Chance, shards uint64) (rooms []room) {
+	sample := crowd.Plan{Method: crowd.PlanSample}
+	for r := int(sample.DefaultReplacements()); r >= 1; r-- { // a batch has one executor: crowd.JobSpec.Validate
+		needed := pl.needed(allowed, shards, uint32(r))
+		if miss, ok := pl.blindest(v, uint32(r), needed); ok {
+			rooms = append(rooms, room{uint32(r), needed, miss})
+		}
+	}
+	return rooms
+}
+
 // goalItems is from how many items per executor on the checks cost no more than
 // the goal. It reckons with endless shards, for which the most checks are needed.
 func (pl *planner) goalItems(allowed Chance, shards uint64) uint64 {
 	best := uint64(0)
-	needed := pl.needed(allowed, shards)
 	for v := uint32(1); v <= pl.MaxVerifiers; v++ {
-		miss, ok := pl.blindest(v, needed)
-		if !ok {
+		rooms := pl.room(v, allowed, shards)
+		if len(rooms) == 0 {
 			continue
 		}
-		q := least(1<<40, func(q uint64) bool { return MissedLimit(pl.CheatPPM, q) <= miss })
+		q := least(1<<40, func(q uint64) bool { return MissedLimit(pl.CheatPPM, q) <= rooms[0].miss })
 		if items, ok := mulDivUp(max(q, 1)*uint64(v), Million, uint64(pl.GoalPPM)); ok && (best == 0 || items < best) {
 			best = items
 		}
@@ -398,38 +417,38 @@ func (pl *planner) cheapest(allowed Chance) (BatchPlan, error) {
 
 // build is the plan with so many shards within the budget that needs the fewest checks.
 func (pl *planner) build(shards uint64, allowed Chance) (BatchPlan, error) {
-	needed := pl.needed(allowed, shards)
 	pl.lack = LackConfidence
 	err := fmt.Errorf("confidence %v: with %g %% colluding, %d verifiers of a shard do not reach it", pl.Confidence, 100*FromPPM(pl.ColludingPPM).Float(), pl.MaxVerifiers)
 	var found *BatchPlan
 	score := uint64(0)
+	lo, hi := pl.Tasks/shards, (pl.Tasks+shards-1)/shards
 	for v := uint32(1); v <= pl.MaxVerifiers; v++ {
-		miss, ok := pl.blindest(v, needed)
-		if !ok {
-			continue
-		}
-		lo, hi := pl.Tasks/shards, (pl.Tasks+shards-1)/shards
-		q := LeastChecks(hi, BadItems(hi, pl.CheatPPM), miss)
-		if lo != hi {
-			q = max(q, LeastChecks(lo, BadItems(lo, pl.CheatPPM), miss))
-		}
-		p, lack, e := pl.with(shards, v, q, needed)
-		if e == nil && pl.Budget > 0 && p.Cost.Escrow > pl.Budget {
-			lack, e = LackBudget, fmt.Errorf("%s would be locked; the budget is %s", p.Cost.Escrow, pl.Budget)
-		}
-		if e != nil {
-			if found == nil && pl.lack != LackBudget { // nodes are there if money is all that lacks
-				pl.lack, err = lack, e
+		for _, r := range pl.room(v, allowed, shards) {
+			q := LeastChecks(hi, BadItems(hi, pl.CheatPPM), r.miss)
+			if lo != hi {
+				q = max(q, LeastChecks(lo, BadItems(lo, pl.CheatPPM), r.miss))
 			}
-			continue
-		}
-		// A verifier weighs as much as a check: it is a draw, a commitment and a reveal.
-		s := p.Checks*uint64(v) + uint64(v)
-		if pl.thrifty {
-			s = uint64(p.Cost.Escrow)
-		}
-		if found == nil || p.Meets() && !found.Meets() || p.Meets() == found.Meets() && s < score {
-			found, score = &p, s
+			p, lack, e := pl.with(shards, v, r.replacements, q, r.needed)
+			if e == nil && pl.Budget > 0 && p.Cost.Escrow > pl.Budget {
+				lack, e = LackBudget, fmt.Errorf("%s would be locked; the budget is %s", p.Cost.Escrow, pl.Budget)
+			}
+			if e != nil {
+				if found == nil && pl.lack != LackBudget { // nodes are there if money is all that lacks
+					pl.lack, err = lack, e
+				}
+				continue
+			}
+			// A verifier weighs as much as a check: it is a draw, a commitment and a reveal.
+			s := p.Checks*uint64(v) + uint64(v)
+			if pl.thrifty {
+				s = uint64(p.Cost.Escrow)
+			}
+			if found == nil || p.Meets() && !found.Meets() || p.Meets() == found.Meets() && s < score {
+				found, score = &p, s
+			}
+			if !pl.thrifty {
+				break // with fewer replacements only where these cannot be had
+			}
 		}
 	}
 	if found == nil {
@@ -440,12 +459,12 @@ func (pl *planner) build(shards uint64, allowed Chance) (BatchPlan, error) {
 
 // with is the plan of so many shards, each checked by v verifiers with q items,
 // or more where the floor asks for it.
-func (pl *planner) with(shards uint64, v uint32, q uint64, needed Chance) (BatchPlan, Lack, error) {
+func (pl *planner) with(shards uint64, v, replaced uint32, q uint64, needed Chance) (BatchPlan, Lack, error) {
 	items := (pl.Tasks + shards - 1) / shards
 	floor := least(items, func(q uint64) bool { return Missed(items, 1, q).Pow(v) <= FromPPM(pl.FloorPPM).Not() })
 	p := BatchPlan{
 		Method: MethodChallenge, Comparator: pl.Comparator, Tasks: pl.Tasks, Shards: shards, Items: items,
-		Verifiers: v, Checks: min(max(q, floor), items), CheckPPM: Million, FloorPPM: pl.FloorPPM,
+		Verifiers: v, Replacements: replaced, Checks: min(max(q, floor), items), CheckPPM: Million, FloorPPM: pl.FloorPPM,
 		CheatPPM: pl.CheatPPM, ColludingPPM: pl.ColludingPPM, Promise: pl.Promise, GoalPPM: pl.GoalPPM, GoalItems: pl.goal,
 	}
 	switch {
@@ -465,7 +484,7 @@ func (pl *planner) with(shards uint64, v uint32, q uint64, needed Chance) (Batch
 		}
 	}
 	p.Undetected = p.escapes()
-	p.Accepted = p.Undetected.And(FromPPM(pl.ColludingPPM))
+	p.Accepted = p.Undetected.And(Steered(pl.ColludingPPM, 1, replaced, 0))
 	p.Any = p.Accepted.Times(shards)
 	checks := pl.Tasks // of all shards by one verifier each
 	if p.Checks < items {
@@ -592,13 +611,13 @@ func (pl *planner) best() *BatchPlan {
 	cheap.ignoreStake = true // more checks need less stake: that is looked at in the end
 	for v := uint32(1); v <= pl.MaxVerifiers; v++ {
 		over := least(pl.Tasks+1, func(q uint64) bool {
-			p, _, err := cheap.with(1, v, q, 0)
+			p, _, err := cheap.with(1, v, 1, q, 0)
 			return q > pl.Tasks || err != nil || pl.Budget > 0 && p.Cost.Escrow > pl.Budget
 		})
 		if over == 0 {
 			continue
 		}
-		if p, _, err := pl.with(1, v, over-1, 0); err == nil && (found == nil || p.Undetected < found.Undetected) {
+		if p, _, err := pl.with(1, v, 1, over-1, 0); err == nil && (found == nil || p.Undetected < found.Undetected) {
 			p = pl.finish(p)
 			found = &p
 		}

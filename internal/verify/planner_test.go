@@ -110,8 +110,9 @@ func TestForBatch_SmallBatches(t *testing.T) {
 		method     string
 		verifiers  uint32
 	}{
-		{1, 0, crowd.PlanPair, 1}, {1, .99, crowd.PlanPair, 1}, {1, .999, MethodCommittee, 2}, {1, .5, MethodAudit, 1},
-		{2, .9, crowd.PlanPair, 1}, {5, .99, MethodCommittee, 2}, {9, .999, MethodCommittee, 3}, {100, .99, MethodChallenge, 5}, {5, .05, MethodAudit, 1},
+		// With one replacement three nodes must be of a ring to have two seats, and so on.
+		{1, 0, MethodCommittee, 2}, {1, .99, MethodCommittee, 2}, {1, .999, MethodCommittee, 3}, {1, .5, MethodAudit, 1},
+		{2, .9, MethodCommittee, 2}, {5, .99, MethodCommittee, 3}, {9, .999, MethodCommittee, 4}, {100, .99, MethodChallenge, 5}, {5, .05, MethodAudit, 1},
 	} {
 		r := asked(c.tasks)
 		r.Confidence = c.confidence
@@ -124,9 +125,8 @@ func TestForBatch_SmallBatches(t *testing.T) {
 	if want := mustPlan(t, asked(2)).GoalItems; single.GoalItems != want {
 		t.Errorf("a single task: the goal is met from %d tasks on want %d, as for batches", single.GoalItems, want)
 	}
-	old, err := For(.99, DefaultColluding)
-	if err != nil || single.Accepted != Certain/100 || math.Abs(single.Accepted.Float()-old.Undetected) > 1e-12 {
-		t.Errorf("a single task: got %v want what For says: %+v, %v", single.Accepted, old, err)
+	if want := Steered(100_000, 1, 1, 0).And(Steered(100_000, 2, 1, 0)); single.Accepted != want || want > Certain/100 {
+		t.Errorf("a single task: got %v want %v", single.Accepted, want)
 	}
 }
 
@@ -212,7 +212,7 @@ func holds(t *testing.T, q Request, p BatchPlan, promised bool) {
 		if escapes > p.Undetected {
 			bad("a shard of %d lets a cheater escape with %v", items, escapes)
 		}
-		if promised && p.Promise == Detection && escapes > allowed || promised && escapes.And(FromPPM(p.ColludingPPM)) > allowed || promised && p.Promise == Whole && p.Any > allowed {
+		if promised && p.Promise == Detection && escapes > allowed || promised && p.Promise != Detection && escapes.And(Steered(p.ColludingPPM, 1, p.Replacements, 0)) > allowed || promised && p.Promise == Whole && p.Any > allowed {
 			bad("a shard of %d: %v", items, escapes)
 		}
 		covered := float64(p.CheckPPM) / Million * (1 - math.Pow(1-float64(min(p.Checks, items))/float64(items), float64(p.Verifiers)))
@@ -227,7 +227,7 @@ func holds(t *testing.T, q Request, p BatchPlan, promised bool) {
 			}
 		}
 	}
-	if tasks != q.Tasks || p.Accepted != p.Undetected.And(FromPPM(p.ColludingPPM)) || p.Any != p.Accepted.Times(p.Shards) {
+	if tasks != q.Tasks || p.Accepted != p.Undetected.And(Steered(p.ColludingPPM, 1, p.Replacements, 0)) || p.Any != p.Accepted.Times(p.Shards) {
 		bad("%d tasks are in shards", tasks)
 	}
 	if ratio := checks / float64(q.Tasks); ratio > float64(p.OverheadPPM)/Million+1e-9 || ratio < float64(p.OverheadPPM-1)/Million-1e-9 {
@@ -264,7 +264,7 @@ func TestForBatch_TooSmallABudgetNamesTheNearestPlans(t *testing.T) {
 	}
 	r.Budget--
 	u = unmet(t, r)
-	if u.Best == nil || u.Best.Undetected <= Certain/100 || u.Best.Undetected > Certain/50 {
+	if u.Best == nil || u.Best.Undetected <= Certain/100 || u.Best.Undetected > Certain/40 {
 		t.Fatalf("one micro-credit less: got %+v", u.Best)
 	}
 	// The best of the budget is reached by asking for it, and no more is.
@@ -281,8 +281,8 @@ func TestForBatch_TooFewNodesNameTheNearestPlans(t *testing.T) {
 	r := asked(1000)
 	r.Candidates = crowdOf(2)
 	u := unmet(t, r)
-	// Two nodes: one verifier, who colludes with 10 %. Two collude with 1 %, if they re-execute nearly all.
-	if u.Lack != LackNodes || u.Best == nil || u.Best.Nodes != 2 || u.Best.Undetected != Certain/10 || u.Least == nil || u.Least.Nodes != 3 {
+	// Two nodes: one verifier. It, or the one that replaces it, colludes with 19 %. Three of four collude with 0.37 %.
+	if u.Lack != LackNodes || u.Best == nil || u.Best.Nodes != 2 || u.Best.Undetected != Certain/100*19+1 || u.Least == nil || u.Least.Nodes != 4 {
 		t.Fatalf("got %+v", u)
 	}
 	r.Candidates = crowdOf(u.Least.Nodes)

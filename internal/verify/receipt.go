@@ -40,6 +40,7 @@ type Summary struct {
 	Audit    *Audit        `json:"audit,omitempty"`
 	Batch    *Batch        `json:"batch,omitempty"`
 	Places   []Place       `json:"places"`
+	Passed   *float64      `json:"undetected,omitempty"` // chance that a wrong result came to the verdict, under the plan's assumption and with the replacements that there were; absent if the authorities computed it
 	Votes    []Vote        `json:"votes,omitempty"`
 	Paid     crowd.Credits `json:"paid"` // by the owner in the end, micro-credits
 	Payments []Payment     `json:"payments"`
@@ -206,5 +207,9 @@ func summarize(chain string, j *ledger.Job) Summary {
 		s.Payments = append(s.Payments, Payment{To: to, Amount: p.Amount, Why: p.Why})
 	}
 	s.Paid = j.Spent()
+	if c, ok := Passed(j, defaultColluding); ok {
+		f := c.Float()
+		s.Passed = &f
+	}
 	return s
 }

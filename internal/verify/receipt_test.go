@@ -140,11 +140,22 @@ func (st *stage) receipt(id crowd.JobID) []byte {
 func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
 	t.Helper()
 	st := newStage(t, 3)
-	id := st.run(crowd.JobSpec{
+	id := st.run(pairSpec())
+	st.settle(id, cheat)
+	return st.receipt(id), st.g.ChainID()
+}
+
+func pairSpec() crowd.JobSpec {
+	return crowd.JobSpec{
 		Task: crowd.Task{Program: "bafyprogram", Args: []string{"--radius", "8"},
-			Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 10 * time.Second}},
+			Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 15 * time.Second}},
 		Plan: crowd.Plan{Method: crowd.PlanPair}, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
-	})
+	}
+}
+
+// settle lets those who have a place do the work, and the owner accept. If cheat, the second lies.
+func (st *stage) settle(id crowd.JobID, cheat bool) {
+	st.t.Helper()
 	right := crowd.Outcome{Status: crowd.Exited, Gas: 5e8, Result: "bafyright"}
 	opening := func(i int) ledger.Opening {
 		o := ledger.Opening{Outcome: right, Salt: crowd.Hash{byte(i)}}
@@ -154,16 +165,21 @@ func played(t testing.TB, cheat bool) (receipt []byte, chain string) {
 		return o
 	}
 	for i, p := range st.job(id).Places {
+		if p.State != ledger.Working {
+			continue
+		}
 		st.block(st.nodes[p.Node], &ledger.Commit{Job: id, Commitment: ledger.Commitment(id, p.Node, opening(i)), Sealed: [][]byte{{1}}})
 	}
 	for i, p := range st.job(id).Places {
+		if p.State != ledger.Committed {
+			continue
+		}
 		st.block(st.nodes[p.Node], &ledger.Reveal{Job: id, Opening: opening(i)})
 	}
 	if cheat {
 		st.block(st.authority, &ledger.Vote{Job: id, Question: ledger.WhatOutcome, Outcome: right})
 	}
 	st.block(st.owner, &ledger.Accept{Job: id})
-	return st.receipt(id), st.g.ChainID()
 }
 
 func failed(findings []Finding) (names []string) {
@@ -179,7 +195,7 @@ func TestReceipt_GoodOnes(t *testing.T) {
 	for _, cheat := range []bool{false, true} {
 		receipt, chain := played(t, cheat)
 		findings, good := Check(receipt, Trust{Chain: chain, Header: verifyHeader, Result: "bafyright"})
-		if !good || len(findings) != 12 {
+		if !good || len(findings) != 13 {
 			t.Errorf("cheat %v: got %+v", cheat, findings)
 		}
 		if _, good := Check(receipt, Trust{Chain: chain, Header: verifyHeader, Result: "bafywrong"}); good {
@@ -195,7 +211,15 @@ func TestReceipt_GoodOnes(t *testing.T) {
 		if by := r.Summary.Outcome.By; cheat != (by == ledger.ByCourt) {
 			t.Errorf("cheat %v: verdict by %s", cheat, by)
 		}
-		if wantPaid := map[bool]crowd.Credits{false: crowd.Credit, true: 0}[cheat]; r.Summary.Paid != wantPaid {
+		var j ledger.Job
+		if err := crowd.Decode(r.Evidence.Record, &j); err != nil {
+			t.Fatal(err)
+		}
+		wantPaid := 2*ledger.DevParams().Pay(crowd.ReferencePrice, j.Verdict.Outcome.Gas) + j.Duties
+		if cheat {
+			wantPaid = 0
+		}
+		if r.Summary.Paid != wantPaid {
 			t.Errorf("cheat %v: the owner paid %s want %s", cheat, r.Summary.Paid, wantPaid)
 		}
 	}
@@ -330,11 +354,10 @@ func TestFor_TheCheapestThatReachesIt(t *testing.T) {
 		confidence float64
 		want       crowd.Plan
 	}{
-		{0.5, crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor}}, // never below the floor
-		{0.9, crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor}},
-		{0.91, crowd.Plan{Method: crowd.PlanAudit, Rate: 111_112}},
-		{0.945, crowd.Plan{Method: crowd.PlanAudit, Rate: 500_000}},
-		{0.946, crowd.Plan{Method: crowd.PlanPair}},
+		{0.5, crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 1}}, // never below the floor
+		{0.817, crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 1}},
+		{0.85, crowd.Plan{Method: crowd.PlanAudit, Rate: 259_910, Replacements: 1}},
+		{0.9, crowd.Plan{Method: crowd.PlanPair}},
 		{0.99, crowd.Plan{Method: crowd.PlanPair}},
 		{0.991, crowd.Plan{Method: crowd.PlanCommittee, Executors: 3}},
 		{0.999, crowd.Plan{Method: crowd.PlanCommittee, Executors: 3}},

@@ -14,6 +14,7 @@ type Scheme struct {
 	Items        uint64 // of the shard
 	Checks       uint64 // q, by each verifier; cut to Items
 	Verifiers    uint32 // v, besides the executor
+	Replacements uint32 // r, further nodes that may get a place that another gave up: crowd.Plan
 	CheckPPM     uint32 // of shards that are challenged at all; 1e6: every one
 	AuditPPM     uint32 // of shards that are re-executed whole
 	ColludingPPM uint32 // assumed share of the verifiers' weight that stands by a cheater
@@ -21,27 +22,23 @@ type Scheme struct {
 
 // Undetected is the probability, rounded up, that an executor escapes who gets
 // bad of its items wrong. With b the colluding share, c and a the probabilities
-// of the challenge and the audit and h = Missed(items, bad, q):
+// of the challenge and the audit, h = Missed(items, bad, q) and M the number of colluders
+// among v+r drawn nodes:
 //
-//	(1 - c + c·(b + (1-b)·h)^v) · (1 - a·(1-b))
+//	(1 - c + c·E[h^max(0, v-M)]) · (1 - a·(1-b)^(1+r))
 //
 // A verifier finds nothing if it colludes, or if it is honest and its sample has
 // no bad item; the samples are independent, and so are the draws, but for
-// drawing without replacement, which only lowers the chance.
+// drawing without replacement, which only lowers the chance. With r = 0 the
+// expectation is (b + (1-b)·h)^v.
 func (s Scheme) Undetected(bad uint64) Chance {
 	if bad == 0 {
 		return Certain // nothing is wrong, nothing is found
 	}
-	miss := blind(Missed(s.Items, bad, s.Checks), s.ColludingPPM).Pow(s.Verifiers)
+	miss := Steered(s.ColludingPPM, s.Verifiers, s.Replacements, Missed(s.Items, bad, s.Checks))
 	check, audit := FromPPM(s.CheckPPM), FromPPM(s.AuditPPM)
 	challenge := check.Not() + check.And(miss)
-	return challenge.And(audit.Not() + audit.And(FromPPM(s.ColludingPPM)))
-}
-
-// blind is the chance that one drawn verifier reports nothing: b + (1-b)·h.
-func blind(miss Chance, colludingPPM uint32) Chance {
-	b := FromPPM(colludingPPM)
-	return b + b.Not().And(miss)
+	return challenge.And(audit.Not() + audit.And(Steered(s.ColludingPPM, 1, s.Replacements, 0)))
 }
 
 // OverheadPPM is the expected gas of the checks per gas of useful work, in parts

@@ -78,7 +78,7 @@ func playedTolerant(t testing.TB, found ledger.Finding) (receipt []byte, chain s
 	t.Helper()
 	st := newStage(t, 3)
 	id := st.run(crowd.JobSpec{
-		Task:    crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 10 * time.Second}},
+		Task:    crowd.Task{Program: "bafyprogram", Limits: crowd.Limits{Gas: 1e9, Memory: 1 << 26, Output: 1 << 20, Wall: 15 * time.Second}},
 		Plan:    crowd.Plan{Method: crowd.PlanPair},
 		Compare: crowd.Compare{Kind: crowd.CompareLines, GasPPM: 100_000}, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: 10 * crowd.Credit,
 	})

@@ -86,7 +86,7 @@ func New() *Backend {
 }
 
 func (b *Backend) Info(context.Context) (rpc.Info, error) {
-	return rpc.Info{Node: Owner, Address: Owner.Address(), Roles: []string{"consumer"}, Chain: "crowd-test",
+	return rpc.Info{Node: Owner, Address: Owner.Address(), Roles: []string{"consumer"}, Chain: "crowd-test", Rules: rpc.Rules{Network: 1, Build: 1},
 		Height: 42, Version: "test", Listen: []string{"/ip4/127.0.0.1/udp/4001/quic-v1"}, Peers: 2, Started: Start}, nil
 }
 
@@ -231,6 +231,9 @@ func (b *Backend) run(j *job, word, arg string) {
 		files["stderr"] = []byte("a word of warning\n")
 		files["out/hello.txt"] = []byte("hello\n")
 		files["out/sub/data.bin"] = bytes.Repeat([]byte{0, 1, 2, 255, '\r', '\n'}, 300_000)
+	case "escape":
+		files["stdout"] = []byte("an \x1b]52;c;cm0gLXJmIC8=\aanswer\n")
+		files["stderr"] = []byte("\x1b]0;root@bank\x1b\\a \x9b31mwarning\x1b[0m\n")
 	case "exit":
 		code, _ := strconv.Atoi(arg)
 		out.ExitCode, out.UserError = uint32(code), true

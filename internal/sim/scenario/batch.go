@@ -26,7 +26,7 @@ func Batch(items, verifiers, checks uint32) func(*World, *crowd.JobSpec) {
 		s.Items = items
 		s.Task.Stdin = "items-" + s.Task.Inputs
 		s.Task.Limits.Gas, s.Task.Limits.Output = 1e9/crowd.Gas(items), 1<<10
-		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: verifiers, Checks: checks}
+		s.Plan = crowd.Plan{Method: crowd.PlanSample, Verifiers: verifiers, Checks: checks, Replacements: 2}
 	}
 }
 

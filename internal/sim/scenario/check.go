@@ -12,7 +12,7 @@ import (
 // Truth is the outcome that an honest run of p's task comes to.
 func (p *Posted) Truth() crowd.Outcome {
 	t := &p.Spec.Task
-	return Outcome(t, oversized(t.Program) || oversized(t.Inputs) || oversized(t.Stdin))
+	return p.Owner.w.outcome(t, oversized(t.Program) || oversized(t.Inputs) || oversized(t.Stdin))
 }
 
 // WrongAccepted reports whether p was decided, and not by the truth.
@@ -24,6 +24,7 @@ func (p *Posted) WrongAccepted() bool {
 //
 //   - credits are conserved and every open job has a deadline, after each block;
 //   - no honest node loses stake, and none ever signs two different commits for one job;
+//   - no honest node sends a Reveal while places of its job still work: what it opens could be copied;
 //   - every job ends within Bound;
 //   - no wrong outcome of a single task is accepted unless every executor on the verdict is an
 //     adversary with that same lie;
@@ -91,6 +92,13 @@ func (w *World) Check() error {
 		w.checkDelivered(p, bad)
 	}
 	return errors.Join(errs...)
+}
+
+// checkReveal is called when the node's machine wants an opening on chain: from then on everybody can read it.
+func (n *Node) checkReveal(m *ledger.Reveal) {
+	if j, ok := n.w.state.Job(m.Job); ok && j.State == ledger.Running {
+		n.w.broken(fmt.Errorf("job %s is running, and node %d opens what it committed to", m.Job.Short(), n.index))
+	}
 }
 
 // checkDelivered: the owner of what is settled has it, where somebody honest could serve it.

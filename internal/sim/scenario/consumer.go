@@ -28,15 +28,21 @@ func (m Miser) Bend(_ *World, _ *Node, id crowd.JobID, r job.Role, e job.Effect)
 // Serves implements Adversary.
 func (m Miser) Serves(*World, *Node, crowd.CID, *Node) bool { return !m.NoInputs }
 
-// Fickle cancels its job when it first sees it in State, too late or not.
+// Fickle cancels its job when it sees it in State, too early, too late or not. As a User it tells its node once, which
+// sends the cancel when the chain takes it.
 type Fickle struct {
 	plain
 	State ledger.JobState
+	User  bool
 }
 
 // Saw implements Adversary.
 func (f Fickle) Saw(w *World, n *Node, c job.Chain) {
-	if c.Job.Owner == n.ID && c.Job.State == f.State {
+	switch {
+	case c.Job.Owner != n.ID || c.Job.State != f.State:
+	case f.User:
+		w.After(0, func() { n.Cancel(c.Job.ID) })
+	default:
 		n.Send(&ledger.Cancel{Job: c.Job.ID}, nil)
 	}
 }

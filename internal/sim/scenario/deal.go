@@ -18,7 +18,8 @@ const Right Value = 0
 type Deal struct {
 	Spec   *crowd.JobSpec
 	Params *ledger.Params
-	Gas    crowd.Gas // of all items, as the executor says
+	Gas    crowd.Gas     // of all items, as the executor says
+	Duties crowd.Credits // that the owner burned with its post
 
 	Prices []crowd.Price   // of the places, the executor first
 	Stakes []crowd.Credits // of the same
@@ -80,7 +81,7 @@ func (d *Deal) Judge() Dealt {
 	spent := crowd.Credits(0)
 	for i := range d.Prices {
 		if out.Settled && !out.Caught[i] {
-			cost := d.Prices[i].Cost(d.gas(i))
+			cost := d.Params.Pay(d.Prices[i], d.gas(i))
 			burn := cost.PPM(d.Params.BurnPPM)
 			out.Change[i] += int64(cost - burn)
 			out.Burned += int64(burn)
@@ -97,7 +98,7 @@ func (d *Deal) Judge() Dealt {
 		pot -= amount
 		*to += int64(amount)
 	}
-	give(&out.Owner, spent)
+	give(&out.Owner, spent+d.Duties)
 	for range d.Voters {
 		give(&out.Court, d.Spec.Filters.MaxPrice.Cost(d.Spec.Task.Limits.Gas))
 	}
@@ -108,7 +109,7 @@ func (d *Deal) Judge() Dealt {
 	}
 	for i := range d.Prices {
 		if !out.Settled && !out.Caught[i] {
-			give(&out.Change[i], d.Prices[i].Cost(d.gas(i)))
+			give(&out.Change[i], d.Params.Pay(d.Prices[i], d.gas(i)))
 		}
 	}
 	give(&out.Burned, pot)

@@ -12,7 +12,7 @@ import (
 // dealOf is an ended batch of the full world as a Deal, and what the chain says came of it.
 func dealOf(w *World, p *Posted) (Deal, Dealt) {
 	j := &p.Last
-	d := Deal{Spec: &j.Spec, Params: &w.Config.Params, Reporter: -1}
+	d := Deal{Spec: &j.Spec, Params: &w.Config.Params, Duties: j.Duties, Reporter: -1}
 	got := Dealt{Settled: j.State == ledger.Settled}
 	place := map[crowd.Address]int{}
 	values := map[crowd.Hash]Value{}
@@ -58,7 +58,7 @@ func dealOf(w *World, p *Posted) (Deal, Dealt) {
 			got.Courts++
 		}
 	}
-	got.Owner = -int64(ledger.EscrowFor(&j.Spec))
+	got.Owner = -int64(j.Locked)
 	court := map[crowd.Address]bool{}
 	for _, a := range w.Nodes[:w.Config.Authorities] {
 		court[a.ID.Address()] = true

@@ -144,7 +144,7 @@ func (c *MarketConfig) spec() crowd.JobSpec {
 			Limits: crowd.Limits{Gas: itemLimit, Memory: 64 << 20, Output: 1 << 10, Wall: crowd.MaxWall},
 		},
 		Items: c.Items, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: ^crowd.Credits(0),
-		Plan: crowd.Plan{Method: crowd.PlanSample, Verifiers: c.Verifiers, Checks: c.Checks},
+		Plan: crowd.Plan{Method: crowd.PlanSample, Verifiers: c.Verifiers, Checks: c.Checks, Replacements: 2},
 	}
 }
 
@@ -184,6 +184,7 @@ type tally struct {
 	acted                    int // batches in which a byzantine node broke the protocol
 	profit, honest           int64
 	honestLost, honestPlaced int64 // credits that honest nodes lost by batches that failed, and places they held
+	damage, paid             int64 // to others in batches in which somebody acted, all work at its price; what those who acted gave for it
 	useful, checks           crowd.Gas
 }
 
@@ -212,8 +213,8 @@ func NewMarket(c MarketConfig) (*Market, error) {
 	return m, err
 }
 
-// fees are what the chain takes for a party's messages, whatever comes of the batch.
-type fees struct{ claim, executor, verifier, report crowd.Credits }
+// fees are what the chain takes for a party's messages, whatever comes of the batch: what a drawn node has to put on chain is its owner's to pay.
+type fees struct{ report crowd.Credits }
 
 // measureFees signs one message of each kind and asks the ledger.
 func measureFees(spec *crowd.JobSpec, p *ledger.Params) (f fees, err error) {
@@ -226,18 +227,6 @@ func measureFees(spec *crowd.JobSpec, p *ledger.Params) (f fees, err error) {
 		err = errors.Join(err, e)
 		return p.Fee(tx)
 	}
-	const authorities, sealing = 4, 100
-	sealed := func(o *ledger.Opening) (s [][]byte) {
-		for range authorities {
-			s = append(s, make([]byte, len(crowd.Encode(o))+sealing))
-		}
-		return s
-	}
-	work := &ledger.Opening{Outcome: crowd.Outcome{Status: crowd.Exited, Gas: spec.Limits().Gas, Result: crowd.CID(make([]byte, 59)), Leaves: crowd.CID(make([]byte, 59))}}
-	answers := &ledger.Opening{Sample: make([]byte, len(identity.VRFProof{})), Answers: make([]crowd.Hash, spec.Plan.Checks)}
-	f.claim = fee(&ledger.Claim{})
-	f.executor = f.claim + fee(&ledger.Commit{Sealed: sealed(work)}) + fee(&ledger.Reveal{Opening: *work})
-	f.verifier = f.claim + fee(&ledger.Commit{}) + fee(&ledger.Commit{Sealed: sealed(answers)}) + fee(&ledger.Reveal{Opening: *answers})
 	proof := batch.Proof{}
 	for n := uint32(1); n < spec.Items; n *= 2 {
 		proof.Path = append(proof.Path, batch.Node{})
@@ -283,7 +272,6 @@ func (m *Market) play(job int) {
 		seats[i] = m.seat(job, only)
 		for s.silent && m.nodes[seats[i]].byzantine { // its time passes, an alternate takes the seat
 			acts = true
-			t.profit -= int64(m.fees.claim)
 			t.honest += m.fair(i)
 			seats[i] = m.seat(job, only)
 		}
@@ -293,7 +281,7 @@ func (m *Market) play(job int) {
 	}
 	executor := &m.nodes[seats[0]]
 	gas := crowd.Gas(m.Items) * itemGas
-	d := Deal{Spec: &m.rules, Params: &m.params, Gas: gas, Voters: 4}
+	d := Deal{Spec: &m.rules, Params: &m.params, Gas: gas, Duties: m.params.DutyFees(&m.rules, uint32(m.Nodes), 4), Voters: 4}
 	for range seats {
 		d.Prices, d.Stakes = append(d.Prices, m.rules.Filters.MaxPrice), append(d.Stakes, m.stake)
 	}
@@ -386,21 +374,38 @@ func (m *Market) lie(job, n int) {
 func (m *Market) count(seats []int, d *Deal, out *Dealt, lying, hidden, acts bool) {
 	s, t := &m.how, &m.sum
 	profit, honest := int64(0), int64(0)
+	paid, damage := int64(0), int64(out.Courts*d.Voters)*int64(m.rules.Filters.MaxPrice.Cost(itemLimit))-out.Court
 	if s.wash {
-		profit += out.Owner
+		profit += out.Owner - int64(d.Duties)
+		paid -= out.Owner - int64(d.Duties)
 		acts = true
+	} else {
+		damage -= out.Owner // what it burned with its post it would have burned anyhow, but for a result
+		if !out.Settled || lying {
+			damage += int64(d.Duties)
+		}
+		if out.Settled && !lying { // the owner has what it paid for
+			for i := range seats {
+				damage -= int64(m.params.Pay(m.rules.Filters.MaxPrice, m.seatOf(i)))
+			}
+		}
 	}
 	for i, at := range seats {
-		fee, run := m.seatOf(i)
+		run := m.seatOf(i)
 		if !m.nodes[at].byzantine {
 			t.honestPlaced++
+			work := m.params.Pay(m.rules.Filters.MaxPrice, run)
+			damage += int64(work) - out.Change[i]
+			if out.Settled { // the burned share of the pay is the network's, whatever others do
+				damage -= int64(work.PPM(m.params.BurnPPM))
+			}
 			if !out.Settled {
-				t.honestLost += m.cost(run) + int64(fee) - out.Change[i]
+				t.honestLost += m.cost(run) - out.Change[i]
 			}
 			m.ran(i, run)
 			continue
 		}
-		change := out.Change[i] - int64(fee)
+		change := out.Change[i]
 		bad := true
 		switch {
 		case i == 0 && lying && !s.inflates:
@@ -434,11 +439,14 @@ func (m *Market) count(seats []int, d *Deal, out *Dealt, lying, hidden, acts boo
 			change += int64(m.stake.PPM(m.params.SlashPPM).PPM(m.params.BountyPPM))
 		}
 		profit += change - m.cost(run)
+		paid += int64(m.rules.Filters.MaxPrice.Cost(run)) - change
 		honest += m.fair(i)
 	}
 	t.checks += crowd.Gas(out.Courts*d.Voters) * itemGas
 	if acts {
 		t.acted++
+		t.paid += paid
+		t.damage += damage
 		t.profit += profit
 		t.honest += honest
 	}
@@ -452,13 +460,13 @@ func (m *Market) ran(place int, gas crowd.Gas) {
 	}
 }
 
-// seatOf is what place i pays in fees, and the gas that it honestly runs.
-func (m *Market) seatOf(i int) (crowd.Credits, crowd.Gas) {
+// seatOf is the gas that place i honestly runs.
+func (m *Market) seatOf(i int) crowd.Gas {
 	all := crowd.Gas(m.Items) * itemGas
 	if i == 0 {
-		return m.fees.executor, all
+		return all
 	}
-	return m.fees.verifier, ledger.CheckGas(&m.rules, all)
+	return ledger.CheckGas(&m.rules, all)
 }
 
 // cost of running gas, in micro-credits.
@@ -468,7 +476,7 @@ func (m *Market) cost(gas crowd.Gas) int64 {
 
 // fair is what an honest node keeps of place i in a batch that is settled.
 func (m *Market) fair(i int) int64 {
-	fee, run := m.seatOf(i)
-	earned := m.rules.Filters.MaxPrice.Cost(run)
-	return int64(earned-earned.PPM(m.params.BurnPPM)) - m.cost(run) - int64(fee)
+	run := m.seatOf(i)
+	earned := m.params.Pay(m.rules.Filters.MaxPrice, run)
+	return int64(earned-earned.PPM(m.params.BurnPPM)) - m.cost(run)
 }

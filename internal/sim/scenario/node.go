@@ -41,9 +41,12 @@ type Node struct {
 	pins     map[pin]bool
 	swept    time.Time // last garbage collection
 
-	// the observer's: what it has committed itself to by its signature
+	// the observer's: what it has committed itself to by its signature, and what it worked
 	commits map[crowd.JobID]ledger.Commit
 	twice   bool
+	pinned  map[pin]time.Time // what it keeps for jobs now, and since when
+	keptFor float64           // cost of what it kept and has released
+	Worked  crowd.Credits     // of all runs, whatever came of them: gas at the node's price, of an authority at the job's
 
 	// memory: each life begins without
 	alive    bool
@@ -52,6 +55,8 @@ type Node struct {
 	slots    []slot // of machines, in order of start
 	out      []outgoing
 	sending  bool
+	floods   bool   // its wallet has many transactions in flight
+	flooded  uint64 // next nonce, if floods
 	load     load
 	seen     map[crowd.JobID]crowd.Height // the newest record of each job: headers only go up
 }
@@ -70,6 +75,7 @@ type pin struct {
 type running struct {
 	job.Machine
 	work  int                // counts fetches and runs; one that is not the newest is void
+	meter *meter             // of the run of a single task that is under way
 	parts map[crowd.CID]bool // of those results, what a batch gathers is here: a fetch that is tried again wants the others
 	wake  time.Time
 }
@@ -83,7 +89,7 @@ func (w *World) newNode(i int) *Node {
 	n := &Node{
 		w: w, index: i, adv: nil, Done: map[string]int{}, Wrong: map[crowd.JobID]crowd.Outcome{},
 		journals: map[slot][]byte{}, blocks: map[crowd.CID]time.Time{}, came: map[crowd.CID]bool{}, pins: map[pin]bool{}, swept: sim.Epoch,
-		commits: map[crowd.JobID]ledger.Commit{},
+		commits: map[crowd.JobID]ledger.Commit{}, pinned: map[pin]time.Time{},
 	}
 	n.key, n.vrf = newKey(w.seeded(1, i))
 	n.ID = n.key.ID()
@@ -145,6 +151,9 @@ func (n *Node) Up() bool { return n.alive }
 // Off pulls the node's plug: all but the disk is lost.
 func (n *Node) Off() {
 	n.w.Logf("node %d dies", n.index)
+	for _, s := range n.slots {
+		n.endMeter(n.machines[s])
+	}
 	n.alive = false
 	n.life++
 	for _, k := range n.load.running {
@@ -237,6 +246,9 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 	by := fmt.Sprintf("%s/%s", s.id.Short(), s.role)
 	switch e := e.(type) {
 	case job.Send:
+		if m, ok := e.Message.(*ledger.Reveal); ok && n.Honest() {
+			n.checkReveal(m)
+		}
 		n.Send(e.Message, func(_ uint64, err error) { n.tell(s, r, job.Sent{Message: e.Message, Err: err}) })
 	case job.Fetch:
 		r.work++
@@ -247,16 +259,23 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 	case job.Run:
 		r.work++
 		work := r.work
-		n.compute(n.gasOf(&e), e.Only != nil, duration(&e.Task, n.ID), func() bool { return r.work == work }, func() {
+		p := n.program(s, &e)
+		n.beginRun(s, r, &e, p)
+		n.compute(n.gasOf(&e), e.Only != nil, p.takes, func() bool { return r.work == work }, func() {
+			n.endMeter(r)
 			if n.w.Chance(n.w.Config.Faults) {
 				n.tell(s, r, job.Ran{Try: e.Try, Err: errors.New("the worker crashed")})
+				return
+			}
+			if p.err != nil {
+				n.tell(s, r, job.Ran{Try: e.Try, Err: p.err})
 				return
 			}
 			if e.Items > 0 {
 				n.tell(s, r, n.runBatch(s, e))
 				return
 			}
-			o := Outcome(&e.Task, e.Unusable)
+			o := n.w.outcome(&e.Task, e.Unusable)
 			if n.w.drifts(s.id) {
 				o = n.driftOutcome(o, e.Task.Limits.Gas)
 			}
@@ -283,6 +302,7 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 			}
 		})
 	case job.Stop:
+		n.endMeter(r)
 		r.work++
 		n.schedule()
 	case job.Persist:
@@ -292,8 +312,16 @@ func (n *Node) do(s slot, r *running, e job.Effect) {
 		n.journals[s] = slices.Clone(e.Journal)
 	case job.Keep:
 		n.pin(e.CID, by)
+		if p := (pin{e.CID, by}); n.pinned[p].IsZero() {
+			n.pinned[p] = n.w.Now()
+		}
 	case job.Release:
-		delete(n.pins, pin{e.CID, by})
+		p := pin{e.CID, by}
+		delete(n.pins, p)
+		if at := n.pinned[p]; !at.IsZero() {
+			n.keptFor += keeping(n.w.Config.Bytes(e.CID), n.w.Now().Sub(at).Milliseconds())
+			delete(n.pinned, p)
+		}
 	case job.Look:
 		j, ok := n.w.state.Job(s.id)
 		ev := n.w.record(j, ok, n)
@@ -324,6 +352,20 @@ func (n *Node) Cancel(id crowd.JobID) {
 	}
 }
 
+// flood submits a message at once, whatever is under way: a wallet that has many transactions in flight.
+func (n *Node) flood(m ledger.Message, then func(nonce uint64, err error)) {
+	if n.flooded < n.w.state.Account(n.ID.Address()).Nonce {
+		n.flooded = n.w.state.Account(n.ID.Address()).Nonce
+	}
+	nonce := n.flooded
+	n.flooded++
+	n.w.submit(ledger.Sign(n.key, n.w.chainID, nonce, m), func(err error) {
+		if then != nil {
+			then(nonce, err)
+		}
+	})
+}
+
 // sendTimeout is how long a node waits for a block to show its transaction.
 const sendTimeout = 3 * time.Second
 
@@ -331,6 +373,10 @@ var errNoAnswer = errors.New("no answer from the chain")
 
 // Send signs and submits a message, one at a time, so that nonces stand in order.
 func (n *Node) Send(m ledger.Message, then func(nonce uint64, err error)) {
+	if n.floods {
+		n.flood(m, then)
+		return
+	}
 	n.out = append(n.out, outgoing{m, then})
 	n.pump()
 }

@@ -15,7 +15,9 @@ func under(p crowd.Plan) func(*World, *crowd.JobSpec) {
 	return func(_ *World, s *crowd.JobSpec) { s.Plan = p }
 }
 
-func auditAt(rate uint32) crowd.Plan { return crowd.Plan{Method: crowd.PlanAudit, Rate: rate} }
+func auditAt(rate uint32) crowd.Plan {
+	return crowd.Plan{Method: crowd.PlanAudit, Rate: rate, Replacements: 2}
+}
 
 // by counts verdicts.
 func by(w *World, how string) (n int) {

@@ -54,6 +54,21 @@ type Score struct {
 	Profit   float64 `json:"profit"`   // mean of those who did, in each of these, work and fees paid, slashed stakes taken off
 	Honest   float64 `json:"honest"`   // what honest nodes would have gained in the same seats
 	Gain     float64 `json:"gain"`     // Profit - Honest: what the strategy is worth
+
+	Damage float64 `json:"damage"` // to others in each of these batches: credits, and work at its price that nobody paid
+	Paid   float64 `json:"paid"`   // by those who broke the protocol: credits, stakes, and their own work at its price
+	Ratio  float64 `json:"ratio"`  // Damage / Paid, at most MostRatio
+}
+
+// ratio of a damage to what was paid for it.
+func ratio(damage, paid float64) float64 {
+	switch {
+	case damage <= 0:
+		return 0
+	case paid > damage/MostRatio:
+		return damage / paid
+	}
+	return MostRatio
 }
 
 // Score is what is known after the batches played so far.
@@ -73,6 +88,8 @@ func (m *Market) Score() Score {
 		Acted: t.acted, Profit: per(t.profit, t.acted), Honest: per(t.honest, t.acted),
 	}
 	s.Gain = s.Profit - s.Honest
+	s.Damage, s.Paid = per(t.damage, t.acted), per(t.paid, t.acted)
+	s.Ratio = ratio(s.Damage, s.Paid)
 	if t.useful > 0 {
 		s.Overhead = float64(t.checks) / float64(t.useful)
 	}

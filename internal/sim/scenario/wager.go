@@ -15,7 +15,8 @@ import (
 type Wage struct {
 	Spec   *crowd.JobSpec
 	Params *ledger.Params
-	Right  crowd.Gas // of an honest run
+	Right  crowd.Gas     // of an honest run
+	Duties crowd.Credits // that the owner burned with its post
 
 	Prices []crowd.Price   // of the executor, and of its auditor if the lot chose it
 	Stakes []crowd.Credits // of the same, whole
@@ -47,7 +48,7 @@ func (d *Wage) Judge() Dealt {
 		if out.Caught[i] {
 			continue
 		}
-		cost := d.Prices[i].Cost(gas)
+		cost := d.Params.Pay(d.Prices[i], gas)
 		burn := cost.PPM(d.Params.BurnPPM)
 		out.Change[i] += int64(cost - burn)
 		out.Burned += int64(burn)
@@ -66,7 +67,7 @@ func (d *Wage) Judge() Dealt {
 		pot -= amount
 		*to += int64(amount)
 	}
-	give(&out.Owner, spent)
+	give(&out.Owner, spent+d.Duties)
 	for range d.Voters {
 		give(&out.Court, d.Spec.Filters.MaxPrice.Cost(gas))
 	}
@@ -151,22 +152,18 @@ func PlayWager(c WagerConfig) (Wager, error) {
 	params, rng := ledger.MainParams(), rand.New(rand.NewPCG(c.Seed, 0x7761676572))
 	spec := crowd.JobSpec{
 		Task:    crowd.Task{Program: "program", Limits: crowd.Limits{Gas: 1e9, Memory: 64 << 20, Output: 1 << 20, Wall: crowd.MaxWall}},
-		Plan:    crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor},
+		Plan:    crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 1},
 		Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: ^crowd.Credits(0),
-	}
-	fees, err := measureFees(&spec, &params)
-	if err != nil {
-		return Wager{}, err
 	}
 	stake := params.StakeToAudit(&spec)
 	if c.Stake > 0 {
 		stake = crowd.Credits(c.Stake * 1e6)
 	}
-	pay := spec.Filters.MaxPrice.Cost(spec.Limits().Gas)
-	run := spec.Filters.MaxPrice.Cost(wagerGas)
+	pay := params.Pay(spec.Filters.MaxPrice, spec.Limits().Gas)
+	run := params.Pay(spec.Filters.MaxPrice, wagerGas)
 	cost := int64(float64(run) * c.Cost)
 	out := Wager{Config: c, Stake: float64(stake) / 1e6, Pay: float64(pay) / 1e6}
-	out.Honest = float64(int64(run-run.PPM(params.BurnPPM))-cost-int64(fees.executor)) / 1e6
+	out.Honest = float64(int64(run-run.PPM(params.BurnPPM))-cost) / 1e6
 
 	var record ledger.Reputation
 	clean := c.Clean
@@ -246,9 +243,9 @@ func PlayWager(c WagerConfig) (Wager, error) {
 				continue
 			}
 			out.Lies++
-			profit := float64(d.Change[0] - int64(fees.executor))
+			profit := float64(d.Change[0])
 			if chosen && friend { // and what its friend got for nothing
-				profit += float64(d.Change[1] - int64(fees.executor))
+				profit += float64(d.Change[1])
 			}
 			sum, squares = sum+profit, squares+profit*profit
 			escape += 1 - float64(t.audit.Rate)/1e6*(1-float64(t.ours)/float64(c.Pool))

@@ -34,7 +34,7 @@ func TestWage(t *testing.T) {
 						continue
 					}
 					seen[j.Verdict.By] = true
-					d := Wage{Spec: &j.Spec, Params: &w.Config.Params, Right: p.Truth().Gas}
+					d := Wage{Spec: &j.Spec, Params: &w.Config.Params, Right: p.Truth().Gas, Duties: j.Duties}
 					want := Dealt{Settled: true}
 					place := map[crowd.Address]int{}
 					for i := range j.Places {
@@ -56,7 +56,7 @@ func TestWage(t *testing.T) {
 					if j.Verdict.By == ledger.ByCourt {
 						want.Courts = 1
 					}
-					want.Owner = -int64(ledger.EscrowFor(&j.Spec))
+					want.Owner = -int64(j.Locked)
 					for _, x := range j.Payments {
 						i, placed := place[x.To]
 						switch {

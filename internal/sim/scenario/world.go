@@ -33,7 +33,9 @@ type Config struct {
 	Undeclared  bool                                            // with Drift: those of strict jobs too
 	Stake       crowd.Credits                                   // of each provider; 100
 	Host        func(i int) Host                                // of provider i; nil: the zero Host
+	Lines       uint64                                          // bytes in a second of the lines of authorities and consumers, each way; 0: the zero Host's
 	Leaf        func(*crowd.Task, uint32) batch.Leaf            // what an item comes to; nil: LeafOf
+	Program     func(*crowd.Task) Program                       // what a single task's program is like; nil, or the zero Program: its outcome and time follow from the task alone
 	Bytes       func(crowd.CID) uint64                          // how large content is, on lines; nil: nothing is
 	PartBytes   uint64                                          // of one part of a batch whose outputs go on
 	Moved       func(from, to *Node, c crowd.CID, bytes uint64) // sees what arrives
@@ -158,6 +160,7 @@ func New(c Config) *World {
 		n.conf = job.Config{Key: n.key, Params: c.Params, Authorities: g.Authorities}
 		switch {
 		case i < c.Authorities:
+			n.host.Line = c.Lines
 		case i < c.Authorities+c.Providers:
 			if c.Provider != nil {
 				n.adv = c.Provider(w, i-c.Authorities)
@@ -165,22 +168,28 @@ func New(c Config) *World {
 			if c.Host != nil {
 				n.host = c.Host(i - c.Authorities)
 			}
-		case c.Consumer != nil:
-			n.adv = c.Consumer(w, i-c.Authorities-c.Providers)
+		default:
+			if n.host.Line = c.Lines; c.Consumer != nil {
+				n.adv = c.Consumer(w, i-c.Authorities-c.Providers)
+			}
 		}
 		n.start()
 	}
 	return w
 }
 
-// withRecords is s in which every provider has a thousand good results that count in full.
+// withRecords is s in which every provider has a thousand good results that count in full, and draws with the weight of that.
 func withRecords(s ledger.State, grants []ledger.Grant) ledger.State {
-	record := crowd.Encode(&ledger.Reputation{Done: 1000, Passed: 1000e12, Dues: 1000e6, At: crowd.Time(sim.Epoch.UnixMilli())})
+	now := crowd.Time(sim.Epoch.UnixMilli())
+	record := ledger.Reputation{Done: 1000, Passed: 1000e12, Dues: 1000e6, At: now}
+	rules := s.Params().Reputation
 	return ledger.Load(func(f func(string, []byte)) {
 		s.Each("", func(key string, val []byte) bool { f(key, val); return true })
 		for _, gr := range grants {
-			if gr.Stake > 0 {
-				f(string(ledger.ReputationKey(gr.ID.Address())), record)
+			if p, ok := s.Provider(gr.ID.Address()); ok {
+				p.Weight, p.Newcomer = record.Weight(&rules, now), false
+				f(string(ledger.ProviderKey(gr.ID.Address())), crowd.Encode(&p))
+				f(string(ledger.ReputationKey(gr.ID.Address())), crowd.Encode(&record))
 			}
 		}
 	})
@@ -209,9 +218,9 @@ func (w *World) Post(owner *Node, then func(id crowd.JobID, err error)) {
 	spec := crowd.JobSpec{
 		Task: crowd.Task{
 			Program: "program", Inputs: crowd.CID(fmt.Sprintf("inputs-%d", w.posts)), Args: []string{fmt.Sprint(w.posts)},
-			Limits: crowd.Limits{Gas: 1e9, Memory: 64 << 20, Output: 1 << 20, Wall: 10 * time.Second},
+			Limits: crowd.Limits{Gas: 1e9, Memory: 64 << 20, Output: 1 << 20, Wall: 15 * time.Second},
 		},
-		Plan: crowd.Plan{Method: crowd.PlanPair}, Filters: crowd.Filters{MaxPrice: 1000}, Budget: 10 * crowd.Credit,
+		Plan: crowd.Plan{Method: crowd.PlanPair, Replacements: 2}, Filters: crowd.Filters{MaxPrice: 1000}, Budget: 10 * crowd.Credit,
 	}
 	if w.Config.Spec != nil {
 		w.Config.Spec(w, &spec)

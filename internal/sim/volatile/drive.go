@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -67,7 +66,7 @@ func (p *Play) do(e flow.Effect) {
 		var laid []flow.Layout
 		spec := &p.specs[e.Stage]
 		for at := uint64(0); at < e.Items; at += uint64(spec.Items) {
-			laid = append(laid, flow.Layout{Items: uint64(spec.Items), Bound: ledger.EscrowFor(spec)})
+			laid = append(laid, flow.Layout{Items: uint64(spec.Items), Bound: p.w.Config.Params.EscrowFor(spec)})
 		}
 		p.soon(flow.Laid{Stage: e.Stage, Shards: laid})
 	case flow.Post:
@@ -77,9 +76,13 @@ func (p *Play) do(e flow.Effect) {
 		p.order = append(p.order, e.Job)
 		p.look(e.Job)
 	case flow.Cancel:
-		if !p.way.fixed {
-			p.owner.Cancel(e.Job)
+		if p.way.fixed {
+			return
 		}
+		if j, ok := p.w.State().Job(e.Job); ok && e.Worth > 0 && p.w.Config.Params.CancelPay(&j, crowd.Time(p.w.Now().UnixMilli())) > e.Worth {
+			return
+		}
+		p.owner.Cancel(e.Job)
 	case flow.Fetch:
 		p.soon(flow.Fetched{Ref: e.Ref}) // it was not accepted before it was here
 	case flow.Probe:
@@ -172,7 +175,7 @@ func (p *Play) look(id crowd.JobID) {
 		ev.State = flow.Cancelled
 	default:
 		ev.State, ev.Source = flow.Failed, slices.ContainsFunc(j.Places, func(pl ledger.Place) bool {
-			return pl.State == ledger.Dropped && strings.HasSuffix(pl.Why, job.NoParts)
+			return pl.State == ledger.Dropped && pl.GaveUp == ledger.NoParts
 		})
 	}
 	p.w.After(100*time.Millisecond, func() { p.step(ev) })

@@ -45,14 +45,15 @@ func spec(stage string, items, verifiers uint32, gas crowd.Gas, shuffle crowd.Sh
 		Items: items, Shuffle: shuffle, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: ^crowd.Credits(0),
 		Plan: crowd.Plan{Method: crowd.PlanSample, Verifiers: verifiers, Checks: 1},
 	}
-	s.Task.Limits.Wall = crowd.LeastWall(s.Limits().Gas)
+	s.Plan.Replacements = s.Plan.DefaultReplacements()
+	s.Task.Limits.Wall = crowd.LeastWall(s.Limits())
 	if shuffle.Gather {
 		s.Task.Limits.Wall += gatherTime
 	}
-	for verify.SampleUndetected(items, verifiers, s.Plan.Checks) > allowed {
+	for verify.SampleUndetected(items, &s.Plan) > allowed {
 		s.Plan.Checks++
 	}
-	s.Plan.Undetected = uint64(verify.SampleUndetected(items, verifiers, s.Plan.Checks))
+	s.Plan.Undetected = uint64(verify.SampleUndetected(items, &s.Plan))
 	return s
 }
 

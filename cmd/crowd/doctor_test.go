@@ -1,0 +1,30 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/crowdcompute/crowd/internal/rpc"
+)
+
+func TestRuleChecks(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		info rpc.Info
+		want string // part of the one that is not well; "": all is well
+	}{
+		{"the network's rules", rpc.Info{Rules: rpc.Rules{Network: 3, Build: 3}}, ""},
+		{"an old build", rpc.Info{Rules: rpc.Rules{Network: 4, Build: 3}}, "number 3, but the network executes by number 4: this node takes part in no job but its own, and earns nothing; install"},
+		{"bugs", rpc.Info{Rules: rpc.Rules{Network: 3, Build: 3}, Bugs: 2}, "met 2 errors of its own"},
+	} {
+		var bad []string
+		for _, x := range ruleChecks(c.info) {
+			if !x.OK {
+				bad = append(bad, x.Detail)
+			}
+		}
+		if c.want == "" && len(bad) > 0 || c.want != "" && (len(bad) != 1 || !strings.Contains(bad[0], c.want)) {
+			t.Errorf("%s: got %q, want %q", c.name, bad, c.want)
+		}
+	}
+}

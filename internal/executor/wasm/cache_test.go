@@ -342,3 +342,53 @@ func TestPrice_OrdinaryProgramsStartCheaply(t *testing.T) {
 		}
 	}
 }
+
+// What is kept open and on disk is bounded in files and in bytes, the oldest going first; what goes from the disk is not kept open.
+func TestCache_IsBounded(t *testing.T) {
+	c, err := newCache(t.TempDir()+"/code", engineNames[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := func(i int) key { return key{byte(i), byte(i >> 8), 1} }
+	for i := range 3 * maxOpenCode {
+		c.keep(name(i), &code{size: 1})
+	}
+	if len(c.open) != maxOpenCode || len(c.order) != maxOpenCode || c.open[name(2*maxOpenCode)] == nil {
+		t.Errorf("got %d of %d entries open, want the newest %d", len(c.open), len(c.order), maxOpenCode)
+	}
+	for i := range 5 {
+		c.keep(name(i), &code{size: maxOpenBytes / 2})
+	}
+	if len(c.open) != 2 || c.open[name(4)] == nil || c.open[name(3)] == nil {
+		t.Errorf("got %d entries of half the bytes each open, want the newest two", len(c.open))
+	}
+	c.keep(name(9), &code{size: 2 * maxOpenBytes})
+	if len(c.open) != 1 || c.open[name(9)] == nil {
+		t.Errorf("got %d entries, want the one that is too large, since a run needs it", len(c.open))
+	}
+	for i := range 10 {
+		for _, ext := range []string{".code", ".sum"} {
+			if err := os.WriteFile(c.path(name(i), ext), make([]byte, 100), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			when := time.Unix(int64(i), 0)
+			if err := os.Chtimes(c.path(name(i), ext), when, when); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.keep(name(i), &code{size: 1})
+	}
+	for _, step := range []struct {
+		bytes int64
+		files int
+		left  int // files
+	}{{2000, 20, 20}, {1399, 20, 13}, {1399, 8, 8}, {0, 0, 2}} {
+		c.trimTo(name(0), step.bytes, step.files)
+		if n := len(cached(t, c.dir, "")); n != step.left {
+			t.Errorf("of at most %d bytes in %d files: got %d left, want %d", step.bytes, step.files, n, step.left)
+		}
+	}
+	if len(c.open) != 1 || c.open[name(0)] == nil {
+		t.Errorf("got %d entries open, want the one whose file is left", len(c.open))
+	}
+}

@@ -69,8 +69,8 @@ func TestAttack_OnRealNodes(t *testing.T) {
 		events := n.follow(id)
 		j := n.record(id)
 		spent := j.Spent() - j.Duties
-		if last := events[len(events)-1]; last.Stage != rpc.Cancelled || spent < 2*price(5e9) {
-			t.Errorf("got %s for %s want cancelled, for five seconds of two machines at least", last.Stage, spent)
+		if last := events[len(events)-1]; last.Stage != rpc.Cancelled || spent < 2*price(6e9) {
+			t.Errorf("got %s for %s want cancelled, for three seconds of two machines at least", last.Stage, spent)
 		}
 		t.Logf("read and cancel: %s of an escrow of %s", spent, j.Locked)
 		n.faultless()

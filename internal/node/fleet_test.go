@@ -564,7 +564,7 @@ func (f *fleet) failed(id crowd.JobID) *ledger.Job {
 	return f.ends(id, 0)
 }
 
-// impossible waits for the end of a job that two drawn nodes could not do: its owner pays them for five seconds each.
+// impossible waits for the end of a job that two drawn nodes could not do: its owner pays them for three seconds each.
 func (f *fleet) impossible(id crowd.JobID) {
 	f.t.Helper()
 	j := f.eye.until(id, "an end", func(j *ledger.Job) bool { return j.State.Ended() })

@@ -103,7 +103,7 @@ func (how *Program) plan(gas crowd.Gas, params *ledger.Params, wall time.Duratio
 		p.gas = crowd.Gas(wall.Seconds() * float64(how.Speed))
 	}
 	p.takes = how.Compile + run
-	p.gas += params.StartGas + crowd.Gas(how.Compile.Seconds()*float64(crowd.FullSpeed))
+	p.gas += params.StartGas + crowd.Gas(how.Compile.Seconds()*1e9)
 	return p
 }
 
@@ -116,7 +116,7 @@ func (n *Node) beginRun(s slot, r *running, e *job.Run, p planned) {
 	}
 	r.meter = m
 	owner := n.w.byID[j.Owner]
-	if rd, ok := owner.adv.(reader); ok && p.prints > 0 && s.role == job.AsExecutor {
+	if rd, ok := owner.adv.(reader); ok && p.prints > 0 && s.role == job.AsExecutor && !e.Quiet {
 		n.later(p.prints, func() {
 			if r.meter == m {
 				n.w.Send(n.index, owner.index, 0, func() { rd.Reads(n.w, owner, s.id, m.price.Cost(p.printed)) })

@@ -32,6 +32,7 @@ type Offer struct {
 	Tags    []string
 	Country string // ISO 3166-1 alpha-2, as the provider says; "" unsaid
 	Owners  uint32 // least Consumer.Score of owners whose jobs it takes, ppm; 0: anybody's
+	Memory  uint64 // most Limits.Memory of a run that it has room for, bytes; 0: any
 }
 
 // Register makes the sender a provider, or changes its offer and adds to its

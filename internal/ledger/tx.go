@@ -290,7 +290,7 @@ func (p Params) feeOf(size int, kept bool) crowd.Credits {
 const (
 	claimSize  = 256
 	commitSize = 256  // and a sealed opening for each authority
-	sealedSize = 320  // one of them, without a verifier's answers
+	sealedSize = 448  // one of them, without a verifier's answers
 	revealSize = 512  // without them
 	answerSize = 34   // of each answer
 	proofSize  = 2048 // of a conflict that a verifier shows
@@ -303,7 +303,10 @@ func (p Params) DutyFees(spec *crowd.JobSpec, eligible uint32, authorities int) 
 	if spec.Plan.Method == crowd.PlanAudit {
 		executors = pairSize
 	}
-	executors += int(spec.Plan.Replacements)
+	executors += int(spec.Plan.Replacements) // any of them may be one
+	if verifiers > 0 {
+		verifiers += int(spec.Plan.Replacements)
+	}
 	answers := answerSize * int(min(spec.Plan.Checks, max(spec.Items, 1)))
 	sum, ok := crowd.Credits(0), true
 	add := func(times uint64, size int) {

@@ -103,7 +103,7 @@ const (
 	MaxOutput   = 64 << 30
 
 	LeastSpeed Gas    = 250_000_000      // gas in a second of Wall: a slower machine is no executor
-	FullSpeed  Gas    = 1_000_000_000    // gas that an executor is taken to have used in each second by the time its owner cancels
+	FullSpeed  Gas    = 2_000_000_000    // gas that an executor is taken to have used in each second by the time its owner cancels
 	leastStart        = 10 * time.Second // of Wall, to fetch, lay out and compile on a busy machine
 	leastTouch uint64 = 64 << 20         // bytes of memory that a slow machine can touch for the first time in a second of Wall
 

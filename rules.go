@@ -1,7 +1,10 @@
 package crowd
 
-// RulesVersion numbers the rules by which a task comes to its outcome: the price list and the instrumentation of programs, the
-// host functions, the charge for code and inputs, and the encodings of outcomes and openings. A network states its number in
-// its genesis. A build with another number may compute another outcome for the same task, so it neither claims places nor votes
-// there. Whoever changes one of these rules takes the next number; a test holds their hash.
+// RulesVersion numbers what decides an outcome besides the task itself: the price of every instruction, host function, byte of code
+// and byte laid out; the host functions, their types and what they answer; which modules are refused, and how the others are
+// rewritten; and how outcomes, openings and the leaves of batches are encoded. Two nodes that differ in one of these come to
+// different outcomes of the same task, and one of them would lose its stake. So a network names the number that all of its
+// nodes must have, and a build with another one takes no part in its jobs.
+//
+// It rises with every change of the kind; tests in internal/executor/wasm and in instrument below it fail until it does.
 const RulesVersion uint32 = 1

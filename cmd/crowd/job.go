@@ -370,8 +370,8 @@ func (a *app) jobCancelCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "cancel JOB", Short: "Take a job back, where that is still possible", Args: oneJob,
 		Long: `Take a job back. It is free until its places are drawn, a few seconds after it was posted.
-From then on each machine that works on it is paid for its time: a giga-gas for each second
-(for five seconds at least, and of an audit or a batch for no more), and never more than the
+From then on each machine that works on it is paid for its time: two giga-gas for each
+second (for three seconds at least, and of an audit or a batch for no more), and never more than the
 job's limit. What is left of the escrow comes back. Once a machine has committed to a result it is too late, and the result is delivered.`,
 		Example: "  crowd job cancel 3fa2",
 		RunE: a.onJob(func(ctx context.Context, c *rpc.Client, id crowd.JobID) error {

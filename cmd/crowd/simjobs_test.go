@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/crowdcompute/crowd/internal/sim/scenario"
 )
 
 // commands are those of docs/jobs.md with what they printed.
@@ -47,7 +46,7 @@ func simulate(t *testing.T, args ...string) []byte {
 // same, the measured ones and the gains are those of the page as far as so few batches can say. At night it
 // plays the commands themselves and wants the very same lines.
 func TestSimJobs_KeepsThePage(t *testing.T) {
-	for command, lines := range commands(t, "crowd sim jobs", 2) {
+	for command, lines := range commands(t, "crowd sim jobs --strategy", 2) {
 		t.Run(command, func(t *testing.T) {
 			args := strings.Fields(command)[1:]
 			if os.Getenv("CROWD_NIGHT") != "" {
@@ -57,10 +56,11 @@ func TestSimJobs_KeepsThePage(t *testing.T) {
 				return
 			}
 			const jobs = 400
-			var small []scenario.Score
-			if err := json.Unmarshal(simulate(t, append(args, "--jobs", fmt.Sprint(jobs), "--nodes", "200", "--json")...), &small); err != nil {
+			var both simJobsResult
+			if err := json.Unmarshal(simulate(t, append(args, "--jobs", fmt.Sprint(jobs), "--nodes", "200", "--json")...), &both); err != nil {
 				t.Fatal(err)
 			}
+			small := both.Strategies
 			if len(small) != len(lines)-1 {
 				t.Fatalf("got %d lines, the page has %d", len(small), len(lines)-1)
 			}
@@ -88,6 +88,52 @@ func TestSimJobs_KeepsThePage(t *testing.T) {
 				if gain := number(t, page["GAIN"]); s.Acted > 0 && gain != 0 && gain > 0 != (s.Gain > 0) {
 					t.Errorf("%s: a gain of %.3f, on the page %.3f", where, s.Gain, gain)
 				}
+			}
+		})
+	}
+}
+
+// TestSimJobs_KeepsThePageOfAttacks holds the lines of the attacks: no honest node is slashed on the page or in a small play of the same
+// worlds, and where the page says that an attack loses, it loses. At night the commands are played and want the very same lines.
+func TestSimJobs_KeepsThePageOfAttacks(t *testing.T) {
+	for command, lines := range commands(t, "crowd sim jobs --attack", 2) {
+		t.Run(command, func(t *testing.T) {
+			args := strings.Fields(command)[1:]
+			if os.Getenv("CROWD_NIGHT") != "" {
+				if got := strings.TrimSuffix(string(simulate(t, args...)), "\n"); got != strings.Join(lines, "\n") {
+					t.Errorf("the page is not what the command prints: got\n%s", got)
+				}
+				return
+			}
+			if at := slices.Index(args, "all"); at >= 0 { // some of them
+				args[at] = "fee-drainer,cancel-grinder,disk-filler"
+				args = append(args, "--plan", "pair")
+			}
+			var small simJobsResult
+			if err := json.Unmarshal(simulate(t, append(args, "--raid-jobs", "6", "--json")...), &small); err != nil {
+				t.Fatal(err)
+			}
+			seen := 0
+			for _, line := range lines[1:] {
+				page := strings.Fields(line)
+				for _, got := range small.Attacks {
+					if strings.Join(got.Config.Attacks, "+") != page[0] || got.Config.Plan != page[1] {
+						continue
+					}
+					seen++
+					if got.HonestSlashes != 0 {
+						t.Errorf("%s %s: %d honest nodes lost their stake", page[0], page[1], got.HonestSlashes)
+					}
+					if profit := number(t, page[6]); profit < -0.01 && got.Profit > 0 {
+						t.Errorf("%s %s: a profit of %.4f, on the page %.4f", page[0], page[1], got.Profit, profit)
+					}
+					if stated := page[5]; stated != "-" && stated != chanceShort(got.Stated) {
+						t.Errorf("%s %s: stated %s, on the page %s", page[0], page[1], chanceShort(got.Stated), stated)
+					}
+				}
+			}
+			if seen != len(small.Attacks) || seen == 0 {
+				t.Errorf("%d of %d lines are on the page", seen, len(small.Attacks))
 			}
 		})
 	}
@@ -136,8 +182,8 @@ func TestSimJobs_PrintsWhatThereIs(t *testing.T) {
 	if code := <-ended; code != exitFailed || !strings.Contains(talk.String(), "interrupted") {
 		t.Errorf("got exit code %d and %q", code, talk.String())
 	}
-	var scores []scenario.Score
-	if err := json.Unmarshal(out.Bytes(), &scores); err != nil || len(scores) > 1 {
+	var scores simJobsResult
+	if err := json.Unmarshal(out.Bytes(), &scores); err != nil || len(scores.Strategies) > 1 {
 		t.Errorf("got %q, %v: want a scoreboard", out.String(), err)
 	}
 }

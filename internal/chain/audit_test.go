@@ -44,7 +44,7 @@ func TestLight_ListTakesNoAbsentKeys(t *testing.T) {
 		b.Values = append(b.Values, value{Key: []byte(ledger.PrefixProvider + "\xff")})
 		for i := range b.Values {
 			p := snap.prove(b.Values[i].Key)
-			b.Values[i] = value{Key: p.Key, Val: p.Val, Proof: p.Proof}
+			b.Values[i] = newValue(p)
 		}
 	}))
 	l := startLight(t, LightConfig{Genesis: w.genesis, Dial: dial})
@@ -81,7 +81,7 @@ func TestLight_NoAnswerIsOlderThanWhatIsKnown(t *testing.T) {
 			if string(b.Values[0].Key) != string(old.Key) {
 				return plain(fr)
 			}
-			return refit(fr, valuesBody{Evidence: old.Evidence, Values: []value{{Key: old.Key, Val: old.Val, Proof: old.Proof}}})
+			return refit(fr, valuesBody{Evidence: old.Evidence, Values: []value{newValue(old)}})
 		}
 		return plain(fr)
 	})
@@ -128,7 +128,7 @@ func TestLight_BelievesNoTrueAnswerToAnotherQuestion(t *testing.T) {
 		b.Evidence, b.Values = snap.evidence, nil
 		for _, k := range keys {
 			p := snap.prove([]byte(k))
-			b.Values = append(b.Values, value{Key: p.Key, Val: p.Val, Proof: p.Proof})
+			b.Values = append(b.Values, newValue(p))
 		}
 	}
 	var providers []string

@@ -35,7 +35,7 @@ type Full struct {
 	state   *survivor // the ledger's own database; its lock is the folder's
 	wallet  *Wallet   // of Config.Key, or nil
 	blocks  *feed
-	proven  *feed // blocks that a header already commits to
+	proven  *feed // blocks that a header already commits to, without the values
 	ready   chan struct{}
 	over    chan struct{} // closed when nothing works any more
 	halt    chan struct{} // closed by fail
@@ -62,8 +62,9 @@ type Full struct {
 
 	streams map[crowd.NodeID]*service // guarded by mu: of light nodes, at most maxStreams
 	debts   debts
+	shared  shared
 
-	submitting sync.Mutex      // orders submissions; taken before every other lock
+	submitting sync.Mutex      // orders submissions, first come, first served: a stream waits with one at a time. Taken before every other lock
 	pool       *ledger.Pending // guarded by submitting: the head and what flies on top of it
 	poolAt     uint64          // guarded by submitting: app.version of pool
 }
@@ -75,6 +76,9 @@ type snapshot struct {
 	time     crowd.Time
 	state    ledger.State
 	evidence Evidence
+
+	mu     sync.Mutex
+	values map[string]value // guarded by mu: of keys that were pushed, at most those that the block changed, or several blocks
 }
 
 // NewFull opens the folder and loads the ledger; Run must follow, once, and closes them.
@@ -273,7 +277,11 @@ func (f *Full) onCommit(prev, now done) {
 	}
 	f.setSnapshot(&snapshot{header: now.Height, height: prev.Height, time: now.Time, state: prev.State, evidence: ev})
 	if len(prev.changes) > 0 {
-		f.proven.publish(Block{Height: prev.Height, Time: now.Time, Changes: prev.changes})
+		keys := make([]ledger.Change, len(prev.changes)) // which changed; the values are in the snapshot
+		for i, c := range prev.changes {
+			keys[i].Key = c.Key
+		}
+		f.proven.publish(Block{Height: prev.Height, Time: now.Time, Changes: keys})
 	}
 }
 
@@ -295,6 +303,7 @@ func (f *Full) setSnapshot(s *snapshot) {
 		close(f.ready)
 	}
 	f.snap = s
+	f.shared.reset()
 	close(f.snapped)
 	f.snapped = make(chan struct{})
 }

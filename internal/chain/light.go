@@ -25,7 +25,8 @@ type LightConfig struct {
 	// failed, ended or lied: give another full node then. A full node can prove no lie, but
 	// it can keep silent about what is new; only asking others helps against that.
 	Dial     func(ctx context.Context) (io.ReadWriteCloser, error)
-	Prefixes []string // Watch tells of keys that begin with one of these, at most 16
+	Prefixes []string     // Watch tells of keys that begin with one of these, at most 16
+	Self     crowd.NodeID // of jobs only those that concern this node: see follower.concern; zero: every change of all
 	Log      *slog.Logger
 }
 
@@ -47,7 +48,7 @@ type Light struct {
 	seen    Evidence      // guarded by mu: of head
 	session *session      // guarded by mu: nil while there is none
 	next    chan struct{} // guarded by mu: closed when session changes
-	line    []*inLine     // guarded by mu: transactions on their way, in the order in which they came
+	line    []*inLine     // guarded by mu: transactions on their way, in the order in which they came; as many as there are calls of Send
 	moved   chan struct{} // guarded by mu; closed, and replaced, when one of line was offered or has left
 	doubted time.Time     // guarded by mu: when a full node was last left for a refusal that cannot be checked
 }
@@ -124,21 +125,19 @@ type session struct {
 	last  uint64                // guarded by mu: newest ID
 	errs  int                   // guarded by mu: answers to ask that were errors, since the last that was none
 	min   crowd.Height          // reader only: header of the last values
+	bases bases                 // reader only: for patches to come
 
 	refused map[uint64]time.Time // guarded by mu: nonces that the state shows to be the next, when each was first refused
 }
 
-// beat asks for a header that the full node must have. A process that was killed closes
+// beat asks for a sign of life. A process that was killed closes
 // nothing, and a transport may take half a minute to notice.
 func (l *Light) beat(ctx context.Context, s *session) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTime)
 	defer cancel()
-	l.mu.Lock()
-	h := l.head.Height
-	l.mu.Unlock()
-	f, err := s.call(ctx, kHeader, headerBody{Height: h}, func() {})
-	if err == nil && f.Kind == kError {
-		err = errors.New("an error instead of a header")
+	f, err := s.call(ctx, kHeader, headerBody{}, func() {})
+	if err == nil && f.Kind != kEvidence {
+		err = errors.New("another answer")
 	}
 	return err
 }
@@ -176,7 +175,7 @@ func (l *Light) follow(ctx context.Context) error {
 	defer stream.Close()
 	s := &session{out: make(chan []byte, 16), gone: make(chan struct{}), lies: make(chan error, 1), calls: map[uint64]chan frame{}}
 	l.mu.Lock()
-	h := hello{Chain: l.verify.chain, Min: l.head.Height}
+	h := hello{Chain: l.verify.chain, Min: l.head.Height, Self: l.cfg.Self}
 	l.mu.Unlock()
 	for _, p := range l.cfg.Prefixes {
 		h.Prefixes = append(h.Prefixes, []byte(p))
@@ -255,7 +254,7 @@ func (l *Light) read(s *session, stream io.Reader, first chan struct{}) error {
 			if err != nil {
 				return err
 			}
-			h, err := l.values(s, b)
+			h, err := l.values(s, f.ID == 0, b)
 			if err != nil {
 				return err
 			}
@@ -282,8 +281,8 @@ func (l *Light) read(s *session, stream io.Reader, first chan struct{}) error {
 	}
 }
 
-// values checks values against their header, and that no header is older than the one before.
-func (l *Light) values(s *session, b valuesBody) (Header, error) {
+// values checks values against their header, and that no header is older than the one before. Those of a push it makes whole.
+func (l *Light) values(s *session, push bool, b valuesBody) (Header, error) {
 	h, err := l.header(b.Evidence)
 	if err != nil {
 		return Header{}, err
@@ -292,8 +291,21 @@ func (l *Light) values(s *session, b valuesBody) (Header, error) {
 		return Header{}, fmt.Errorf("header %d after header %d", h.Height, s.min)
 	}
 	s.min = h.Height
-	for _, v := range b.Values {
-		if err := ledger.VerifyProof(h.AppHash, v.Key, v.Val, v.Proof); err != nil {
+	for i := range b.Values {
+		v := &b.Values[i]
+		switch {
+		case push:
+			if v.Val, err = s.bases.unpack(string(v.Key), v.As, v.Val); err != nil {
+				return Header{}, err
+			}
+		case v.As != whole:
+			return Header{}, errors.New("an answer that is not whole")
+		}
+		p, err := v.proof()
+		if err == nil {
+			err = ledger.VerifyProof(h.AppHash, v.Key, v.Val, p)
+		}
+		if err != nil {
 			return Header{}, err
 		}
 	}
@@ -543,8 +555,9 @@ func (l *Light) Prove(ctx context.Context, key []byte) (Proved, error) {
 			return errors.New("another answer than asked for")
 		}
 		v := b.Values[0]
-		p = Proved{Key: v.Key, Val: v.Val, Proof: v.Proof, Evidence: b.Evidence}
-		return nil
+		p = Proved{Key: v.Key, Val: v.Val, Evidence: b.Evidence}
+		p.Proof, err = v.proof()
+		return err
 	})
 	if err != nil {
 		return Proved{}, fmt.Errorf("get %.40q: %w", key, err)

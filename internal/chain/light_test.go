@@ -264,7 +264,7 @@ func TestLight_BelievesNoLiar(t *testing.T) {
 		{"another chain's header", onValues(func(b *valuesBody) { b.Evidence = strange })},
 		{"an old header as new", onValues(func(b *valuesBody) {
 			b.Evidence = old.Evidence
-			b.Values[0] = value{Key: old.Key, Val: old.Val, Proof: old.Proof}
+			b.Values[0] = newValue(old)
 		})},
 		{"a truncated frame", func(fr frame) []byte {
 			if fr.ID == 0 {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/ledger"
 )
 
 // Bounds of what light nodes make a full node hold.
@@ -35,7 +36,7 @@ func (f *Full) Serve(ctx context.Context, from crowd.NodeID, stream io.ReadWrite
 	s := &service{f: f, from: from, end: cancel, out: make(chan []byte, 1), slots: make(chan struct{}, maxAsked), order: make(chan struct{}, 1)}
 	if !f.enter(s) {
 		_, _ = stream.Write(encodeFrame(0, kError, newErrorBody(errStreams)))
-		return errors.Join(errStreams, stream.Close())
+		return stream.Close()
 	}
 	defer f.leave(s)
 	g, inner := errgroup.WithContext(ctx)
@@ -144,9 +145,10 @@ func (s *service) read(ctx context.Context, g *errgroup.Group, stream io.Reader)
 		}
 		prefixes[i] = string(p)
 	}
+	follow := &follower{prefixes: prefixes, self: h.Self, told: map[crowd.JobID]ledger.JobState{}}
 	// Watch before the first push, so that nothing falls between.
 	blocks := s.f.proven.watch(ctx)
-	g.Go(func() error { return s.push(ctx, blocks, prefixes, h.Min) })
+	g.Go(func() error { return s.push(ctx, blocks, follow, h.Min) })
 	for {
 		q, err := readFrame(r, maxRequest)
 		if err != nil {
@@ -173,30 +175,16 @@ func (s *service) read(ctx context.Context, g *errgroup.Group, stream io.Reader)
 	}
 }
 
-// push sends the head, then what changes under the prefixes.
-func (s *service) push(ctx context.Context, blocks <-chan Block, prefixes []string, minimum crowd.Height) error {
-	if err := s.values(ctx, 0, minimum, nil, false); err != nil {
-		return err
-	}
-	for b := range blocks {
-		var keys []string
-		for _, c := range b.Changes {
-			for _, p := range prefixes {
-				if strings.HasPrefix(c.Key, p) {
-					keys = append(keys, c.Key)
-					break
-				}
-			}
-		}
-		if err := s.values(ctx, 0, b.Height+1, keys, b.Lost); err != nil {
-			return err
-		}
-	}
-	return nil
+// values sends the newest provable value of a key.
+func (s *service) values(ctx context.Context, id uint64, minimum crowd.Height, key string) error {
+	return s.underOrder(ctx, minimum, func(snap *snapshot) error {
+		p := snap.prove([]byte(key))
+		return s.queue(ctx, encodeFrame(id, kValues, valuesBody{Evidence: snap.evidence, Values: []value{newValue(p)}}))
+	})
 }
 
-// values sends the newest provable values of keys, in as many frames as they take.
-func (s *service) values(ctx context.Context, id uint64, minimum crowd.Height, keys []string, lost bool) error {
+// underOrder calls f with the newest provable state, whose header has at least that height. What f queues stands in the order of headers.
+func (s *service) underOrder(ctx context.Context, minimum crowd.Height, f func(*snapshot) error) error {
 	wait, cancel := context.WithTimeout(ctx, s.f.catchUp)
 	defer cancel()
 	if _, err := s.f.snapshot(wait, minimum); err != nil {
@@ -212,56 +200,32 @@ func (s *service) values(ctx context.Context, id uint64, minimum crowd.Height, k
 	if err != nil {
 		return err
 	}
-	for {
-		out := valuesBody{Evidence: snap.evidence, Lost: lost}
-		for size := 0; len(keys) > 0 && size < pageBytes; keys = keys[1:] {
-			p := snap.prove([]byte(keys[0]))
-			v := value{Key: p.Key, Val: p.Val, Proof: p.Proof}
-			out.Values = append(out.Values, v)
-			size += v.size()
-		}
-		if err := s.queue(ctx, encodeFrame(id, kValues, out)); err != nil || len(keys) == 0 {
-			return err
-		}
-	}
+	return f(snap)
 }
 
 // list sends one page of the keys under a prefix.
 func (s *service) list(ctx context.Context, id uint64, q listBody) error {
-	wait, cancel := context.WithTimeout(ctx, s.f.catchUp)
-	defer cancel()
-	if _, err := s.f.snapshot(wait, q.Min); err != nil {
-		return fmt.Errorf("reach block %d: %w", q.Min, err)
-	}
-	select {
-	case s.order <- struct{}{}:
-		defer func() { <-s.order }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	snap, err := s.f.snapshot(ctx, q.Min)
-	if err != nil {
-		return err
-	}
-	out := valuesBody{Evidence: snap.evidence}
-	size := 0
-	page := func(key string, _ []byte) bool {
-		if size >= pageBytes {
-			out.More = true
-			return false
+	return s.underOrder(ctx, q.Min, func(snap *snapshot) error {
+		out := valuesBody{Evidence: snap.evidence}
+		size := 0
+		page := func(key string, _ []byte) bool {
+			if size >= pageBytes {
+				out.More = true
+				return false
+			}
+			p := snap.prove([]byte(key))
+			v := newValue(p)
+			out.Values = append(out.Values, v)
+			size += v.size()
+			return true
 		}
-		p := snap.prove([]byte(key))
-		v := value{Key: p.Key, Val: p.Val, Proof: p.Proof}
-		out.Values = append(out.Values, v)
-		size += v.size()
-		return true
-	}
-	if q.After == nil {
-		snap.state.Each(string(q.Prefix), page)
-	} else {
-		snap.state.EachAfter(string(q.Prefix), string(q.After), page)
-	}
-	return s.queue(ctx, encodeFrame(id, kValues, out))
+		if q.After == nil {
+			snap.state.Each(string(q.Prefix), page)
+		} else {
+			snap.state.EachAfter(string(q.Prefix), string(q.After), page)
+		}
+		return s.queue(ctx, encodeFrame(id, kValues, out))
+	})
 }
 
 // question reads a question and gives what answers it. What must happen in the order
@@ -273,13 +237,16 @@ func (s *service) question(ctx context.Context, q frame) (answer func() error, e
 		if err == nil && len(b.Key) > maxKey {
 			err = errors.New("get: a key longer than any")
 		}
-		return func() error { return s.values(ctx, q.ID, b.Min, []string{string(b.Key)}, false) }, err
+		return func() error { return s.values(ctx, q.ID, b.Min, string(b.Key)) }, err
 	case kList:
 		b, err := body[listBody](q)
 		return func() error { return s.list(ctx, q.ID, b) }, err
 	case kHeader:
 		b, err := body[headerBody](q)
 		return func() error {
+			if b.Height == 0 { // a sign of life is all that is wanted
+				return s.queue(ctx, encodeFrame(q.ID, kEvidence, evidenceBody{}))
+			}
 			wait, cancel := context.WithTimeout(ctx, s.f.catchUp)
 			defer cancel()
 			ev, err := s.f.Header(wait, b.Height)

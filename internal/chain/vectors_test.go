@@ -142,7 +142,13 @@ func TestVectors_Header(t *testing.T) {
 }
 
 func TestVectors_Frames(t *testing.T) {
-	ev, key, p := Evidence{0xe1, 0xe2}, []byte("sys/params"), ledger.Proof{0xaa}
+	ev, key, val := Evidence{0xe1, 0xe2}, []byte("sys/params"), []byte("a value of 36 bytes, for two patches")
+	p := ledger.Proof(append(append([]byte{0xaa}, val...), 0xbb)) // a proof holds the value
+	more := append(val[:20:20], []byte("and more, for two patches")...)
+	kept, next, last := newValue(Proved{Key: key, Val: val, Proof: p}), newValue(Proved{Key: key, Val: more, Proof: p}), newValue(Proved{Key: key, Val: val, Proof: p})
+	kept.As = wholeKept
+	next.As, next.Val = patched, diff(val, more)
+	last.As, last.Val = patchedLast, diff(more, val)
 	type vector struct {
 		Name  string `json:"name"`
 		ID    uint64 `json:"id"`
@@ -158,6 +164,7 @@ func TestVectors_Frames(t *testing.T) {
 		body any
 	}{
 		{"hello", 0, kHello, hello{Chain: "vector-000000000000000000000000", Prefixes: [][]byte{[]byte("job/"), []byte("account/")}, Min: 7}},
+		{"hello of a node that wants only jobs that concern it", 0, kHello, hello{Chain: "vector-000000000000000000000000", Prefixes: [][]byte{[]byte("job/")}, Min: 7, Self: crowd.NodeID{0x11}}},
 		{"hello of a node that follows nothing", 0, kHello, hello{Chain: "vector-000000000000000000000000"}},
 		{"get", 1, kGet, getBody{Key: key, Min: 7}},
 		{"list, first page", 2, kList, listBody{Prefix: []byte("provider/"), Min: 7}},
@@ -165,10 +172,13 @@ func TestVectors_Frames(t *testing.T) {
 		{"send", 4, kSend, sendBody{Tx: []byte{0x82, 0x40, 0x40}}},
 		{"header", 5, kHeader, headerBody{Height: 6}},
 		{"push of the head", 0, kValues, valuesBody{Evidence: ev}},
-		{"push after changes were lost", 0, kValues, valuesBody{Evidence: ev, Values: []value{{Key: key, Val: []byte{1}, Proof: p}}, Lost: true}},
-		{"value", 1, kValues, valuesBody{Evidence: ev, Values: []value{{Key: key, Val: []byte{1}, Proof: p}}}},
-		{"absent value", 1, kValues, valuesBody{Evidence: ev, Values: []value{{Key: key, Proof: p}}}},
-		{"page of a list", 2, kValues, valuesBody{Evidence: ev, Values: []value{{Key: key, Val: []byte{1}, Proof: p}}, More: true}},
+		{"push after changes were lost", 0, kValues, valuesBody{Evidence: ev, Values: []value{newValue(Proved{Key: key, Val: val, Proof: p})}, Lost: true}},
+		{"push of a value that is kept", 0, kValues, valuesBody{Evidence: ev, Values: []value{kept}}},
+		{"push of a patch", 0, kValues, valuesBody{Evidence: ev, Values: []value{next}}},
+		{"push of the last patch", 0, kValues, valuesBody{Evidence: ev, Values: []value{last}}},
+		{"value", 1, kValues, valuesBody{Evidence: ev, Values: []value{newValue(Proved{Key: key, Val: val, Proof: p})}}},
+		{"absent value", 1, kValues, valuesBody{Evidence: ev, Values: []value{newValue(Proved{Key: key, Proof: p})}}},
+		{"page of a list", 2, kValues, valuesBody{Evidence: ev, Values: []value{newValue(Proved{Key: key, Val: val, Proof: p})}, More: true}},
 		{"outcome", 4, kOutcome, provenOutcome{Evidence: ev, Data: []byte{0x83}, Index: 1, Total: 3, Aunts: [][]byte{{1}, {2}}}},
 		{"refusal", 4, kRefusal, refusalBody{Code: ledger.BadNonce, Reason: "got 1, the account's next is 2"}},
 		{"evidence", 5, kEvidence, evidenceBody{Evidence: ev}},

@@ -56,6 +56,7 @@ type hello struct {
 	Chain    string
 	Prefixes [][]byte     // of the keys whose changes are pushed
 	Min      crowd.Height // newest header that the light node knows
+	Self     crowd.NodeID // of the records of jobs only those are pushed that concern this node; zero: all
 }
 
 type getBody struct {
@@ -77,8 +78,8 @@ type sendBody struct {
 }
 
 type headerBody struct {
-	_      struct{} `cbor:",toarray"`
-	Height crowd.Height
+	_      struct{}     `cbor:",toarray"`
+	Height crowd.Height // 0: none, a sign of life is wanted
 }
 
 type valuesBody struct {
@@ -93,8 +94,24 @@ type value struct {
 	_     struct{} `cbor:",toarray"`
 	Key   []byte
 	Val   []byte // nil: absent
-	Proof ledger.Proof
+	Proof []byte // a patch that makes the ledger.Proof, which holds the value again, of the value
+	As    form   // of a push; an answer is whole
 }
+
+func newValue(p Proved) value { return value{Key: p.Key, Val: p.Val, Proof: diff(p.Val, p.Proof)} }
+
+// proof needs the whole value.
+func (v *value) proof() (ledger.Proof, error) { return apply(v.Val, v.Proof, maxAnswer) }
+
+// form is what a pushed value is, and whether both sides keep it for a patch to come. Append only.
+type form uint8
+
+const (
+	whole       form = iota
+	wholeKept        // kept
+	patched          // Val is a patch on the value that is kept under the key; what it makes is kept
+	patchedLast      // the same, and nothing is kept any more
+)
 
 func (v value) size() int { return len(v.Key) + len(v.Val) + len(v.Proof) + 32 }
 

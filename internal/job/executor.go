@@ -183,7 +183,18 @@ var giveUpTexts = map[ledger.Reason]string{
 // hopeless says why an alternate should have the place, or nothing.
 func (e *Executor) hopeless(now time.Time, p *ledger.Place) ledger.Reason {
 	w := &e.work
-	if w.flying || w.err == nil {
+	last := e.due(now, p.Due-crowd.Time(e.Params.DispatchGrace)/4) // and the node wakes then
+	if w.flying {
+		// A peer that sends nothing, or little, must not make the node miss its time: then it could not even say so.
+		switch {
+		case last && w.kind == fetching:
+			return ledger.CannotFetch
+		case last && w.kind == running:
+			return ledger.CannotRun
+		}
+		return 0
+	}
+	if w.err == nil {
 		return 0
 	}
 	half := crowd.Time(e.Params.Patience(&e.job.Spec, p.Verifier)) / 2

@@ -478,6 +478,35 @@ func TestAuthority_SaysNoOnlyWhereNobodyServes(t *testing.T) {
 	}
 }
 
+// An owner that neither serves the inputs nor refuses them makes nobody fall silent.
+func TestExecutor_GivesUpInTimeWhereAFetchHangs(t *testing.T) {
+	w := newWorld(t)
+	w.running(w.one, w.two)
+	e := w.machine(t, w.one, AsExecutor, nil)
+	find[Fetch](t, e.Step(w.now, w.record(t)))
+	p := w.job.Place(w.one.ID())
+	for range 100 {
+		w.now = e.Deadline()
+		es := e.Step(w.now, Woke{})
+		for _, ef := range es {
+			send, ok := ef.(Send)
+			if !ok {
+				continue
+			}
+			if m, ok := send.Message.(*ledger.GiveUp); !ok || m.Reason != ledger.CannotFetch {
+				t.Fatalf("got %+v want the place given up for want of inputs", send.Message)
+			}
+			if left := p.Due - crowd.Time(w.now.UnixMilli()); left < 1000 {
+				t.Errorf("%d ms before its time is over", left)
+			}
+			return
+		}
+		if crowd.Time(w.now.UnixMilli()) >= p.Due {
+			t.Fatal("the node fell silent")
+		}
+	}
+}
+
 // After a time-out a run is not tried again: it would take as long.
 func TestExecutor_GivesUpAfterOneTimeOut(t *testing.T) {
 	w := newWorld(t)

@@ -197,7 +197,7 @@ func TestAttack_ABurstOfPostsPutsNobodyToSleep(t *testing.T) {
 }
 
 // An author who cancels until the lot suits it pays for that: to have both places of a pair for a share b of the weight costs as much as the job pays one executor (or as
-// five seconds of a fast machine cost, if that is less) times 1/b², and what others spent on its tries is not theirs to bear.
+// three seconds of a fast machine cost, if that is less) times 1/b², and what others spent on its tries is not theirs to bear.
 func TestAttack_GrindingTheLotCostsWhatItForges(t *testing.T) {
 	w := newWorld(t, 1, 4)
 	spec := testSpec()
@@ -228,7 +228,7 @@ func TestAttack_CancellingPaysForTheTime(t *testing.T) {
 	for _, c := range []struct {
 		after int64 // ms
 		want  crowd.Gas
-	}{{100, 5e9}, {7_000, 7e9}, {9_500, 9.5e9}, {60_000, 10e9}} {
+	}{{100, 6e9}, {3_500, 7e9}, {4_800, 9.6e9}, {60_000, 10e9}} {
 		w := newWorld(t, 1, 2, func(g *Genesis) {
 			for i := range g.Grants {
 				if g.Grants[i].Stake > 0 {

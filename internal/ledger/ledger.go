@@ -58,7 +58,7 @@ func MainParams() Params {
 		Lookback: 64, StakeUnit: crowd.Credit, MaxTickets: 1000, CommitteeUnits: 60, MaxClaims: 32, MaxMissed: 3,
 		ClaimWindow: 5 * second, DispatchGrace: 60 * second, RevealWindow: 30 * second, CourtWindow: 3600 * second,
 		DeliveryWindow: 600 * second, Unbonding: 7 * 86400 * second, Retention: 30 * 86400 * second,
-		BurnPPM: 20_000, SlashPPM: 1_000_000, BountyPPM: 100_000, CancelLeast: 5 * second,
+		BurnPPM: 20_000, SlashPPM: 1_000_000, BountyPPM: 100_000, CancelLeast: 3 * second,
 		StartGas: 10_000_000, InspectFee: 50_000,
 		Reputation: mainReputation(), Puzzles: mainPuzzles(), Rules: crowd.RulesVersion,
 	}
@@ -87,7 +87,7 @@ func (p Params) Validate() error {
 	if p.BurnPPM > 1e6 || p.SlashPPM > 1e6 || p.BountyPPM > 1e6 {
 		errs = append(errs, errors.New("params: a share of more than 1e6 ppm"))
 	}
-	if p.StartGas > crowd.Gas(crowd.FullSpeed) || p.InspectFee > crowd.Credit {
+	if p.StartGas > crowd.FullSpeed || p.InspectFee > crowd.Credit {
 		errs = append(errs, errors.New("params: a start of more than a second, or an inspection of more than a credit for a GiB"))
 	}
 	if p.SizeFee > crowd.Credit || p.KeepFee > crowd.Credit {

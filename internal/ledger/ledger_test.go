@@ -597,7 +597,7 @@ func TestCancel_InEveryState(t *testing.T) {
 		spent := had - w.balance(w.owner.ID()) - 2*w.s.Params().TxFee - w.job(id).Duties
 		want := crowd.Credits(0)
 		if state == Running {
-			want = 2 * crowd.ReferencePrice.Cost(testSpec().Task.Limits.Gas) // which five seconds are enough for
+			want = 2 * crowd.ReferencePrice.Cost(testSpec().Task.Limits.Gas) // which three seconds are enough for
 		}
 		if spent != want {
 			t.Errorf("%s: cancelling cost %s want %s", state, spent, want)

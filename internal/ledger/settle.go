@@ -65,8 +65,12 @@ func (w *work) settle(j *Job, why string, a ...any) {
 	w.end(j, Settled, why, a...)
 }
 
-// payWork pays a place, less what is burned of it.
+// payWork pays a place, less what is burned of it. A node that was caught in another job meanwhile gets nothing: its stake
+// answers once for all the jobs that it lies in at the same time, and so its pay of all of them does too.
 func (w *work) payWork(j *Job, p *Place, cost crowd.Credits) {
+	if pr, _ := w.provider(p.Node); pr.Tombstoned {
+		return
+	}
 	burn := cost.PPM(w.params.BurnPPM)
 	w.pay(j, p.Node.Address(), cost-burn, WhyWork)
 	w.pay(j, crowd.Address{}, burn, WhyBurned)

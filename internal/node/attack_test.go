@@ -55,12 +55,12 @@ func TestAttack_OnRealNodes(t *testing.T) {
 	price := func(gas crowd.Gas) crowd.Credits { return crowd.ReferencePrice.Cost(gas) }
 
 	t.Run("read the answer while it runs, then cancel", func(t *testing.T) {
-		r := rpc.PostRequest{Program: program("work.c"), Args: []string{"1000000000000"}, Limits: limits}
+		r := rpc.PostRequest{Program: program("forever.c"), Limits: limits}
 		id, err := n.Post(t.Context(), r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !n.listen(id, "working") {
+		if !n.listen(id, "the answer is 42") {
 			t.Fatal("nothing was sent live")
 		}
 		if err := n.Cancel(t.Context(), id); err != nil {
@@ -69,8 +69,8 @@ func TestAttack_OnRealNodes(t *testing.T) {
 		events := n.follow(id)
 		j := n.record(id)
 		spent := j.Spent() - j.Duties
-		if last := events[len(events)-1]; last.Stage != rpc.Cancelled || spent < 2*price(5e9) {
-			t.Errorf("got %s for %s want cancelled, for five seconds of two machines at least", last.Stage, spent)
+		if last := events[len(events)-1]; last.Stage != rpc.Cancelled || spent < 2*price(6e9) {
+			t.Errorf("got %s for %s want cancelled, for three seconds of two machines at least", last.Stage, spent)
 		}
 		t.Logf("read and cancel: %s of an escrow of %s", spent, j.Locked)
 		n.faultless()

@@ -183,7 +183,7 @@ func TestSilence(t *testing.T) {
 			j := f.eye.in(id, ledger.Settled)
 			f.thaw("consumer")
 			f.faultless(j)
-			f.failed(id)
+			f.impossible(id)
 		}},
 		{"the consumer is gone before anybody has the inputs", func(t *testing.T, r task) {
 			f.freeze(third)
@@ -196,7 +196,7 @@ func TestSilence(t *testing.T) {
 			f.faultless(j)
 			f.forget("consumer")
 			f.restart()
-			f.failed(id)
+			f.impossible(id)
 		}},
 	} {
 		ok := t.Run(c.name, func(t *testing.T) {

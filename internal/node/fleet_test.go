@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/identity"
@@ -560,9 +561,23 @@ func (f *fleet) settled(id crowd.JobID, want task) *ledger.Job {
 // failed waits for the end of a job that has no result and is nobody's fault: all of the escrow is back.
 func (f *fleet) failed(id crowd.JobID) *ledger.Job {
 	f.t.Helper()
+	return f.ends(id, 0)
+}
+
+// impossible waits for the end of a job that two drawn nodes could not do: its owner pays them for three seconds each.
+func (f *fleet) impossible(id crowd.JobID) {
+	f.t.Helper()
 	j := f.eye.until(id, "an end", func(j *ledger.Job) bool { return j.State.Ended() })
-	if j.State != ledger.Failed || j.Spent() != j.Duties {
-		f.t.Fatalf("got %s at a cost of %s, want failed at none: %s", j.State, j.Spent(), history(j))
+	p := fleetParams()
+	f.ends(id, min(j.Locked, crowd.Credits(len(j.Places))*p.Pay(crowd.ReferencePrice, j.Spec.Limits().Gas)))
+}
+
+// ends waits for the end of a job that has no result and costs so much, or by the remainder of a division less.
+func (f *fleet) ends(id crowd.JobID, cost crowd.Credits) *ledger.Job {
+	f.t.Helper()
+	j := f.eye.until(id, "an end", func(j *ledger.Job) bool { return j.State.Ended() })
+	if paid := j.Spent() - j.Duties; j.State != ledger.Failed || paid > cost || paid+crowd.Credits(len(j.Places)) < cost {
+		f.t.Fatalf("got %s at a cost of %s, want failed at %s: %s", j.State, paid, cost, history(j))
 	}
 	events := f.follow(id)
 	if last := events[len(events)-1]; last.Stage != rpc.Failed || last.Failure == nil || last.Failure.Message == "" || last.Failure.Hint == "" {
@@ -656,6 +671,10 @@ func (f *fleet) look() *eye {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	light := chain.NewLight(chain.LightConfig{ // it wants every change of all jobs, not only those that concern it
+		Genesis: f.files.genesis, Dial: n.dialChain, Log: n.log, Prefixes: []string{ledger.PrefixJob, string(ledger.EpochsKey())},
+	})
+	n.chain, n.wallet = light, chain.NewWallet(k, light)
 	e := &eye{f: f, t: f.t, node: n, jobs: map[crowd.JobID]ledger.Job{}, changed: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	updates := jobChain{n}.Watch(ctx)

@@ -37,7 +37,7 @@ func (n *Node) openChain() error {
 		return nil
 	}
 	light := chain.NewLight(chain.LightConfig{
-		Genesis: n.cfg.Genesis, Dial: n.dialChain, Log: n.log,
+		Genesis: n.cfg.Genesis, Self: n.id, Dial: n.dialChain, Log: n.log,
 		Prefixes: []string{ledger.PrefixJob, string(ledger.EpochsKey())},
 	})
 	n.chain, n.wallet = light, chain.NewWallet(n.cfg.Key, light)

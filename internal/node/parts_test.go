@@ -74,7 +74,7 @@ func TestLocal_OutputsGoFromExecutorToExecutor(t *testing.T) {
 		}
 		id, err := n.Post(t.Context(), rpc.PostRequest{
 			Program: program, Stdin: n.uploadFrom(frames(t, in)), Items: items, Parts: parts,
-			Plan: &rpc.SamplePlan{Verifiers: 2, Checks: items}, Limits: limits,
+			Plan: &rpc.SamplePlan{Verifiers: 2, Checks: items}, Confidence: 0.9, Limits: limits,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -119,7 +119,7 @@ func TestLocal_OutputsGoFromExecutorToExecutor(t *testing.T) {
 	reducer := build(t, "testdata/total.c")
 	r := rpc.PostRequest{
 		Program: n.uploadFrom(bytes.NewReader(reducer)), Stdin: g.Manifest, Items: g.Items, Gather: true,
-		Plan: &rpc.SamplePlan{Verifiers: 2, Checks: 3}, Limits: limits,
+		Plan: &rpc.SamplePlan{Verifiers: 2, Checks: 3}, Confidence: 0.9, Limits: limits,
 	}
 	id, events := n.finish(r)
 	if last := events[len(events)-1]; last.Stage != rpc.Settled {
@@ -198,7 +198,7 @@ func TestLocal_GatherNamesTheCause(t *testing.T) {
 	limits := rpc.Limits{Gas: 1e9, Memory: 16 << 20, Output: 1 << 20, WallMillis: 60_000}
 	r := rpc.PostRequest{
 		Program: program, Stdin: n.uploadFrom(frames(t, [][]byte{[]byte(strings.Repeat("one ", 50_000)), []byte(strings.Repeat("one ", 50_000))})),
-		Items: 2, Parts: 1, Plan: &rpc.SamplePlan{Verifiers: 2, Checks: 2}, Limits: limits,
+		Items: 2, Parts: 1, Plan: &rpc.SamplePlan{Verifiers: 2, Checks: 2}, Confidence: 0.9, Limits: limits,
 	}
 	id, _ := n.finish(r)
 	r.Parts, r.Args = 0, []string{"plain"}
@@ -255,7 +255,7 @@ func BenchmarkShuffle_64MBIn128Parts(b *testing.B) {
 				round++
 				in = append(in, fmt.Append(nil, round))
 			}
-			ids[k] = settle(rpc.PostRequest{Program: mapper, Stdin: n.uploadFrom(frames(b, in)), Items: items, Parts: parts, Plan: plan(items), Limits: limits})
+			ids[k] = settle(rpc.PostRequest{Program: mapper, Stdin: n.uploadFrom(frames(b, in)), Items: items, Parts: parts, Plan: plan(items), Confidence: 0.9, Limits: limits})
 		}
 		var bytesHere, linesHere uint64
 		for k := range uint32(reducers) {
@@ -269,7 +269,7 @@ func BenchmarkShuffle_64MBIn128Parts(b *testing.B) {
 			}
 			shuffled += g.Bytes
 			bytesHere += g.Bytes
-			id := settle(rpc.PostRequest{Program: reducer, Stdin: g.Manifest, Items: g.Items, Gather: true, Plan: plan(g.Items), Limits: limits})
+			id := settle(rpc.PostRequest{Program: reducer, Stdin: g.Manifest, Items: g.Items, Gather: true, Plan: plan(g.Items), Confidence: 0.9, Limits: limits})
 			for _, out := range n.outputs(id, int(g.Items)) {
 				var lines, size uint64
 				if _, err := fmt.Sscan(out, &lines, &size); err != nil {

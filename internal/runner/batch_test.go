@@ -208,7 +208,9 @@ func TestRunner_BatchWithAnotherResultThanItsOutputsIsNotPaid(t *testing.T) {
 		"more files": func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "report.html"), []byte("all is well"), 0o600)
 		},
-		"more stderr": func(dir string) error { return os.WriteFile(filepath.Join(dir, stderrFile), []byte("none"), 0o600) },
+		"more stderr":  func(dir string) error { return os.WriteFile(filepath.Join(dir, stderrFile), []byte("none"), 0o600) },
+		"other stdout": func(dir string) error { return flipLast(filepath.Join(dir, stdoutFile)) },
+		"other stderr": func(dir string) error { return flipLast(filepath.Join(dir, stderrFile)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
@@ -222,6 +224,51 @@ func TestRunner_BatchWithAnotherResultThanItsOutputsIsNotPaid(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// flipLast changes the last byte of a file of frames, which still is one: of the last string.
+func flipLast(path string) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	raw[len(raw)-1] ^= 1
+	return os.WriteFile(path, raw, 0o600)
+}
+
+// What the outputs in a result are is held against their leaves, whoever reads them.
+func TestReadLeaves_HoldsEachOutputAgainstItsLeaf(t *testing.T) {
+	r, n := comparing(t, nil)
+	for _, bad := range []string{"", stdoutFile, stderrFile} {
+		dir := t.TempDir()
+		p, err := newPacked(dir, 3, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			ir := executor.ItemResult{Status: crowd.Exited, Stdout: fmt.Appendf(nil, "out %d", i), Stderr: fmt.Appendf(nil, "err %d", i)}
+			if err := p.add(batch.Leaf{Status: ir.Status, Output: batch.Digest(ir.Stdout, ir.Stderr)}, ir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err = p.finish()
+		p.close()
+		if err == nil && bad != "" {
+			err = flipLast(filepath.Join(dir, bad))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaves, err := n.add(filepath.Join(dir, leavesFile))
+		result, err2 := n.add(dir)
+		if err != nil || err2 != nil {
+			t.Fatal(err, err2)
+		}
+		got, err := r.readLeaves(t.Context(), job.ReadLeaves{Leaves: leaves, Items: 3, Result: result, Max: 1 << 20})
+		if bad == "" && (err != nil || len(got) != 3) || bad != "" && !errors.Is(err, job.ErrUnusable) {
+			t.Errorf("a changed byte in %q: got %d leaves, %v", bad, len(got), err)
+		}
 	}
 }
 

@@ -15,11 +15,16 @@ func Colluding(colludingPPM, n uint32) Chance { return FromPPM(colludingPPM).Pow
 //
 //	E[miss^max(0, seats-M)], M ~ Bin(seats+replacements, colluding)
 //
-// With miss 0 that is P(M >= seats), and without replacements Colluding.
+// With miss 0 that is P(M >= seats), and without replacements Colluding. For one seat P(M >= 1) is taken as (1+replacements)·colluding, which
+// holds however few nodes there are; for more seats drawing without replacement lowers the chance.
 func Steered(colludingPPM, seats, replacements uint32, miss Chance) Chance {
 	if replacements == 0 { // the same, and exact where the share is a round number
 		bad := FromPPM(colludingPPM)
 		return (bad + bad.Not().And(miss)).Pow(seats)
+	}
+	if seats == 1 {
+		any := FromPPM(colludingPPM).Times(uint64(1 + replacements))
+		return any + any.Not().And(miss)
 	}
 	b := uint64(min(colludingPPM, Million))
 	ring := make([]fraction, seats+1) // ring[m]: m of those drawn so far are of the ring; the last entry counts more as well

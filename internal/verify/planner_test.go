@@ -281,8 +281,8 @@ func TestForBatch_TooFewNodesNameTheNearestPlans(t *testing.T) {
 	r := asked(1000)
 	r.Candidates = crowdOf(2)
 	u := unmet(t, r)
-	// Two nodes: one verifier. It, or the one that replaces it, colludes with 19 %. Three of four collude with 0.37 %.
-	if u.Lack != LackNodes || u.Best == nil || u.Best.Nodes != 2 || u.Best.Undetected != Certain/100*19+1 || u.Least == nil || u.Least.Nodes != 4 {
+	// Two nodes: one verifier. It, or the one that replaces it, colludes with 20 %. Three of four collude with 0.37 %.
+	if u.Lack != LackNodes || u.Best == nil || u.Best.Nodes != 2 || u.Best.Undetected != Certain/5 || u.Least == nil || u.Least.Nodes != 4 {
 		t.Fatalf("got %+v", u)
 	}
 	r.Candidates = crowdOf(u.Least.Nodes)

@@ -33,6 +33,7 @@ func Run(t *testing.T, fresh func(*testing.T) executor.Executor) map[string]Seen
 			t.Run(c.Name, func(t *testing.T) { seen[c.Name] = c.check(t, x) })
 		}
 	})
+	t.Run("inputs stay as they are", func(t *testing.T) { unharmed(t, x) })
 	t.Run("garbage", func(t *testing.T) { garbage(t, x) })
 	t.Run("wall time", func(t *testing.T) { wall(t, x) })
 	t.Run("cancel", func(t *testing.T) { cancelled(t, x) })
@@ -75,6 +76,17 @@ func (c Case) check(t *testing.T, x executor.Executor) Seen {
 		}
 	}
 	return first
+}
+
+// unharmed: nothing that a program tries with its inputs changes them, for they may be those of others.
+func unharmed(t *testing.T, x executor.Executor) {
+	s := Case{Guest: "files.c", Inputs: true}.Spec(t)
+	before := Files(t, filepath.Join(s.Inputs, "deep"))
+	a := filepath.Join(s.Inputs, "a.txt")
+	See(t, x, s)
+	if text, err := os.ReadFile(a); err != nil || string(text) != "hello in\n" || !mapsSame(before, Files(t, filepath.Join(s.Inputs, "deep"))) {
+		t.Errorf("a.txt: got %q, %v, want every input as it was", text, err)
+	}
 }
 
 func mapsSame(a, b map[string]string) bool {

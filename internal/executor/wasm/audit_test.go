@@ -204,3 +204,23 @@ func TestMemoryGrow_WhatTheMachineCannotGiveIsAFault(t *testing.T) {
 		t.Errorf("got %+v, want an outcome", r)
 	}
 }
+
+// The parent hands a worker its inputs to read and not to write, whatever the worker says of what the program asked for.
+func TestSession_InputsAreOpenedForReading(t *testing.T) {
+	x, err := openInputs(&executor.Spec{Inputs: executortest.Inputs(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.close()
+	f, err := x.open("a.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
+		t.Errorf("got flags %#x, %v, want a file that can only be read", flags, err)
+	}
+	if _, err := f.WriteAt([]byte("X"), 0); err == nil {
+		t.Error("an input can be written to")
+	}
+}

@@ -93,10 +93,10 @@ func timer(b *testing.B, module []byte) func(args []string) time.Duration {
 	}
 }
 
-func threadTime(b *testing.B) time.Duration {
+func threadTime(b testing.TB) time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
 		b.Fatal(err)
 	}
-	return time.Duration(u.Utime.Nano())
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

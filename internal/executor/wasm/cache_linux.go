@@ -45,14 +45,17 @@ var build = sync.OnceValue(func() string {
 })
 
 const (
-	maxCacheBytes  = 4 << 30
-	maxOpenCode    = 128 // entries kept open
-	maxPricing     = 2   // programs that are checked and priced at once
+	// What goes beyond one of these is let go of, the oldest first.
+	maxCacheBytes  = 4 << 30 // on disk
+	maxCacheFiles  = 8192    // on disk: programs that are none, and those that are only priced, are small and have one, too
+	maxOpenCode    = 64      // entries kept open, with what is only known of others
+	maxOpenBytes   = 1 << 30 // of code kept open: it stays on disk although its file may have been removed
+	maxPricing     = 2       // programs that are checked and priced at once
 	maxSumFile     = 4 << 10
 	maxProgramFile = 64 << 20
 	// quickEffort is the most compiling, in nanoseconds, for which a program waits in the queue of the quick ones: what
 	// compilers make hardly needs more. The others have a queue of their own, so that they hold up only each other.
-	quickEffort = 4_000_000_000
+	quickEffort = 8_000_000_000
 )
 
 // compilers is how many programs of each of the two queues are compiled at once.
@@ -61,6 +64,7 @@ func compilers() int { return max(2, runtime.NumCPU()/2) }
 // code is a program that has been checked: compiled, or no more than priced, or the reason why it is none.
 type code struct {
 	file    *os.File // read-only; nil: invalid, or not compiled. Closed by its finalizer, since runs may be using it.
+	size    int64
 	price   price
 	invalid string
 }
@@ -93,7 +97,7 @@ type cache struct {
 
 	mu    sync.Mutex
 	open  map[key]*code      // guarded by mu
-	order []key              // guarded by mu; oldest first
+	order []key              // guarded by mu; of open, oldest first
 	work  map[key]*compiling // guarded by mu
 }
 
@@ -229,17 +233,30 @@ func (c *cache) fill(ctx context.Context, k key, w *compiling, program string, h
 		delete(c.work, k)
 	}
 	if w.err == nil {
-		if len(c.order) >= maxOpenCode {
-			delete(c.open, c.order[0])
-			c.order = c.order[1:]
-		}
-		if c.open[k] == nil {
-			c.order = append(c.order, k)
-		}
-		c.open[k] = w.code
+		c.keep(k, w.code)
 	}
 	c.mu.Unlock()
 	close(w.done)
+}
+
+// keep keeps a program's code open, for as long as there is room. mu is held.
+func (c *cache) keep(k key, made *code) {
+	c.forget(k)
+	c.open[k], c.order = made, append(c.order, k)
+	bytes := int64(0)
+	for _, one := range c.open {
+		bytes += one.size
+	}
+	for len(c.order) > 1 && (len(c.order) > maxOpenCode || bytes > maxOpenBytes) {
+		bytes -= c.open[c.order[0]].size
+		c.forget(c.order[0])
+	}
+}
+
+// forget takes code out of those kept open; runs that have it go on with it. mu is held.
+func (c *cache) forget(k key) {
+	delete(c.open, k)
+	c.order = slices.DeleteFunc(c.order, func(have key) bool { return have == k })
 }
 
 func (c *cache) path(k key, ext string) string {
@@ -274,7 +291,7 @@ func (c *cache) load(k key) (*code, error) {
 		f.Close()
 		return nil, err
 	}
-	return &code{file: f, price: s.Price}, nil
+	return &code{file: f, size: n, price: s.Price}, nil
 }
 
 func readSmall(path string, most int64) ([]byte, error) {
@@ -348,21 +365,22 @@ func (c *cache) create(ctx context.Context, queue chan struct{}, k key, program 
 	if err != nil {
 		return nil, diskFault("code cache", err)
 	}
-	return &code{file: f, price: s.Price}, nil
+	return &code{file: f, size: int64(s.Size), price: s.Price}, nil
 }
 
 // drop forgets code that would not load.
 func (c *cache) drop(k key) {
 	c.mu.Lock()
-	delete(c.open, k)
-	c.order = slices.DeleteFunc(c.order, func(have key) bool { return have == k })
+	c.forget(k)
 	c.mu.Unlock()
 	os.Remove(c.path(k, ".sum"))
 	os.Remove(c.path(k, ".code"))
 }
 
-// trim removes the oldest code, but not k, until the rest fits.
-func (c *cache) trim(k key) {
+// trim removes the oldest code, but not k, until the rest fits. What it removes is kept open no longer.
+func (c *cache) trim(k key) { c.trimTo(k, maxCacheBytes, maxCacheFiles) }
+
+func (c *cache) trimTo(k key, bytes int64, files int) {
 	list, err := os.ReadDir(c.dir)
 	if err != nil {
 		return // nothing is removed; the next entry tries again
@@ -381,15 +399,19 @@ func (c *cache) trim(k key) {
 		}
 	}
 	sort.Slice(items, func(i, j int) bool { return items[i].when < items[j].when })
-	for _, it := range items {
-		if total <= maxCacheBytes {
-			return
-		}
-		if it.name[:min(64, len(it.name))] == hex.EncodeToString(k[:]) || len(it.name) < 64 {
+	for n, it := len(items), 0; it < len(items) && (total > bytes || n > files); it++ {
+		name, old := items[it].name, key{}
+		if len(name) < 64 || name[:64] == hex.EncodeToString(k[:]) {
 			continue
 		}
-		if os.Remove(filepath.Join(c.dir, it.name)) == nil {
-			total -= it.size
+		if os.Remove(filepath.Join(c.dir, name)) == nil {
+			total -= items[it].size
+			n--
+		}
+		if _, err := hex.Decode(old[:], []byte(name[:64])); err == nil {
+			c.mu.Lock()
+			c.forget(old)
+			c.mu.Unlock()
 		}
 	}
 }

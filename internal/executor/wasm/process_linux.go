@@ -84,7 +84,7 @@ func (c *Config) start(ctx context.Context, fork func(func() error) error) (*pro
 	}
 	p := &process{conn: conn.(*net.UnixConn), stderr: &said{}, buf: make([]byte, maxMessage+1)}
 	p.cmd = exec.Command(c.Command[0], c.Command[1:]...)
-	p.cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
+	p.cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=single", "GODEBUG=containermaxprocs=0"} // the last: hold no file of a cgroup open
 	p.cmd.Dir = "/"
 	p.cmd.Stderr = p.stderr
 	p.cmd.WaitDelay = time.Second

@@ -18,7 +18,11 @@ var burstPoster = Attack{
 		r.lies = append(r.lies, func(_ *Node, j *ledger.Job) bool {
 			return !r.ours[j.Owner] && r.seats(j) && r.mayAudit(j)
 		})
+		left := bursts // beside an attack that takes hours too
 		burst := func() {
+			if left--; left < 0 {
+				return
+			}
 			for range burstSize {
 				r.w.PostSpec(author, r.spec("least", 1), nil)
 			}
@@ -41,6 +45,7 @@ var burstPoster = Attack{
 }
 
 const (
+	bursts     = 4
 	burstSize  = 60
 	burstEvery = 40 * time.Second
 	awakeEvery = 30 * time.Second // as a real node looks whether it counts as asleep

@@ -47,7 +47,7 @@ var readCanceller = Attack{
 	Name: "read-canceller", What: "an owner reads live what its program prints, and cancels",
 	begin: func(r *Raid, author *Node) {
 		r.aloof[author.ID] = true
-		r.lane(author, r.each, func() crowd.JobSpec { return r.spec("early", 5*raidGas) }, func(j *ledger.Job) {
+		r.lane(author, r.each, func() crowd.JobSpec { return r.spec("early", 20*raidGas) }, func(j *ledger.Job) {
 			if r.read[j.ID] > 0 && j.State == ledger.Running {
 				author.Cancel(j.ID)
 			}

@@ -15,17 +15,11 @@ import (
 type Program struct {
 	Speed   crowd.Gas     // that a machine runs in a second; 0: the zero Program
 	Gas     crowd.Gas     // of a whole run; 0: as Outcome has it
-	Compile time.Duration // of one core, before it runs
+	Compile time.Duration // of one core, before it runs, that its gas does not count
 	Prints  float64       // share of a run after which all that its owner wants is printed, live; 0: never before the end
 }
 
-// compileMost is how long a machine compiles before it gives up.
-const compileMost = 5 * time.Minute
-
-var (
-	errWall    = fmt.Errorf("the wall time limit passed: %w", job.ErrWall)
-	errCompile = fmt.Errorf("the program takes too long to compile: %w", job.ErrWall)
-)
+var errWall = fmt.Errorf("the wall time limit passed: %w", job.ErrWall)
 
 // reader is an owner that reads what its job's executors print live: worth is the price of what one of them ran until then.
 type reader interface {
@@ -108,12 +102,8 @@ func (how *Program) plan(gas crowd.Gas, params *ledger.Params, wall time.Duratio
 		run, p.err = wall, errWall
 		p.gas = crowd.Gas(wall.Seconds() * float64(how.Speed))
 	}
-	compile := how.Compile
-	if compile > compileMost {
-		compile, run, p.gas, p.err = compileMost, 0, 0, errCompile
-	}
-	p.takes = compile + run
-	p.gas += params.StartGas + crowd.Gas(compile.Seconds()*float64(crowd.FullSpeed))
+	p.takes = how.Compile + run
+	p.gas += params.StartGas + crowd.Gas(how.Compile.Seconds()*1e9)
 	return p
 }
 
@@ -126,7 +116,7 @@ func (n *Node) beginRun(s slot, r *running, e *job.Run, p planned) {
 	}
 	r.meter = m
 	owner := n.w.byID[j.Owner]
-	if rd, ok := owner.adv.(reader); ok && p.prints > 0 && s.role == job.AsExecutor {
+	if rd, ok := owner.adv.(reader); ok && p.prints > 0 && s.role == job.AsExecutor && !e.Quiet {
 		n.later(p.prints, func() {
 			if r.meter == m {
 				n.w.Send(n.index, owner.index, 0, func() { rd.Reads(n.w, owner, s.id, m.price.Cost(p.printed)) })
@@ -158,7 +148,7 @@ func raidProgram(t *crowd.Task) Program {
 	case "early":
 		return Program{Speed: raidSpeed, Gas: t.Limits.Gas, Prints: 0.9}
 	case "bomb":
-		return Program{Speed: raidSpeed, Gas: min(4, t.Limits.Gas), Compile: compileMost + time.Second}
+		return Program{Speed: raidSpeed, Gas: t.Limits.Gas, Compile: time.Second}
 	case "least":
 		return Program{Speed: raidSpeed, Gas: 1}
 	case "big":
@@ -178,6 +168,9 @@ const wallSpeed = 1e8
 // leastWall is the shortest Wall of a raid's jobs.
 const leastWall = 20 * time.Second
 
+// bombSize is that of the largest program there may be, in bytes.
+const bombSize = 64 << 20
+
 // bigResult is the size of a result that a complaint has fetched.
 const bigResult = 2 << 30
 
@@ -186,6 +179,9 @@ const bigTaste = "-big"
 
 // raidBytes is how large content is.
 func raidBytes(c crowd.CID) uint64 {
+	if strings.HasPrefix(string(c), "bomb-") {
+		return bombSize
+	}
 	if strings.HasSuffix(string(c), bigTaste) {
 		return bigResult
 	}

@@ -394,7 +394,7 @@ func (m *mate) Bend(w *World, n *Node, id crowd.JobID, _ job.Role, e job.Effect)
 		if !m.quit[id] {
 			m.quit[id] = true
 			w.After(seconds(uint64(j.Spec.Limits().Gas), uint64(crowd.FullSpeed)), func() {
-				n.Send(&ledger.GiveUp{Job: id, Why: "cannot run the task"}, nil)
+				n.Send(&ledger.GiveUp{Job: id, Reason: ledger.TooSlow}, nil)
 			})
 		}
 		return nil

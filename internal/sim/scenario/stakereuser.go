@@ -19,7 +19,7 @@ var stakeReuser = Attack{
 }
 
 // reuses is how many times as many jobs are posted at once.
-const reuses = 20
+const reuses = 8
 
 // dearGas is the limit of a job that pays a place nearly as much as a node has staked.
 const dearGas = 8e10

@@ -108,7 +108,7 @@ func (c *Config) flow() flow.Config {
 // Providers run two things at a time, each with 1 to 4 giga-gas in a second (log-uniform), on a line of 100 Mbit/s each way.
 const (
 	slots   = 2
-	slowest = crowd.FullSpeed
+	slowest = crowd.Gas(1e9)
 	line    = 100_000_000 / 8
 )
 

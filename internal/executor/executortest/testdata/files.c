@@ -62,6 +62,13 @@ int main(void) {
 	CHECK(mkdir("/new", 0755) == -1 && errno == EROFS);
 	CHECK(rename("/in/a.txt", "/out/a") == -1 && errno == EROFS);
 	CHECK(unlink("/in/a.txt") == -1 && errno == EROFS);
+	int writes[] = {O_RDWR, O_WRONLY, O_WRONLY | O_APPEND, O_RDONLY | O_TRUNC, O_RDWR | O_CREAT, O_WRONLY | O_TRUNC};
+	for (int i = 0; i < 6; i++) {
+		int fd = open("/in/a.txt", writes[i], 0644);
+		if (fd >= 0) pwrite(fd, "X", 1, 0); // for the test that looks at the file itself
+		CHECK(fd == -1 && errno == EROFS);
+	}
+	CHECK(stat("/in/a.txt", &st) == 0 && st.st_size == 9);
 	CHECK(open("/etc/passwd", O_RDONLY) == -1 && errno == ENOENT);
 	CHECK(open("/in/link", O_RDONLY) == -1 && errno == ELOOP);
 	CHECK(open("/in/linkdir/passwd", O_RDONLY) == -1 && errno == ELOOP);

@@ -67,7 +67,7 @@ func (c *coder) body(t funcType) {
 	m.frames = append(m.frames[:0], frame{funcType: funcType{results: t.results}})
 	c.locals, c.temps = uint32(total), append(c.temps[:0], i64)
 	c.entry, c.closed, c.static, c.dirties, c.calls = 0, 0, 0, false, false
-	c.effort = effort{}
+	c.effort.begin(int(total))
 	c.dead = false
 	c.begin(true)
 
@@ -132,7 +132,7 @@ func (c *coder) body(t funcType) {
 		return
 	}
 	c.effort.total += effortValue * uint64(len(t.params)+len(t.results)+m.work-work)
-	c.effort.end(size, c.closed, len(m.locals)+len(c.temps), m.peak)
+	c.effort.end(size, m.peak)
 	if m.effort += c.effort.total; c.effort.total > maxEffort {
 		m.fail(start, "function of %d basic blocks, %d locals and loops or branches among them that takes %.0f s to compile, at most %d",
 			c.closed, len(m.locals), float64(c.effort.total)/1e9, uint64(maxEffort/1e9))
@@ -316,9 +316,10 @@ func (c *coder) immediate(start int, o *opcode, op byte) {
 		if m.err != nil {
 			return
 		}
-		c.effort.uses++
-		if op != opLocalGet {
-			c.effort.sets++
+		if op == opLocalGet {
+			c.effort.use(n)
+		} else {
+			c.effort.set(n)
 			m.pop(m.locals[n])
 		}
 		if op != opLocalSet {
@@ -514,7 +515,7 @@ func (c *coder) end(start int) {
 		return
 	}
 	if !f.dead {
-		c.effort.leave(&f, len(m.locals)+len(c.temps))
+		c.effort.leave(&f)
 	}
 	switch {
 	case len(m.frames) == 0:
@@ -760,7 +761,7 @@ func (c *coder) close() {
 	}
 	c.block = c.block[:0]
 	c.closed++
-	c.effort.depths += c.effort.loops
+	c.effort.next()
 }
 
 func (c *coder) add(cost int64) {

@@ -17,7 +17,7 @@ const (
 	costConvert = 4
 	// costMultiply: float multiplication, and conversion between the floats: a hundred cycles and more where what
 	// comes of it is denormal. costFloatDivide: float division and square root, with the same.
-	costMultiply    = 6
+	costMultiply    = 8
 	costFloatDivide = 16
 	// costDivide: integer division and remainder: 10 to 40 cycles.
 	costDivide = 8
@@ -54,7 +54,7 @@ const (
 	// effortFree is how many nanoseconds of compiling (effort) a byte may take at that price. What a module
 	// takes beyond it no compiler makes: it costs what it takes, one gas for each nanosecond.
 	// A small module may take as long as one that has effortSpare bytes more.
-	effortFree  = 1000
+	effortFree  = 3000
 	effortSpare = 16 << 10
 	// costBegin is what an instance costs beside its memory, tables and segments.
 	costBegin = 10_000

@@ -93,7 +93,7 @@ func eligible(p *ledger.Provider, j *ledger.Job, params *ledger.Params) bool {
 	return !p.Tombstoned && p.Leaving == 0 &&
 		(p.Since == 0 || p.Since+params.Lookback <= j.DrawAt) &&
 		p.Stake >= max(params.MinStake, f.MaxPrice.Cost(j.Spec.Limits().Gas)) &&
-		p.Offer.Price <= f.MaxPrice && p.Offer.Owners <= j.Score &&
+		p.Offer.Price <= f.MaxPrice && p.Offer.Owners <= j.Score && (p.Offer.Memory == 0 || p.Offer.Memory >= j.Spec.Task.Limits.Memory) &&
 		(len(f.Countries) == 0 || slices.Contains(f.Countries, p.Offer.Country)) &&
 		(len(f.Providers) == 0 || slices.Contains(f.Providers, p.ID))
 }
@@ -189,8 +189,8 @@ func (e *Executor) hopeless(now time.Time, p *ledger.Place) ledger.Reason {
 		switch {
 		case last && w.kind == fetching:
 			return ledger.CannotFetch
-		case last && w.kind == running:
-			return ledger.CannotRun
+		case last && w.kind == running: // it began late, or the machine is slow: what it has run, it has run
+			return ledger.TooSlow
 		}
 		return 0
 	}

@@ -113,6 +113,7 @@ type work struct {
 	fresh  []bool            // undo[i] was not in dirty
 	events []Event
 	bugs   []BugReport
+	roster *roster // nil: not read yet
 }
 
 func begin(s State, b Block) *work {
@@ -130,6 +131,7 @@ func (w *work) set(key string, val []byte) {
 	old, ok := w.dirty[key]
 	w.undo, w.fresh = append(w.undo, Change{key, old}), append(w.fresh, !ok)
 	w.dirty[key] = val
+	w.roster.wrote(key)
 }
 
 func (w *work) put(key string, v any)  { w.set(key, crowd.Encode(v)) }
@@ -148,6 +150,7 @@ func (w *work) restore(saved [2]int) {
 		} else {
 			w.dirty[w.undo[i].Key] = w.undo[i].Val
 		}
+		w.roster.wrote(w.undo[i].Key)
 	}
 	w.undo, w.fresh, w.events = w.undo[:saved[0]], w.fresh[:saved[0]], w.events[:saved[1]]
 }

@@ -215,8 +215,8 @@ func (w *work) weighed(j *Job, judges []crowd.Address) {
 		j.Verdict = nil
 		w.end(j, Failed, "the executor's answer for item %d does not stand before the court", d.Item)
 	case open == 0:
-		j.Verdict = nil
-		w.end(j, Failed, "no verifier is left after the court looked at item %d", d.Item)
+		w.payJudges(j, judges, j.Spec.Task.Limits.Gas)
+		w.unchecked(j)
 	default:
 		if c.Reporter != (crowd.NodeID{}) && len(j.Cleared) <= IdleDisputes {
 			w.payJudges(j, judges, j.Spec.Task.Limits.Gas)

@@ -107,8 +107,9 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 	if !ok {
 		return refuse(NotEligible, "%s is no provider", from.Short())
 	}
+	known := w.member(string(ProviderKey(from.Address())))
 	for _, c := range w.conditions(&j) {
-		if !c.ok(&p) {
+		if !c.ok(known) {
 			return refuse(NotEligible, "%s fails %q", from.Short(), c.name)
 		}
 	}

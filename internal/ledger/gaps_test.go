@@ -817,3 +817,153 @@ func TestSample_WithoutAnExecutorNothingIsAccepted(t *testing.T) {
 	}
 	w.in(id, Failed)
 }
+
+func TestRegister_NotWhileLeaving(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	k := w.providers[0]
+	w.must(k, &Leave{})
+	w.refused(TooEarly, k, &Register{VRF: k.VRF().Public(), Offer: Offer{Price: 1}})
+}
+
+// The court's share of the escrow never touches what is owed to places, whatever their state is.
+func TestShare_LeavesWhatIsOwedToPlaces(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	id := w.drawn(testSpec(), w.providers...)
+	for _, s := range []PlaceState{Working, Committed, Revealed, Dropped, Fraud} {
+		ed := begin(w.s, Block{Time: w.now})
+		j := w.job(id)
+		owed := ed.params.Pay(j.Places[0].Price, j.Spec.Limits().Gas)
+		j.Places = j.Places[:1]
+		j.Places[0].State, j.Escrow = s, owed+10
+		ed.share(&j, []crowd.Address{w.authorities[0].ID().Address()}, owed, WhyCourt)
+		want := owed // is left
+		if s == Dropped || s == Fraud {
+			want = 10
+		}
+		if j.Escrow != want {
+			t.Errorf("a place that is %s is owed %s: the court left %s of %s", s, owed, j.Escrow, owed+10)
+		}
+	}
+}
+
+// Only who has something sealed, and has not opened it, can be convicted for its seal; and who is convicted opens nothing any more.
+func TestVote_ASealThatIsOpenOrConvictedIsDone(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	spec := testSpec()
+	spec.Plan = crowd.Plan{Method: crowd.PlanCommittee, Executors: 3}
+	id := w.drawn(spec, w.providers...)
+	j := w.in(id, Running)
+	for _, p := range j.Places {
+		w.commit(w.keyOf(p.Node), id, right)
+	}
+	open, bad := w.keyOf(j.Places[0].Node), w.keyOf(j.Places[1].Node)
+	w.reveal(open, id, right)
+	w.wait(w.s.Params().RevealWindow)
+	w.in(id, Unsealing)
+	w.refused(NotFound, w.authorities[0], &Vote{Job: id, Question: BadSeal, Executor: open.ID(), Yes: true})
+	w.refused(Duplicate, open, &Reveal{Job: id, Opening: opening(open.ID(), right)})
+	w.must(w.authorities[0], &Vote{Job: id, Question: BadSeal, Executor: bad.ID(), Yes: true})
+	w.refused(TooLate, bad, &Reveal{Job: id, Opening: opening(bad.ID(), right)})
+	w.refused(TooLate, w.authorities[0], &Unseal{Job: id, Executor: bad.ID(), Opening: opening(bad.ID(), right)})
+}
+
+// While an item is before the court nobody votes about the whole, and a verifier that was convicted is no reason to ask again.
+func TestCourt_OfAnItemIsAboutThatItem(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated, leaves, tree := w.opened(never, func(uint32) bool { return true }, never)
+	j := w.job(id)
+	lot := lotOf(w, &j, seated[1], j.Place(seated[1].ID()).Opening)
+	report := func(item uint32) *Report {
+		return &Report{Job: id, Verifier: seated[1].ID(), Proof: tree.Prove(item, leaves[item])}
+	}
+	w.must(w.owner, report(lot[0]))
+	w.refused(BadTx, w.authorities[0], &Vote{Job: id, Question: WhatOutcome, Outcome: right})
+	w.must(w.authorities[0], &Vote{Job: id, Question: WhatItem, Item: lot[0], Leaf: leaves[lot[0]].Hash()})
+	w.in(id, Delivering)
+	w.refused(NotFound, w.owner, report(lot[1]))
+}
+
+func TestVote_NoImpossibleOutcome(t *testing.T) {
+	long := crowd.CID(strings.Repeat("x", crowd.MaxCID+1))
+	much := testSpec().Task.Limits.Gas + 1
+	w := newWorld(t, 4, 2)
+	id, _ := w.differing(tolerantSpec())
+	for _, v := range []Vote{{Outcome: crowd.Outcome{Gas: much}}, {Outcome: crowd.Outcome{Result: long}}, {Outcome: crowd.Outcome{Leaves: "x"}}} {
+		v.Job, v.Question = id, OwnAnswer
+		w.refused(BadTx, w.authorities[0], &v)
+	}
+	w.refused(TooLate, w.authorities[0], &Vote{Job: id, Question: OwnAnswer, Item: 1})
+
+	w = newWorld(t, 4, 2)
+	id = w.drawn(testSpec(), w.providers...)
+	j := w.in(id, Running)
+	for i, p := range j.Places {
+		w.commit(w.keyOf(p.Node), id, []crowd.Outcome{right, wrong}[i])
+	}
+	for i, p := range j.Places {
+		w.reveal(w.keyOf(p.Node), id, []crowd.Outcome{right, wrong}[i])
+	}
+	for _, o := range []crowd.Outcome{{Gas: much}, {Result: long}} {
+		w.refused(BadTx, w.authorities[0], &Vote{Job: id, Question: WhatOutcome, Outcome: o})
+	}
+}
+
+// A program that traps has come to an outcome like any other: who says so is honest.
+func TestReveal_ATrapIsAnOutcome(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	trapped := crowd.Outcome{Status: crowd.Trapped, Gas: 7, Result: "bafytrap"}
+	exited := crowd.Outcome{Status: crowd.Exited, ExitCode: 3, Gas: 7, Result: "bafytrap"}
+	for _, o := range []crowd.Outcome{trapped, exited} {
+		id := w.drawn(testSpec(), w.providers...)
+		j := w.in(id, Running)
+		for _, p := range j.Places {
+			w.commit(w.keyOf(p.Node), id, o)
+		}
+		for _, p := range j.Places {
+			w.reveal(w.keyOf(p.Node), id, o)
+		}
+		w.in(id, Delivering)
+	}
+}
+
+// The reporter of a cheater in a tolerant batch gets the bounty.
+func TestTolerant_TheReporterGetsTheBounty(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id, seated, reports := w.tolerantBatch(func(uint32) bool { return true })
+	w.must(w.authorities[0], reports[0])
+	w.findings(id, func(p *Place) Finding {
+		if p.Node == seated[1].ID() {
+			return Other
+		}
+		return Same
+	})
+	w.must(w.owner, &Accept{Job: id})
+	var bounty crowd.Credits
+	for _, p := range w.in(id, Settled).Payments {
+		if strings.HasPrefix(p.Why, "bounty") && p.To == w.authorities[0].ID().Address() {
+			bounty += p.Amount
+		}
+	}
+	if want := (100 * crowd.Credit).PPM(w.s.Params().BountyPPM); bounty != want {
+		t.Errorf("got a bounty of %s want %s", bounty, want)
+	}
+}
+
+// Where not every ticket wins, a node that does not claim may simply have lost: it misses nothing.
+func TestDispatch_OnlyACertainDrawIsMissed(t *testing.T) {
+	for _, certain := range []bool{true, false} {
+		w := newWorld(t, 1, 3, func(g *Genesis) {
+			if !certain {
+				g.Params.CommitteeUnits = 5
+			}
+		})
+		id := w.drawn(testSpec())
+		w.wait(w.s.Params().ClaimWindow)
+		w.in(id, Failed)
+		for _, k := range w.providers {
+			if got := w.s.Reputation(k.ID().Address()).Missed; (got == 1) != certain || got > 1 {
+				t.Errorf("certain %v: got %d missed", certain, got)
+			}
+		}
+	}
+}

@@ -464,7 +464,7 @@ func (w *work) progress(j *Job) {
 		return
 	}
 	if _, want := Seats(&j.Spec.Plan); verifiers < want {
-		w.end(j, Failed, "%d of %d verifiers did their work", verifiers, want)
+		w.unverified(j, verifiers, want)
 		return
 	}
 	if a := j.Audit; a != nil && a.At == 0 {
@@ -596,6 +596,9 @@ func (w *work) giveUp(from crowd.NodeID, m *GiveUp) *Refusal {
 // is a fault at all is known when the job ends: if nobody came to a result, the job may have been one that nobody could do.
 func (w *work) drop(j *Job, p *Place, why string) {
 	seat := p.State == Working && j.Replaced() < int(j.Spec.Plan.Replacements)
+	if a := j.Audit; a != nil && a.At != 0 { // its auditor: another could be the executor's friend, so that the court takes its place
+		seat = false
+	}
 	p.State, p.Why, p.Sealed, p.Blamed = Dropped, why, nil, true
 	w.release(j, p.Node)
 	if seat {
@@ -613,31 +616,60 @@ func (j *Job) Replaced() int {
 }
 
 // nobody ends a job that no executor could do. Either its owner kept the inputs back, or what it asks for cannot be done within its
-// limits, or no machine was there: so it is no fault of those with a place. If two at least said that they give up, rather
-// than falling silent, those are paid: for all the time if they ran the task until its wall time ended, else as if the owner had cancelled. One
-// alone is not believed: it would only have to say so.
+// limits, or no machine was there: so it is no fault of those with a place. The owner pays for each node that said that it gives
+// up, rather than falling silent: for all the time if it ran the task and had no time left, else as for a cancel. If two at least
+// said so they share what one of them is owed at most, and the rest is burned: together they earn no more by giving up than one does by working, and
+// a node alone earns nothing by only saying so. An owner cannot have the work of one of them for nothing either.
 func (w *work) nobody(j *Job) {
 	var spoke []*Place
-	slow := 0
+	var sum, most crowd.Credits
 	for i := range j.Places {
-		if p := &j.Places[i]; p.State == Dropped && p.GaveUp != 0 {
-			if spoke = append(spoke, p); p.GaveUp == TooSlow {
-				slow++
-			}
+		p := &j.Places[i]
+		if p.State != Dropped || p.GaveUp == 0 {
+			continue
 		}
+		due := w.params.timePay(j, p, p.Since)
+		if p.GaveUp == TooSlow {
+			due = max(due, w.params.Pay(p.Price, min(p.gas(&j.Spec, j.Spec.Limits().Gas), gasIn(p.Left-p.Since))))
+		}
+		due = min(due, j.Escrow-sum)
+		spoke, sum, most = append(spoke, p), sum+due, max(most, due)
 	}
 	if len(spoke) > 1 {
-		most := j.Escrow / crowd.Credits(len(spoke))
+		each := min(most, sum) / crowd.Credits(len(spoke))
 		for _, p := range spoke {
-			due := w.params.timePay(j, p, p.Since)
-			if p.GaveUp == TooSlow && slow > 1 {
-				due = max(due, w.params.Pay(p.Price, min(p.gas(&j.Spec, j.Spec.Limits().Gas), gasIn(p.Left-p.Since))))
-			}
-			w.pay(j, p.Node.Address(), min(due, most), WhyNobody)
+			w.pay(j, p.Node.Address(), each, WhyNobody)
+			sum -= each
 		}
+	}
+	if len(spoke) > 0 {
+		w.pay(j, crowd.Address{}, sum, WhyNobody)
 		w.reputation(j.Owner.Address(), func(r *Reputation) { r.Consumer.Failed++ })
 	}
 	w.end(j, Failed, WhyNobody)
+}
+
+// unverified ends a batch whose executor is bound and whose verifiers are gone. An executor is paid for its time if all of them had their answers,
+// as they can have had them only if the inputs could be had, and kept them to themselves: that is their fault, whatever else is true.
+func (w *work) unverified(j *Job, have, want int) {
+	silent := true
+	for i := range j.Places {
+		if p := &j.Places[i]; p.Verifier && p.State == Dropped {
+			silent = silent && p.Commitment != (crowd.Hash{})
+		}
+	}
+	if silent {
+		for i := range j.Places {
+			switch p := &j.Places[i]; {
+			case p.Verifier && p.State == Dropped:
+				p.Blamed = false
+				w.fault(p.Node)
+			case !p.Verifier && p.State == Committed:
+				w.pay(j, p.Node.Address(), w.params.Pay(p.Price, min(j.Spec.Limits().Gas, gasIn(w.now()-p.Since))), "time lost on a job whose verifiers keep their answers to themselves")
+			}
+		}
+	}
+	w.end(j, Failed, "%d of %d verifiers did their work", have, want)
 }
 
 // WhyNobody is why a job failed that no executor came to a result of.

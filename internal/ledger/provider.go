@@ -148,7 +148,7 @@ func (e Eligibility) Why() string {
 // condition is one requirement with its test.
 type condition struct {
 	name string
-	ok   func(p *Provider) bool
+	ok   func(p *member) bool
 }
 
 // general is how many of the conditions are the same for every job.
@@ -159,33 +159,33 @@ func (w *work) conditions(j *Job) []condition {
 	owner, spec, draw := j.Owner, &j.Spec, j.DrawAt
 	most := spec.Filters.MaxPrice.Cost(spec.Limits().Gas)
 	cs := []condition{
-		{"is registered", func(*Provider) bool { return true }},
-		{"is not the job's owner", func(p *Provider) bool { return p.ID != owner }},
-		{"was never caught cheating", func(p *Provider) bool { return !p.Tombstoned }},
-		{"is not leaving", func(p *Provider) bool { return p.Leaving == 0 }},
-		{"is awake", func(p *Provider) bool {
-			r, _ := load[Reputation](w.get, string(ReputationKey(p.ID.Address())))
-			return r.Missed < w.params.MaxMissed
-		}},
-		{fmt.Sprintf("registered %d blocks before the draw", w.params.Lookback), func(p *Provider) bool {
+		{"is registered", func(*member) bool { return true }},
+		{"is not the job's owner", func(p *member) bool { return p.ID != owner }},
+		{"was never caught cheating", func(p *member) bool { return !p.Tombstoned }},
+		{"is not leaving", func(p *member) bool { return p.Leaving == 0 }},
+		{"is awake", func(p *member) bool { return p.missed < w.params.MaxMissed }},
+		{fmt.Sprintf("registered %d blocks before the draw", w.params.Lookback), func(p *member) bool {
 			return p.Since == 0 || p.Since+w.params.Lookback <= draw
 		}},
-		{fmt.Sprintf("stake at least %s", max(w.params.MinStake, most)), func(p *Provider) bool {
+		{fmt.Sprintf("stake at least %s", max(w.params.MinStake, most)), func(p *member) bool {
 			return p.Stake >= max(w.params.MinStake, most)
 		}},
-		{fmt.Sprintf("price at most %d micro-credits per mega-gas", spec.Filters.MaxPrice), func(p *Provider) bool {
+		{fmt.Sprintf("price at most %d micro-credits per mega-gas", spec.Filters.MaxPrice), func(p *member) bool {
 			return p.Offer.Price <= spec.Filters.MaxPrice
 		}},
-		{fmt.Sprintf("takes work of owners with a score of %s", percent(j.Score)), func(p *Provider) bool { return p.Offer.Owners <= j.Score }},
+		{fmt.Sprintf("has %d MiB of memory for a run", (spec.Task.Limits.Memory+1<<20-1)>>20), func(p *member) bool {
+			return p.Offer.Memory == 0 || p.Offer.Memory >= spec.Task.Limits.Memory
+		}},
+		{fmt.Sprintf("takes work of owners with a score of %s", percent(j.Score)), func(p *member) bool { return p.Offer.Owners <= j.Score }},
 	}
 	for _, tag := range spec.Filters.Tags {
-		cs = append(cs, condition{"tag " + tag, func(p *Provider) bool { return slices.Contains(p.Offer.Tags, tag) }})
+		cs = append(cs, condition{"tag " + tag, func(p *member) bool { return slices.Contains(p.Offer.Tags, tag) }})
 	}
 	if c := spec.Filters.Countries; len(c) > 0 {
-		cs = append(cs, condition{fmt.Sprintf("country in %v", c), func(p *Provider) bool { return slices.Contains(c, p.Offer.Country) }})
+		cs = append(cs, condition{fmt.Sprintf("country in %v", c), func(p *member) bool { return slices.Contains(c, p.Offer.Country) }})
 	}
 	if n := spec.Filters.Providers; len(n) > 0 {
-		cs = append(cs, condition{"is named by the job", func(p *Provider) bool { return slices.Contains(n, p.ID) }})
+		cs = append(cs, condition{"is named by the job", func(p *member) bool { return slices.Contains(n, p.ID) }})
 	}
 	return cs
 }
@@ -198,27 +198,90 @@ func (w *work) eachEligible(j *Job, f func(Provider)) Eligibility {
 	for _, c := range cs {
 		e.Steps = append(e.Steps, Requirement{Name: c.name})
 	}
-	w.base.Each(PrefixProvider, func(key string, _ []byte) bool {
-		p, ok := load[Provider](w.get, key)
-		if !ok {
-			return true
-		}
-		tickets := uint64(w.params.Tickets(&p, false))
+	for _, m := range w.members() {
+		tickets := uint64(w.params.Tickets(&m.Provider, false))
+		passed := 0
 		for i, c := range cs {
-			if !c.ok(&p) {
-				return true
+			if !c.ok(m) {
+				break
 			}
 			if e.Steps[i].Left++; i == general-1 {
 				e.Standing += tickets
 			}
+			passed++
+		}
+		if passed < len(cs) {
+			continue
 		}
 		e.Count++
 		e.Tickets += tickets
-		e.Favoured += uint64(w.params.Tickets(&p, true))
-		f(p)
-		return true
-	})
+		e.Favoured += uint64(w.params.Tickets(&m.Provider, true))
+		f(m.Provider)
+	}
 	return e
+}
+
+// member is a provider with what a draw asks of its reputation.
+type member struct {
+	Provider
+	missed uint32
+}
+
+// roster is every provider of the base state as it is now, in order of keys. A block may ask many thousand times who is
+// eligible, so each record is decoded once, and again only after it was written.
+type roster struct {
+	keys    []string // of the provider records
+	at      map[string]int
+	members []*member           // nil: gone
+	stale   map[string]struct{} // provider keys to decode again
+}
+
+// wrote notes that a record of a provider or its reputation has changed.
+func (r *roster) wrote(key string) {
+	if r == nil {
+		return
+	}
+	if len(key) > len(PrefixReputation) && key[:len(PrefixReputation)] == PrefixReputation {
+		key = PrefixProvider + key[len(PrefixReputation):]
+	}
+	if _, ok := r.at[key]; ok {
+		r.stale[key] = struct{}{}
+	}
+}
+
+// members are the providers of the base state that are still there, in order of keys.
+func (w *work) members() []*member {
+	r := w.roster
+	if r == nil {
+		r = &roster{at: map[string]int{}, stale: map[string]struct{}{}}
+		w.base.Each(PrefixProvider, func(key string, _ []byte) bool {
+			r.at[key] = len(r.keys)
+			r.keys, r.members = append(r.keys, key), append(r.members, nil)
+			r.stale[key] = struct{}{}
+			return true
+		})
+		w.roster = r
+	}
+	for key := range r.stale { // in any order: each stands for itself
+		r.members[r.at[key]] = w.member(key)
+	}
+	clear(r.stale)
+	out := make([]*member, 0, len(r.members))
+	for _, m := range r.members {
+		if m != nil {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func (w *work) member(key string) *member {
+	p, ok := load[Provider](w.get, key)
+	if !ok {
+		return nil
+	}
+	rep, _ := load[Reputation](w.get, PrefixReputation+key[len(PrefixProvider):])
+	return &member{p, rep.Missed}
 }
 
 // Eligible says who could be drawn for spec were owner to post it in the block after height h.

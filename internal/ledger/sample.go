@@ -227,6 +227,15 @@ func (j *Job) conflict(verifier crowd.NodeID, proof *batch.Proof) (*Dispute, *Re
 	return &Dispute{Item: proof.Index, Executor: claimed, Verifier: v.Node, Answer: answer}, nil
 }
 
+// unchecked ends a batch whose executor was right about the item that the court looked at, and of whose verifiers none is left. Its result is not
+// accepted, as nobody stands for the other items. The executor is paid all the same: or an owner would have a verifier of its own fall over.
+func (w *work) unchecked(j *Job) {
+	e := j.Executor()
+	w.payWork(j, e, w.params.Pay(e.Price, e.Opening.Outcome.Gas))
+	j.Verdict = nil
+	w.end(j, Failed, "no verifier is left after the court looked at item %d", j.Dispute.Item)
+}
+
 // judgeItem convicts everybody who committed to another outcome of the item than the court's.
 func (w *work) judgeItem(j *Job, right crowd.Hash, votes int) {
 	d := j.Dispute
@@ -255,8 +264,7 @@ func (w *work) judgeItem(j *Job, right crowd.Hash, votes int) {
 		return
 	}
 	if _, open := j.split(Revealed); open == 0 {
-		j.Verdict = nil
-		w.end(j, Failed, "no verifier is left after the court looked at item %d", d.Item)
+		w.unchecked(j)
 		return
 	}
 	w.stand(j, "the executor was right about item %d, as %d authorities found", d.Item, votes)

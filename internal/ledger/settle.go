@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/crowdcompute/crowd"
 )
@@ -93,6 +94,11 @@ func (w *work) end(j *Job, to JobState, why string, a ...any) {
 	w.move(j, to, w.in(w.params.Retention), why, a...)
 }
 
+// paidWork reports whether the escrow has paid a node for its work.
+func (j *Job) paidWork(node crowd.NodeID) bool {
+	return slices.ContainsFunc(j.Payments, func(p Payment) bool { return p.To == node.Address() && p.Why == WhyWork })
+}
+
 // release ends one place's hold on its provider, and on the stake that answers for it.
 func (w *work) release(j *Job, id crowd.NodeID) {
 	p, ok := w.provider(id)
@@ -168,7 +174,7 @@ func (w *work) makeWhole(j *Job, spent crowd.Credits) {
 			w.reputation(d.Reporter.Address(), func(r *Reputation) { r.Reported++ })
 		}
 		for i := range j.Places { // honest work that the cheater made worthless
-			if p := &j.Places[i]; p.State == Revealed && j.Verdict == nil {
+			if p := &j.Places[i]; p.State == Revealed && j.Verdict == nil && !j.paidWork(p.Node) {
 				give(p.Node.Address(), w.params.Pay(p.Price, p.gas(&j.Spec, j.claimedGas())), "work lost to a cheater")
 			}
 		}

@@ -32,6 +32,7 @@ type Offer struct {
 	Tags    []string
 	Country string // ISO 3166-1 alpha-2, as the provider says; "" unsaid
 	Owners  uint32 // least Consumer.Score of owners whose jobs it takes, ppm; 0: anybody's
+	Memory  uint64 // most Limits.Memory of a run that it has room for, bytes; 0: any
 }
 
 // Register makes the sender a provider, or changes its offer and adds to its
@@ -289,7 +290,7 @@ func (p Params) feeOf(size int, kept bool) crowd.Credits {
 const (
 	claimSize  = 256
 	commitSize = 256  // and a sealed opening for each authority
-	sealedSize = 320  // one of them, without a verifier's answers
+	sealedSize = 448  // one of them, without a verifier's answers
 	revealSize = 512  // without them
 	answerSize = 34   // of each answer
 	proofSize  = 2048 // of a conflict that a verifier shows
@@ -302,7 +303,10 @@ func (p Params) DutyFees(spec *crowd.JobSpec, eligible uint32, authorities int) 
 	if spec.Plan.Method == crowd.PlanAudit {
 		executors = pairSize
 	}
-	executors += int(spec.Plan.Replacements)
+	executors += int(spec.Plan.Replacements) // any of them may be one
+	if verifiers > 0 {
+		verifiers += int(spec.Plan.Replacements)
+	}
 	answers := answerSize * int(min(spec.Plan.Checks, max(spec.Items, 1)))
 	sum, ok := crowd.Credits(0), true
 	add := func(times uint64, size int) {

@@ -143,6 +143,9 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 	}), h, nil
 }
 
+// mostMemory is what an offer of this machine says of its memory.
+func mostMemory() uint64 { return runner.MostMemory(wasm.RunMemory()) }
+
 // accept says why this machine would only fail at a job: whoever posts it could have all small machines blamed.
 func accept(s *crowd.JobSpec) error {
 	if have, need := wasm.RunMemory(), runner.LeastMemory(s.Task.Limits.Memory); need > have {

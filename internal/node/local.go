@@ -196,7 +196,7 @@ func (l *Local) newGenesis() *ledger.Genesis {
 		}
 		g.Grants = append(g.Grants, ledger.Grant{
 			ID: k.ID(), Balance: providerFunds, Stake: stake, VRF: k.VRF().Public(),
-			Offer: ledger.Offer{Price: crowd.ReferencePrice, Tags: []string{"wasm"}},
+			Offer: ledger.Offer{Price: crowd.ReferencePrice, Tags: []string{"wasm"}, Memory: mostMemory()},
 		})
 	}
 	return g

@@ -80,6 +80,7 @@ const registered = "registered"
 func (n *Node) register(ctx context.Context, p *ledger.Provider) (string, error) {
 	want := n.cfg.Offer
 	m := &ledger.Register{VRF: n.cfg.Key.VRF().Public(), Offer: want.Offer}
+	m.Offer.Memory = mostMemory()
 	stake := max(want.Stake, n.params.MinStake)
 	n.mu.Lock()
 	left := n.left
@@ -91,7 +92,7 @@ func (n *Node) register(ctx context.Context, p *ledger.Provider) (string, error)
 		return "leaving: the stake is still bound", nil
 	case left:
 		return "left", nil
-	case p.Stake >= stake && p.VRF == m.VRF && p.Offer.Price == want.Price && p.Offer.Country == want.Country && p.Offer.Owners == want.Owners && slices.Equal(p.Offer.Tags, want.Tags):
+	case p.Stake >= stake && p.VRF == m.VRF && p.Offer.Price == want.Price && p.Offer.Country == want.Country && p.Offer.Owners == want.Owners && p.Offer.Memory == m.Offer.Memory && slices.Equal(p.Offer.Tags, want.Tags):
 		return registered, nil
 	case p.Stake < stake:
 		m.Stake = stake - p.Stake

@@ -26,7 +26,7 @@ func (r *Runner) do(ctx context.Context, s slot, a *active, e job.Effect) error 
 		})
 	case job.Fetch:
 		r.work(ctx, s, a, func(ctx context.Context) job.Event {
-			return job.Fetched{Try: e.Try, Err: r.fetch(ctx, e)}
+			return job.Fetched{Try: e.Try, Err: r.fetch(ctx, s, e)}
 		})
 	case job.Run:
 		owner := a.last.Owner

@@ -120,7 +120,7 @@ type Config struct {
 	Unusable    func(error) bool                        // an error of Blocks that says something about the content, on every machine alike; nil: one that wraps job.ErrUnusable
 	Full        func(error) bool                        // an error of Blocks that says that this machine has no room left; nil: never
 	Runs        int                                     // at once; 0: one for each CPU
-	Fetches     int                                     // at once; 0: 16
+	Fetches     int                                     // at once, and as many for the court; 0: 16
 	Memory      uint64                                  // bytes that all runs together may use; what needs more than three quarters of it is not run; 0: no bound
 	Log         *slog.Logger                            // nil: silence
 }
@@ -199,15 +199,16 @@ type active struct {
 // Runner plays the node's part in all its jobs.
 type Runner struct {
 	// set once
-	cfg     Config
-	self    crowd.NodeID
-	runs    *semaphore.Weighted
-	samples *semaphore.Weighted // a verifier's, beside them
-	memory  *semaphore.Weighted // bytes
-	spare   *semaphore.Weighted // bytes, for what is short
-	fetches *semaphore.Weighted
-	inbox   chan func(context.Context) // no capacity: who has an event waits for its turn
-	over    chan struct{}              // closed when Run returns
+	cfg          Config
+	self         crowd.NodeID
+	runs         *semaphore.Weighted
+	samples      *semaphore.Weighted // a verifier's, beside them
+	memory       *semaphore.Weighted // bytes
+	spare        *semaphore.Weighted // bytes, for what is short
+	fetches      *semaphore.Weighted // of owners and executors
+	courtFetches *semaphore.Weighted
+	inbox        chan func(context.Context) // no capacity: who has an event waits for its turn
+	over         chan struct{}              // closed when Run returns
 
 	// Run's goroutine only
 	machines map[slot]*active
@@ -227,7 +228,7 @@ func New(c Config) (*Runner, error) {
 		samples: semaphore.NewWeighted(1),
 		memory:  semaphore.NewWeighted(int64(c.Memory - c.forSamples())),
 		spare:   semaphore.NewWeighted(int64(c.forSamples())),
-		fetches: semaphore.NewWeighted(int64(c.Fetches)),
+		fetches: semaphore.NewWeighted(int64(c.Fetches)), courtFetches: semaphore.NewWeighted(int64(c.Fetches)),
 	}, nil
 }
 

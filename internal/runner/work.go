@@ -20,11 +20,15 @@ const fetchIdle = 20 * time.Second
 var errIdle = fmt.Errorf("no block for %v", fetchIdle)
 
 // fetch brings all CIDs into the own store.
-func (r *Runner) fetch(ctx context.Context, e job.Fetch) error {
-	if err := r.fetches.Acquire(ctx, 1); err != nil {
+func (r *Runner) fetch(ctx context.Context, s slot, e job.Fetch) error {
+	lanes := r.fetches
+	if s.role == job.AsAuthority { // executors wait for owners; the court waits for no executor
+		lanes = r.courtFetches
+	}
+	if err := lanes.Acquire(ctx, 1); err != nil {
 		return err
 	}
-	defer r.fetches.Release(1)
+	defer lanes.Release(1)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	idle := time.AfterFunc(fetchIdle, func() { cancel(errIdle) })
@@ -150,6 +154,12 @@ func runMemory(limit uint64) uint64 { return limit + runOverhead }
 func LeastMemory(limit uint64) uint64 {
 	need := runMemory(limit)
 	return need + need/3 + 1
+}
+
+// MostMemory is the memory limit of the largest task that runs at all with that Config.Memory, in steps of 64 MiB; 0: none does.
+func MostMemory(have uint64) uint64 {
+	const step = 64 << 20
+	return min((have/4*3-min(have/4*3, runOverhead+1))/step*step, crowd.MaxMemory)
 }
 
 // forSamples is the part of the memory that is kept for runs that are short.

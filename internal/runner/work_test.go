@@ -45,3 +45,16 @@ func TestExecute_ARunThatTookTooLongIsMarked(t *testing.T) {
 		}
 	}
 }
+
+// What an offer says of the memory is what the node takes.
+func TestMostMemory(t *testing.T) {
+	for _, have := range []uint64{0, 1, runOverhead, 1 << 28, 1 << 30, 3 << 30, 23 << 30, 1 << 40} {
+		most := MostMemory(have)
+		if most > 0 && LeastMemory(most) > have {
+			t.Errorf("of %d bytes: offers %d, which need %d", have, most, LeastMemory(most))
+		}
+		if more := most + 128<<20; more <= crowd.MaxMemory && LeastMemory(more) <= have {
+			t.Errorf("of %d bytes: offers %d, though %d would do", have, most, more)
+		}
+	}
+}

@@ -137,7 +137,7 @@ func checkChance(j *ledger.Job) (string, error) {
 	}
 	what := "a wrong result passes"
 	if j.Verdict.By == ledger.BySample {
-		what = "an executor that gets a tenth of its items wrong escapes"
+		what = "an executor that gets a tenth of its items wrong, whoever its verifiers are, escapes"
 	}
 	s := fmt.Sprintf("%d nodes held a place: %s with a chance of %s if %.3g %% of the weight in the draw, the job's author included, act as one", len(j.Places), what, c, 100*DefaultColluding)
 	if j.Open < Million {

@@ -75,6 +75,9 @@ func checkAudit(p *ledger.Params, j *ledger.Job) (how string, err error) {
 	if !chosen && len(j.Places) > at+1 {
 		return "", errors.New("somebody did work again that the lot did not choose")
 	}
+	if len(j.Places) > at+2 {
+		return "", fmt.Errorf("%d nodes audited, where one is drawn and nobody takes its place", len(j.Places)-at-1)
+	}
 	seated := *j // as it was when the lot fell
 	seated.Places = j.Places[:at+1]
 	turn := seated.Auditors()

@@ -62,7 +62,7 @@ func Accepted(p *crowd.Plan, colludingPPM uint32) Chance {
 	n, _ := ledger.Seats(p)
 	all := Steered(colludingPPM, uint32(n), p.Replacements, 0)
 	if p.Method == crowd.PlanAudit {
-		return all.And(Scheme{Items: 1, AuditPPM: p.Rate, Replacements: p.Replacements, ColludingPPM: colludingPPM}.Undetected(1))
+		return all.And(Scheme{Items: 1, AuditPPM: p.Rate, ColludingPPM: colludingPPM}.Undetected(1))
 	}
 	return all
 }

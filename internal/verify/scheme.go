@@ -25,9 +25,9 @@ type Scheme struct {
 // of the challenge and the audit, h = Missed(items, bad, q) and M the number of colluders
 // among v+r drawn nodes:
 //
-//	(1 - c + c·E[h^max(0, v-M)]) · (1 - a·(1-b)^(1+r))
+//	(1 - c + c·E[h^max(0, v-M)]) · (1 - a·(1-b))
 //
-// A verifier finds nothing if it colludes, or if it is honest and its sample has
+// An auditor is never replaced. A verifier finds nothing if it colludes, or if it is honest and its sample has
 // no bad item; the samples are independent, and so are the draws, but for
 // drawing without replacement, which only lowers the chance. With r = 0 the
 // expectation is (b + (1-b)·h)^v.
@@ -38,7 +38,7 @@ func (s Scheme) Undetected(bad uint64) Chance {
 	miss := Steered(s.ColludingPPM, s.Verifiers, s.Replacements, Missed(s.Items, bad, s.Checks))
 	check, audit := FromPPM(s.CheckPPM), FromPPM(s.AuditPPM)
 	challenge := check.Not() + check.And(miss)
-	return challenge.And(audit.Not() + audit.And(Steered(s.ColludingPPM, 1, s.Replacements, 0)))
+	return challenge.And(audit.Not() + audit.And(FromPPM(s.ColludingPPM)))
 }
 
 // OverheadPPM is the expected gas of the checks per gas of useful work, in parts

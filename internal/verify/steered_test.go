@@ -56,7 +56,7 @@ func TestAccepted_CountsReplacements(t *testing.T) {
 		{crowd.Plan{Method: crowd.PlanCommittee, Executors: 3, Replacements: 1}, 0.0037},
 		{crowd.Plan{Method: crowd.PlanCommittee, Executors: 9}, 1e-9},
 		{crowd.Plan{Method: crowd.PlanAudit, Rate: 50_000}, 0.1 * (0.95 + 0.05*0.1)},
-		{crowd.Plan{Method: crowd.PlanAudit, Rate: 50_000, Replacements: 1}, 0.2 * (0.95 + 0.05*0.2)},
+		{crowd.Plan{Method: crowd.PlanAudit, Rate: 50_000, Replacements: 1}, 0.2 * (0.95 + 0.05*0.1)},
 	} {
 		if got := Accepted(&c.plan, defaultColluding).Float(); math.Abs(got-c.want) > 1e-11 {
 			t.Errorf("%+v: got %v want %v", c.plan, got, c.want)

@@ -98,7 +98,7 @@ var poisons = map[byte]crowd.Status{
 func Items(n int) []executor.Item {
 	var items []executor.Item
 	for i := range n {
-		it := executor.Item{Index: uint64(i) * 3, Stdin: fmt.Appendf(nil, "%c item %d", "utxofidmb"[i%9], i)}
+		it := executor.Item{Index: uint64(i) * 3, Stdin: fmt.Appendf(nil, "%c item %d", "utxofidmb"[i%9], i), Spent: crowd.Gas(i%4) * 1000}
 		if i%5 == 0 {
 			it.Args = []string{fmt.Sprint("extra", i), "more"}
 		}
@@ -136,6 +136,7 @@ var itemCase = Case{Guest: "item.c", Args: []string{"common"}, Env: []string{"A=
 // asAlone: every item comes to what it comes to alone.
 func asAlone(t *testing.T, x Batcher) map[uint64]Seen {
 	s := itemCase.BatchSpec(t)
+	s.Shares = 63
 	items := Items(63)
 	seen := map[uint64]Seen{}
 	ends := map[crowd.Status]int{}
@@ -168,6 +169,7 @@ func asAlone(t *testing.T, x Batcher) map[uint64]Seen {
 // everyOrder: it is the same in any order and company, and with a source that dawdles.
 func everyOrder(t *testing.T, x Batcher, want map[uint64]Seen) {
 	s := itemCase.BatchSpec(t)
+	s.Shares = 63
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 3 {
 		items := Items(63)
@@ -196,6 +198,8 @@ func reactors(t *testing.T, x Batcher) {
 				if i%4 == 3 {
 					items[i].Args = []string{"more"}
 				}
+				// Some have so little gas left that it does not last, and some none at all.
+				items[i].Spent = []crowd.Gas{0, 777, 4_900_000, 4_995_000, 4_999_999, 5_000_001}[i%6]
 			}
 			compare(t, x, s, items)
 		})
@@ -331,8 +335,9 @@ func batchOfGarbage(t *testing.T, x Batcher) {
 	if err := os.WriteFile(s.Program, []byte("#!/bin/sh\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range Batch(t, x, s, Items(5)) {
-		if r.Status != crowd.Invalid || r.Gas != 0 || r.Reason == "" || r.Fault != nil {
+	items := Items(5)
+	for i, r := range Batch(t, x, s, items) {
+		if r.Status != crowd.Invalid || r.Gas != items[i].Spent || r.Reason == "" || r.Fault != nil {
 			t.Errorf("got %+v, want %v with a reason", r, crowd.Invalid)
 		}
 	}

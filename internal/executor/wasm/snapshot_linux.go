@@ -58,9 +58,6 @@ const (
 func (w *warm) run(h *host, gas int64) (left int64, err error) {
 	r, laid, err := w.start(h, gas)
 	if r == nil {
-		if err == nil {
-			gas = -1
-		}
 		return gas, err
 	}
 	if err == nil {
@@ -84,10 +81,7 @@ func (w *warm) run(h *host, gas int64) (left int64, err error) {
 func (w *warm) start(h *host, gas int64) (r running, laid bool, err error) {
 	w.restored = w.snap != nil && (w.snap.anyArgs || slices.Equal(w.snap.args, h.args))
 	if w.restored {
-		if gas < w.snap.used {
-			return nil, false, nil // it would have been used up before the item
-		}
-		r, err = w.restore(h, gas)
+		r, err = w.restore(h, gas) // where it would have been used up before, the item begins with less than none, and ends at once
 		return r, true, err
 	}
 	if r, err = w.program.open(w.memory); err != nil {

@@ -79,8 +79,9 @@ func (d *Deal) Judge() Dealt {
 		}
 	}
 	spent := crowd.Credits(0)
+	unchecked := !out.Settled && !out.Caught[0] // no verifier is left: the executor was right about what the court looked at, and is paid
 	for i := range d.Prices {
-		if out.Settled && !out.Caught[i] {
+		if (out.Settled || unchecked && i == 0) && !out.Caught[i] {
 			cost := d.Params.Pay(d.Prices[i], d.gas(i))
 			burn := cost.PPM(d.Params.BurnPPM)
 			out.Change[i] += int64(cost - burn)
@@ -108,7 +109,7 @@ func (d *Deal) Judge() Dealt {
 		give(&out.Change[d.Reporter], bounty)
 	}
 	for i := range d.Prices {
-		if !out.Settled && !out.Caught[i] {
+		if !out.Settled && !unchecked && !out.Caught[i] {
 			give(&out.Change[i], d.Params.Pay(d.Prices[i], d.gas(i)))
 		}
 	}

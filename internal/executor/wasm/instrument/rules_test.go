@@ -64,7 +64,7 @@ func golden(t *testing.T, path, hash string) {
 			t.Fatalf("the rules that decide outcomes are no longer those of crowd.RulesVersion %d (hash %s, want %s).\n"+
 				"If that is not meant, undo it: honest nodes of two builds would come to different outcomes, and lose their stakes.\n"+
 				"If it is, raise crowd.RulesVersion by one in rules.go and run the tests of internal/executor/wasm/... once with UPDATE_SPEC=1,\n"+
-				"which adds a line to %s. Networks go over to the number when their genesis names it.", number, hash, want, path)
+				"which adds a line to %s. Networks go over to the number when their genesis names it. Only a line that is in no release may go.", number, hash, want, path)
 		}
 	}
 	if os.Getenv("UPDATE_SPEC") == "" {

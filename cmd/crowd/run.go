@@ -166,6 +166,9 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 		}
 		r.Confidence = 0
 	}
+	if f.timeout < 0 {
+		return r, bad(fmt.Errorf("--timeout %v: want a wall time of more than nothing", f.timeout))
+	}
 	wall := max(f.timeout, crowd.LeastWall(crowd.Limits{Gas: crowd.Gas(gas), Memory: memory}))
 	if f.timeout == 0 {
 		wall = max(time.Minute, wall)

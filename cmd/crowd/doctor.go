@@ -80,7 +80,8 @@ func (a *app) examine(ctx context.Context) (checks []Check) {
 		return checks
 	}
 	add("node", true, "%s answers in %v", info.Node.Short(), time.Since(start).Round(time.Millisecond))
-	add("chain", info.Height > 0, "%s, block %d%s", info.Chain, info.Height, unless(info.Height > 0, "; no block yet: are the authorities running?"))
+	young := time.Since(info.Started) < time.Minute // its first transaction makes the first block
+	add("chain", info.Height > 0 || young, "%s, block %d%s", info.Chain, info.Height, unless(info.Height > 0, "; no block yet: if this does not change with your first job, are the authorities running?"))
 	checks = append(checks, ruleChecks(info)...)
 	add("peers", info.Peers > 0, "%d connected%s", info.Peers, unless(info.Peers > 0, "; nobody can be reached: check the network and the firewall"))
 	if list, err := c.Providers(ctx); err != nil {

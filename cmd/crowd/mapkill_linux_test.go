@@ -189,7 +189,7 @@ func shell(t testing.TB, script string, args ...string) string {
 // stages over it gives is what sort, uniq, wc and grep give on this machine.
 func TestMap_ProvidersKilledInTheMiddle(t *testing.T) {
 	night := os.Getenv("CROWD_NIGHT") != ""
-	size, gas, more, timeout, by := 2<<20, "20M", "200M", "3s", "lines"
+	size, gas, more, timeout, by := 2<<20, "20M", "200M", "40s", "lines"
 	if night {
 		size, gas, more, timeout, by = 200<<20, "800M", "1500M", "120s", "lines=2000" // of 64 items: 51 Ggas
 	}

@@ -115,7 +115,7 @@ func (m *mapping) lay(e flow.Lay) task {
 func (m *mapping) layout(ctx context.Context, st *stage, e flow.Lay) (shards []*shard, layout []flow.Layout, err error) {
 	limits := st.Request.Limits
 	if limits.WallMillis == 0 {
-		limits.WallMillis = max(time.Minute, crowd.LeastWall(crowd.Limits{Gas: limits.Gas * crowd.Gas(st.Plan.Items), Memory: limits.Memory})).Milliseconds()
+		limits.WallMillis = max(time.Minute, crowd.LeastWall(crowd.Limits{Gas: limits.Gas*crowd.Gas(st.Plan.Items) + st.Start, Memory: limits.Memory})).Milliseconds()
 	}
 	if st.Request.Gather {
 		limits.WallMillis += gatherWait.Milliseconds() + int64(st.Plan.Items*uint64(st.Index.Largest)*1000/gatherRate)
@@ -133,6 +133,7 @@ func (m *mapping) layout(ctx context.Context, st *stage, e flow.Lay) (shards []*
 			}
 		}
 		sh := &shard{Limits: limits, Plan: plan}
+		sh.Limits.Gas += (st.Start + crowd.Gas(size) - 1) / crowd.Gas(size) // the fewer items, the more each of them bears
 		bound, known := bounds[size]
 		if !known && e.Budget == 0 { // nobody asks for the credit
 			bound = st.Plan.Bound / crowd.Credits(jobs)
@@ -245,12 +246,13 @@ func (st *stage) expected(f *flow.Stage) crowd.Gas {
 // measure sets the gas limit of the items to come from those that are done.
 func (m *mapping) measure(st *stage, done []piece) error {
 	var most crowd.Gas
-	largest, good, all := uint32(1), 0, 0
+	largest, good, all, together := uint32(1), 0, 0, uint64(0)
 	for _, p := range done {
 		items, err := readItems(m.d.path(st.Name, "items"), p.first, p.items)
 		if err != nil {
 			return err
 		}
+		together = max(together, p.items)
 		err = m.each(st, p, func(i uint32, l batch.Leaf, _, _ io.Reader) error {
 			if all++; !l.UserError() {
 				good++
@@ -279,6 +281,7 @@ func (m *mapping) measure(st *stage, done []piece) error {
 	limit, _ := bits.Div64(hi, lo, uint64(largest)) // largest item of all against largest of these: both below 2^21
 	m.show.say("%s: an item took at most %s; the limit for the others is %s", st.Name, gasText(most), gasText(crowd.Gas(limit+100_000)))
 	st.Request.Limits.Gas, st.Auto = crowd.Gas(limit+100_000), false
+	st.Start = most * crowd.Gas(together) // each of these bore as much as the others, and no more than it used
 	return nil
 }
 

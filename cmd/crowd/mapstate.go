@@ -43,8 +43,9 @@ type stage struct {
 	Name       string          `json:"name"` // a folder too
 	Program    string          `json:"program"`
 	CID        crowd.CID       `json:"cid,omitempty"`
-	Request    rpc.PostRequest `json:"request"` // without program, stdin, items and plan
-	Auto       bool            `json:"auto"`    // the gas limit is still to be measured
+	Request    rpc.PostRequest `json:"request"`         // without program, stdin, items and plan
+	Auto       bool            `json:"auto"`            // the gas limit is still to be measured
+	Start      crowd.Gas       `json:"start,omitempty"` // most that the items of a shard bear together, before their program begins; 0: not measured
 	By         string          `json:"by,omitempty"`
 	Files      []input         `json:"-"` // in a file of their own: they do not change
 	Index      indexed         `json:"index"`

@@ -65,7 +65,7 @@ Ctrl-C cancels the job where that is still possible; a second one leaves at once
 cancelled job is paid for the time that it ran: see crowd job cancel --help.`,
 		Example: `  crowd run blur.wasm --in photo.png --out blurred.png -- --radius 8
   cat words.txt | crowd run wc.wasm --in - | sort
-  crowd run simulate.wasm --in data/ --out results/ --gas 2T --budget 5
+  crowd run simulate.wasm --in data/ --out results/ --gas 20G --budget 50
   crowd run train.wasm --detach --tag gpu --country CH,DE`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			dash := cmd.ArgsLenAtDash()
@@ -97,7 +97,7 @@ cancelled job is paid for the time that it ran: see crowd job cancel --help.`,
 	fl.StringVar(&f.gas, "gas", "auto", "most gas to use, as 250M, 100G, 2T; auto: 100G, or what the budget buys")
 	fl.StringVar(&f.memory, "memory", "1GiB", "most memory")
 	fl.StringVar(&f.maxOutput, "max-output", "256MiB", "most bytes to write, all files together")
-	fl.DurationVar(&f.timeout, "timeout", 0, "most time on the executor's clock (default: 1m, or what a slow machine needs for the gas)")
+	fl.DurationVar(&f.timeout, "timeout", 0, "most time on the executor's clock; auto gas becomes what a slow machine does in it (default: 1m; a machine has always as long as a slow one needs for gas and memory)")
 	fl.StringVar(&f.budget, "budget", "", "most credits to lock (default: what the job can cost at most)")
 	fl.StringVar(&f.maxPrice, "max-price", "", "most credits per giga-gas")
 	fl.StringSliceVar(&f.tags, "tag", nil, "a tag that the provider must have")
@@ -165,6 +165,9 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 			return r, bad(errors.New("--plan and --confidence: give one of them"))
 		}
 		r.Confidence = 0
+	}
+	if f.timeout < 0 {
+		return r, bad(fmt.Errorf("--timeout %v: want a wall time of more than nothing", f.timeout))
 	}
 	wall := max(f.timeout, crowd.LeastWall(crowd.Limits{Gas: crowd.Gas(gas), Memory: memory}))
 	if f.timeout == 0 {
@@ -292,6 +295,14 @@ func (r *running) finish(ctx context.Context, f *runFlags, id crowd.JobID, out *
 	return outcomeError(id, last, res.Outcome)
 }
 
+// cancelHint says what a cancelled job cost.
+func cancelHint(last rpc.JobEvent) string {
+	if last.Price == 0 {
+		return "what was locked for it is back in the account"
+	}
+	return fmt.Sprintf("you paid %s, most of it for the time of the machines that worked on it; the rest is back in the account", creditText(last.Price))
+}
+
 // outcomeError is what a program's own failure means for its user.
 func outcomeError(id crowd.JobID, last rpc.JobEvent, o rpc.Outcome) error {
 	if !o.UserError {
@@ -352,9 +363,19 @@ func (a *app) fill(ctx context.Context, c *rpc.Client, f *runFlags, req *rpc.Pos
 	if err != nil {
 		return err
 	}
-	// The bound grows at most in proportion to the gas, so this much fits.
 	if f.gas == "auto" && req.Budget > 0 && q.Bound > req.Budget {
-		req.Limits.Gas = max(1, crowd.Gas(float64(req.Limits.Gas)*(float64(req.Budget)/float64(q.Bound))*0.999))
+		ask.Limits.Gas = 1
+		least, err := c.Quote(ctx, ask)
+		if err != nil {
+			return err
+		}
+		if req.Budget <= least.Bound {
+			return rpc.Errorf(rpc.OverBudget, "a budget of %s: without any gas the job locks %s, for starting its program and looking at its result", creditText(req.Budget), creditText(least.Bound)).
+				WithHint("raise --budget")
+		}
+		// Beyond that the bound grows at most in proportion to the gas, so this much fits.
+		share := float64(req.Budget-least.Bound) / float64(q.Bound-least.Bound)
+		req.Limits.Gas = max(1, crowd.Gas(float64(req.Limits.Gas)*share*0.999))
 		q.Bound = req.Budget
 	}
 	if !f.quiet {
@@ -445,11 +466,14 @@ func follow(ctx context.Context, c *rpc.Client, id crowd.JobID, st *stages, logs
 	guest.Wait()
 	switch last.Stage {
 	case rpc.Cancelled:
-		return last, &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("the job was cancelled: %s", last.Why), Hint: "what was locked for it is back in the account"}
+		return last, &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("the job was cancelled: %s", last.Why), Hint: cancelHint(last)}
 	case rpc.Failed:
 		e := &rpc.Error{Kind: rpc.NodeFault, Err: fmt.Errorf("the job failed: %s", last.Why), Hint: "see: crowd job explain " + id.Short()}
 		if f := last.Failure; f != nil {
 			e.Kind, e.Err, e.Hint = f.Kind, fmt.Errorf("the job failed: %s", f.Message), f.Hint
+			if last.Price > 0 {
+				e.Err = fmt.Errorf("the job failed: %s; it cost %s", f.Message, creditText(last.Price))
+			}
 		}
 		return last, e
 	}

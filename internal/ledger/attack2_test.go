@@ -269,3 +269,64 @@ func TestAttack_AGrindOfTheLotCostsWhatIsPromised(t *testing.T) {
 		t.Errorf("an author aborts a draw for %s, a cancel costs %s", got, want)
 	}
 }
+
+// In a tolerant batch whoever sends the court for nothing pays for it, also after somebody was convicted about another item.
+func TestAttack_OneConvictionDoesNotMakeAllReportsFree(t *testing.T) {
+	w := newWorld(t, 1, 4)
+	spec := sampleSpec()
+	spec.Compare = crowd.Compare{Kind: crowd.CompareLines, GasPPM: 200_000}
+	spec.Plan.Verifiers = 3
+	id, seated := w.sampled(spec)
+	_, _, out := sampleWork(t, never)
+	openings := []Opening{{Outcome: out, Salt: crowd.Hash{1}}}
+	for _, k := range seated[1:] {
+		o := w.answers(k, id, func(uint32) bool { return true }) // every answer has other bytes
+		o.Outputs = "bafyoutputs"
+		openings = append(openings, o)
+	}
+	for i, k := range seated {
+		w.commitOpening(k, id, openings[i])
+	}
+	for i, k := range seated {
+		w.must(k, &Reveal{Job: id, Opening: openings[i]})
+	}
+	w.in(id, Delivering)
+	asked := map[uint32]bool{}
+	ask := func(v *identity.Key, o Opening, found Finding) bool {
+		j := w.job(id)
+		lot, err := j.Lot(v.ID(), &o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaves, tree, _ := sampleWork(t, never)
+		for _, item := range Sampled(&spec, lot) {
+			if asked[item] {
+				continue
+			}
+			asked[item] = true
+			w.must(w.owner, &Report{Job: id, Verifier: v.ID(), Proof: tree.Prove(item, leaves[item])})
+			j := w.in(id, Court)
+			for _, p := range j.Judged() {
+				f := Same
+				if p.Node == v.ID() {
+					f = found
+				}
+				w.must(w.authorities[0], &Vote{Job: id, Question: SameAnswer, Item: item, Executor: p.Node, Finding: f})
+			}
+			return true
+		}
+		return false
+	}
+	if !ask(seated[1], openings[1], Other) || w.stake(seated[1].ID()) != 0 {
+		t.Fatal("the first dispute convicts nobody")
+	}
+	for range 2 {
+		if !ask(seated[2], openings[2], Same) {
+			t.Fatal("too few items")
+		}
+	}
+	j := w.in(id, Delivering)
+	if got := j.Idle(w.owner.ID()); got != 2 {
+		t.Errorf("the owner sent the court twice for nothing, and %d count", got)
+	}
+}

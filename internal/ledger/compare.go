@@ -190,7 +190,7 @@ func (w *work) weigh(j *Job, over bool) {
 	case slices.Contains(found, Unjudged):
 		w.unjudged(j)
 	case j.Dispute != nil:
-		w.weighed(j, judges)
+		w.weighed(j, judges, slices.Contains(found, Other))
 	case right == nil:
 		w.end(j, Failed, "no executor's answer is within %s of the court's", j.Spec.Compare)
 	default:
@@ -201,11 +201,11 @@ func (w *work) weigh(j *Job, over bool) {
 	}
 }
 
-// weighed goes on with a batch after the court has looked at an item.
-func (w *work) weighed(j *Job, judges []crowd.Address) {
+// weighed goes on with a batch after the court has looked at an item, and convicted somebody by it or not.
+func (w *work) weighed(j *Job, judges []crowd.Address, caught bool) {
 	d := j.Dispute
 	c := Cleared{Item: d.Item, Reporter: d.Reporter}
-	if j.convicted() != nil {
+	if caught {
 		c.Reporter = crowd.NodeID{}
 	}
 	j.Cleared = append(j.Cleared, c)

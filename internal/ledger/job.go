@@ -629,7 +629,7 @@ func (w *work) nobody(j *Job) {
 			continue
 		}
 		due := w.params.timePay(j, p, p.Since)
-		if p.GaveUp == TooSlow {
+		if p.GaveUp == TooSlow && p.Left-p.Since >= crowd.Time(j.Spec.Task.Limits.Wall.Milliseconds()) { // else its wall time cannot have ended
 			due = max(due, w.params.Pay(p.Price, min(p.gas(&j.Spec, j.Spec.Limits().Gas), gasIn(p.Left-p.Since))))
 		}
 		due = min(due, j.Escrow-sum)

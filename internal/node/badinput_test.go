@@ -170,7 +170,7 @@ func TestSilence(t *testing.T) {
 		{"neither of two executors commits", func(t *testing.T, r task) {
 			r.Filters.Providers = []crowd.NodeID{f.id(victim), f.id(second)}
 			f.hold(victim, second)
-			f.failed(f.post(r))
+			f.impossible(f.post(r)) // both say that they have no time left
 			f.open(victim, second)
 		}},
 		{"the consumer stands still and serves nothing", func(t *testing.T, r task) {

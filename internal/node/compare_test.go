@@ -55,7 +55,7 @@ func TestLocal_WhatAJobToleratesIsNoLie(t *testing.T) {
 			}
 			if c.batch {
 				r.Items, r.Stdin, r.Limits.Gas, r.Limits.Output, r.Limits.WallMillis, r.Confidence = uint32(len(items)), frames, 1e6, 1<<10, 20_000, 0.5
-				r.Plan = &rpc.SamplePlan{Verifiers: 1, Checks: 10}
+				r.Plan = &rpc.SamplePlan{Verifiers: 1, Checks: 10, Replacements: 1}
 			}
 			id, err := n.Post(t.Context(), r)
 			if err != nil {

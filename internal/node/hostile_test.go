@@ -21,7 +21,7 @@ func TestLocal_AHostileJobCostsNoHonestNodeAnything(t *testing.T) {
 	items, _ := lines(30)
 	limits := rpc.Limits{Gas: 1e8, Memory: 16 << 20, Output: 1 << 16, WallMillis: 20_000}
 	batch := func(r *rpc.PostRequest) {
-		r.Items, r.Stdin, r.Confidence, r.Plan = uint32(len(items)), n.uploadFrom(frames(t, items)), 0.5, &rpc.SamplePlan{Verifiers: 1, Checks: 10}
+		r.Items, r.Stdin, r.Confidence, r.Plan = uint32(len(items)), n.uploadFrom(frames(t, items)), 0.5, &rpc.SamplePlan{Verifiers: 1, Checks: 10, Replacements: 1}
 		r.Limits.Gas, r.Limits.Output = 1e6, 1<<10
 	}
 	jobs := []struct {

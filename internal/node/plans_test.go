@@ -93,7 +93,7 @@ func TestLocal_PlansOfASingleTask(t *testing.T) {
 	if f, good := verify.Check(n.receipt(id), verify.Trust{Chain: n.Genesis().ChainID(), Header: VerifyHeader}); !good {
 		t.Errorf("receipt: %+v", f)
 	}
-	r.Confidence = 0.81
+	r.Confidence = 0.808
 	if q, err = n.Quote(t.Context(), r); err != nil || q.Plan != "audit" || q.RatePPM != 50_000 || q.Unaudited != q.Bound-params.Pay(q.Price, r.Limits.Gas) || q.Replacements != 1 || q.Stake != params.MinStake || q.Needed != 3 {
 		t.Errorf("got %+v, %v want an audit at the floor, with the stake that it takes", q, err)
 	}

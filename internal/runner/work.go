@@ -130,6 +130,17 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 			r.publish(s, owner, Chunk{Stream: Note, Data: []byte(res.Reason)})
 		}
 	}
+	if e.Items == 0 { // a program that never began wrote nothing, and its result has the same form
+		for _, name := range []string{"stdout", "stderr"} {
+			f, err := os.OpenFile(filepath.Join(spec.Output, name), os.O_CREATE|os.O_WRONLY, 0o600)
+			if err == nil {
+				err = f.Close()
+			}
+			if err != nil {
+				return crowd.Outcome{}, nil, "", err
+			}
+		}
+	}
 	if o.Result, err = r.cfg.Blocks.AddDir(ctx, spec.Output); err != nil {
 		return crowd.Outcome{}, nil, "", fmt.Errorf("store the result: %w", err)
 	}

@@ -157,7 +157,7 @@ func (b *Backend) Quote(_ context.Context, r rpc.PostRequest) (rpc.Quote, error)
 	_, _, err := b.program(r)
 	one := crowd.ReferencePrice.Cost(r.Limits.Gas)
 	q := rpc.Quote{Bound: 2 * one, Price: crowd.ReferencePrice, Plan: crowd.PlanPair,
-		Undetected: 0.0025, Executors: 2, Stake: 100 * crowd.Credit, Eligible: 7, Needed: 2, Requirements: []rpc.Requirement{{Name: "online", Met: 7, Of: 8}}}
+		Undetected: 0.0025, Duties: 1500, Executors: 2, Stake: 100 * crowd.Credit, Eligible: 7, Needed: 2, Requirements: []rpc.Requirement{{Name: "online", Met: 7, Of: 8}}}
 	switch c := r.Check; {
 	case c == nil:
 	case c.Method == crowd.PlanAudit:

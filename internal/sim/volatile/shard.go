@@ -27,7 +27,7 @@ const (
 	entryBytes                    = 3                    // of the sizes of the parts, for one of up to 2 MiB
 	folderBytes                   = 512                  // of the folder of a map shard's result, which lists five files
 	sourceBytes                   = 64 + 8*66            // of a manifest: a result and who has it
-	mapVerifiers, reduceVerifiers = 7, 3                 // of a shard: who checks a map shard holds its outputs too, and with half of the nodes away four holders are too few
+	mapVerifiers, reduceVerifiers = 7, 4                 // of a shard: who checks a map shard holds its outputs too, and with half of the nodes away four holders are too few
 	allowed                       = verify.Certain / 100 // of undetected cheating: the default of crowd map
 )
 
@@ -45,7 +45,7 @@ func spec(stage string, items, verifiers uint32, gas crowd.Gas, shuffle crowd.Sh
 		Items: items, Shuffle: shuffle, Filters: crowd.Filters{MaxPrice: crowd.ReferencePrice}, Budget: ^crowd.Credits(0),
 		Plan: crowd.Plan{Method: crowd.PlanSample, Verifiers: verifiers, Checks: 1},
 	}
-	s.Plan.Replacements = s.Plan.DefaultReplacements()
+	s.Plan.Replacements = 1 // with few verifiers each one more takes many checks more
 	s.Task.Limits.Wall = crowd.LeastWall(s.Limits())
 	if shuffle.Gather {
 		s.Task.Limits.Wall += gatherTime

@@ -226,7 +226,7 @@ func (w *Wallet) park(ctx context.Context, f *flight, wait *time.Duration, fills
 	}
 	t := time.NewTimer(*wait)
 	defer t.Stop()
-	behind := false // another that was parked
+	ready := false // it has waited, or another that was parked before it has left
 	for {
 		w.mu.Lock()
 		first, moved := true, w.moved
@@ -238,7 +238,7 @@ func (w *Wallet) park(ctx context.Context, f *flight, wait *time.Duration, fills
 		var after <-chan time.Time
 		switch {
 		case !first:
-			behind = true
+			ready = true
 		case hole && *wait > minWait: // no message has come that could have its nonce
 			if err := w.fill(ctx, fills); err != nil {
 				inLine()
@@ -246,7 +246,7 @@ func (w *Wallet) park(ctx context.Context, f *flight, wait *time.Duration, fills
 			}
 			*wait = minWait
 			return inLine, nil
-		case behind && !hole: // the one before has just left
+		case ready && !hole:
 			return inLine, nil
 		default:
 			after = t.C
@@ -254,9 +254,7 @@ func (w *Wallet) park(ctx context.Context, f *flight, wait *time.Duration, fills
 		select {
 		case <-moved:
 		case <-after:
-			if *wait = min(2**wait, maxWaitNonce); !hole {
-				return inLine, nil
-			}
+			*wait, ready = min(2**wait, maxWaitNonce), true
 		case <-ctx.Done():
 			inLine()
 			return nil, ctx.Err()

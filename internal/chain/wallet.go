@@ -112,7 +112,7 @@ func (w *Wallet) attempt(ctx context.Context, m ledger.Message) (in Included, ag
 		return Included{}, false, err
 	}
 	raw := ledger.Sign(w.key, w.client.ChainID(), f.nonce, m)
-	wait := minWait
+	wait, asked := minWait, false
 	var fills sync.WaitGroup
 	defer fills.Wait()
 	for {
@@ -137,6 +137,10 @@ func (w *Wallet) attempt(ctx context.Context, m ledger.Message) (in Included, ag
 		if err != nil {
 			w.lost(f, false)
 			return Included{}, false, err
+		}
+		if at > f.nonce && in.Hearsay && !asked {
+			asked = true // the full node may have been behind when it refused: now it can prove what used the nonce, if it was this
+			continue
 		}
 		if at > f.nonce {
 			w.used(f, at)

@@ -210,7 +210,7 @@ func TestWallet_SurvivesChangesOfFullNode(t *testing.T) {
 	var done, unknown atomic.Int64
 	for range 40 {
 		wg.Go(func() {
-			for range 6 {
+			for n := 0; n < 6 || dials.Load() < 6 && n < 300; n++ {
 				in, err := x.Send(deadline(t), &ledger.Transfer{To: bob, Amount: 1})
 				switch {
 				case err != nil:
@@ -232,6 +232,30 @@ func TestWallet_SurvivesChangesOfFullNode(t *testing.T) {
 	}
 	if dials.Load() < 6 {
 		t.Errorf("got %d dials: the test does not test", dials.Load())
+	}
+}
+
+// behind is a light node whose full node was a few blocks behind when it refused the transaction, and has caught up since.
+type behind struct {
+	*Full
+	n atomic.Int32
+}
+
+func (b *behind) send(ctx context.Context, raw []byte, inLine func()) (Included, error) {
+	in, err := b.Full.send(ctx, raw, inLine)
+	if b.n.Add(1) == 1 && err == nil {
+		in = Included{Refusal: &ledger.Refusal{Code: ledger.BadNonce, Reason: "too far ahead"}, Hearsay: true}
+	}
+	return in, err
+}
+
+func TestWallet_LearnsWhatBecameOfItFromWhoWasBehind(t *testing.T) {
+	w := newWorld(t, 1, 0, 2)
+	b := &behind{Full: start(t, solo(t, w, t.TempDir())).Full}
+	bob := w.people[1].ID().Address()
+	must(t, NewWallet(w.people[0], b), &ledger.Transfer{To: bob, Amount: 1})
+	if got := b.Head().State.Account(bob).Balance; got != thousand+1 {
+		t.Errorf("balance: got %s, want %s", got, thousand+1)
 	}
 }
 

@@ -73,8 +73,8 @@ func TestMap_OnRealPartsWithALiar(t *testing.T) {
 		}
 		out := filepath.Join(home, fmt.Sprintf("out%d", round))
 		dir = out + ".map"
-		// Without the alternates that the liar's place takes, 0.95 leaves nodes enough.
-		code, said, talk := crowd("map", program, in, "--by", "lines=1", "--out", out, "--json", "--confidence", "0.95", "--allow-failed")
+		// 0.9 takes so few verifiers that there are nodes enough without the liar.
+		code, said, talk := crowd("map", program, in, "--by", "lines=1", "--out", out, "--json", "--confidence", "0.9", "--allow-failed")
 		if code != exitDone {
 			t.Fatalf("got code %d: %s", code, talk)
 		}

@@ -356,7 +356,7 @@ func TestFor_TheCheapestThatReachesIt(t *testing.T) {
 	}{
 		{0.5, crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 1}}, // never below the floor
 		{0.808, crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 1}},
-		{0.85, crowd.Plan{Method: crowd.PlanAudit, Rate: 312_500, Replacements: 1}},
+		{0.85, crowd.Plan{Method: crowd.PlanAudit, Rate: 277_778, Replacements: 1}},
 		{0.9, crowd.Plan{Method: crowd.PlanPair}},
 		{0.99, crowd.Plan{Method: crowd.PlanPair}},
 		{0.991, crowd.Plan{Method: crowd.PlanCommittee, Executors: 3}},

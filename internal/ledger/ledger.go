@@ -40,7 +40,7 @@ type Params struct {
 	SlashPPM  uint32 // of the stake of a proven cheater
 	BountyPPM uint32 // of what was slashed, to the executor whose right answer exposed it
 
-	CancelLeast int64 // ms that a place is paid for at least if its running job is cancelled: Params.Time
+	CancelLeast int64 // ms that a place is paid for at least if its running job is cancelled: Params.CancelPay
 
 	StartGas   crowd.Gas     // each place is paid for so much besides what its run used: to fetch, lay out and start it
 	InspectFee crowd.Credits // paid to the authorities that fetched a result for its owner, for each GiB begun of what the job may write

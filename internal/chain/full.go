@@ -63,6 +63,7 @@ type Full struct {
 	streams map[crowd.NodeID]*service // guarded by mu: of light nodes, at most maxStreams
 	debts   debts
 	shared  shared
+	jobs    jobIndex
 
 	submitting sync.Mutex      // orders submissions, first come, first served: a stream waits with one at a time. Taken before every other lock
 	pool       *ledger.Pending // guarded by submitting: the head and what flies on top of it
@@ -136,6 +137,7 @@ func NewFull(c Config) (*Full, error) {
 		return nil, errors.Join(fmt.Errorf("open the chain: %w", err), f.state.bury())
 	}
 	a.head = done{Head: head}
+	f.jobs.fill(head.State)
 	if c.Key != nil {
 		f.wallet = NewWallet(c.Key, f)
 	}
@@ -269,6 +271,7 @@ func (f *Full) onBug(b bug, height crowd.Height) {
 // onCommit runs for each block in order, also for those replayed at the start.
 func (f *Full) onCommit(prev, now done) {
 	f.onBugs(now)
+	f.jobs.follow(prev.State, now.changes)
 	f.blocks.publish(Block{Height: now.Height, Time: now.Time, Changes: now.changes, Events: now.events})
 	ev, err := f.signedHeader(now.Height)
 	if err != nil {

@@ -63,13 +63,17 @@ type inLine struct {
 const (
 	minPause = 50 * time.Millisecond
 	maxPause = 5 * time.Second
-	askTime  = 10 * time.Second
+	askTime  = 20 * time.Second // twice what a full node may take
 	dialTime = 10 * time.Second // for a dial
 
 	maxErrors = 3               // answers in a row that are errors, before another full node is asked
-	firstTime = 3 * time.Second // then for the first verified head
+	firstTime = 3 * time.Second // then for the first verified head; twice as long after each time that it did not suffice
 	heartbeat = time.Second     // between questions whether the full node lives
-	beatTime  = 2 * time.Second // for their answer
+
+	beatTime    = 2 * time.Second // for their answer, at least
+	maxBeatTime = 20 * time.Second
+	beatFactor  = 8                      // times the slowest answer of late
+	lateness    = 500 * time.Millisecond // by which a timer of this process may be late
 )
 
 // NewLight starts nothing; Run does. A bad config is Run's error.
@@ -88,12 +92,17 @@ func (l *Light) Run(ctx context.Context) error {
 	if l.bad != nil {
 		return l.bad
 	}
-	pause := minPause
+	pause, first := minPause, firstTime
 	for ctx.Err() == nil {
 		at := time.Now()
-		err := l.follow(ctx)
+		err := l.follow(ctx, first)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, errNoHead) {
+			first = min(2*first, maxBeatTime)
+		} else {
+			first = firstTime
 		}
 		if time.Since(at) > maxPause {
 			pause = minPause
@@ -123,6 +132,7 @@ type session struct {
 	mu    sync.Mutex
 	calls map[uint64]chan frame // guarded by mu; each has capacity 1, for its one answer
 	last  uint64                // guarded by mu: newest ID
+	heard time.Time             // guarded by mu: when the newest frame came
 	errs  int                   // guarded by mu: answers to ask that were errors, since the last that was none
 	min   crowd.Height          // reader only: header of the last values
 	bases bases                 // reader only: for patches to come
@@ -130,16 +140,39 @@ type session struct {
 	refused map[uint64]time.Time // guarded by mu: nonces that the state shows to be the next, when each was first refused
 }
 
-// beat asks for a sign of life. A process that was killed closes
+// pulse is how long a full node may take for a sign of life: the longer, the slower it has been, as on a machine that is busy.
+type pulse struct{ slow time.Duration }
+
+func (p *pulse) patience() time.Duration { return min(max(beatTime, beatFactor*p.slow), maxBeatTime) }
+
+// took takes in how long one sign of life took. A slow one counts for a while.
+func (p *pulse) took(d time.Duration) { p.slow = max(d, p.slow-p.slow/8) }
+
+// beat asks for a sign of life: an answer, or anything else that comes. A process that was killed closes
 // nothing, and a transport may take half a minute to notice.
-func (l *Light) beat(ctx context.Context, s *session) error {
-	ctx, cancel := context.WithTimeout(ctx, beatTime)
+func (l *Light) beat(ctx context.Context, s *session, p *pulse) error {
+	patience := p.patience()
+	at := time.Now()
+	once, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	f, err := s.call(ctx, kHeader, headerBody{}, func() {})
-	if err == nil && f.Kind != kEvidence {
-		err = errors.New("another answer")
+	f, err := s.call(once, kHeader, headerBody{}, func() {})
+	took := time.Since(at)
+	p.took(took)
+	switch {
+	case err == nil && f.Kind != kEvidence:
+		return errors.New("another answer")
+	case err == nil || ctx.Err() != nil:
+		return err
+	case s.heardSince(at) || once.Err() != nil && took > patience+lateness: // this process itself stood still: its clock says nothing of the other
+		return nil
 	}
-	return err
+	return fmt.Errorf("%w for %v", err, patience)
+}
+
+func (s *session) heardSince(t time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heard.After(t)
 }
 
 // judge ends a session that has only errors for answers. A full node can be unable to answer a question, but not all.
@@ -162,7 +195,7 @@ func (l *Light) judge(s *session, f frame) {
 }
 
 // follow works on one stream until it ends, and says why.
-func (l *Light) follow(ctx context.Context) error {
+func (l *Light) follow(ctx context.Context, patience time.Duration) error {
 	dial, cancel := context.WithTimeout(ctx, dialTime)
 	stream, err := l.cfg.Dial(dial)
 	cancel()
@@ -197,24 +230,25 @@ func (l *Light) follow(ctx context.Context) error {
 	})
 	g.Go(func() error { return l.read(s, stream, first) })
 	g.Go(func() error {
-		t := time.NewTimer(firstTime)
+		t := time.NewTimer(patience)
 		defer t.Stop()
 		select {
 		case <-first:
 			l.use(s)
 		case <-t.C:
-			return errors.New("no head in time")
+			return errNoHead
 		case <-ctx.Done():
 			return nil
 		}
 		beat := time.NewTicker(heartbeat)
 		defer beat.Stop()
+		var p pulse
 		for {
 			select {
 			case err := <-s.lies:
 				return fmt.Errorf("a wrong answer: %w", err)
 			case <-beat.C:
-				if err := l.beat(ctx, s); err != nil && ctx.Err() == nil {
+				if err := l.beat(ctx, s, &p); err != nil && ctx.Err() == nil {
 					return fmt.Errorf("no sign of life: %w", err)
 				}
 			case <-ctx.Done():
@@ -245,6 +279,9 @@ func (l *Light) read(s *session, stream io.Reader, first chan struct{}) error {
 		if err != nil {
 			return err
 		}
+		s.mu.Lock()
+		s.heard = time.Now()
+		s.mu.Unlock()
 		switch {
 		case f.Kind == kError && f.ID == 0:
 			b, err := body[errorBody](f)
@@ -472,6 +509,7 @@ func (s *session) lied(err error) error {
 var (
 	errGone     = errors.New("the stream has ended")
 	errNoStream = errors.New("dial")
+	errNoHead   = errors.New("no head in time")
 )
 
 // call asks and waits for the answer. It calls asked once the question stands before all later ones.

@@ -93,6 +93,7 @@ type service struct {
 	// set once
 	f     *Full
 	from  crowd.NodeID // zero: in this process
+	self  crowd.NodeID // whom hello names; read's goroutine sets it before any question
 	end   func()
 	out   chan []byte   // capacity 1: enough to keep the writer busy
 	slots chan struct{} // a question holds one
@@ -145,6 +146,7 @@ func (s *service) read(ctx context.Context, g *errgroup.Group, stream io.Reader)
 		}
 		prefixes[i] = string(p)
 	}
+	s.self = h.Self
 	follow := &follower{prefixes: prefixes, self: h.Self, told: map[crowd.JobID]ledger.JobState{}}
 	// Watch before the first push, so that nothing falls between.
 	blocks := s.f.proven.watch(ctx)
@@ -241,6 +243,13 @@ func (s *service) question(ctx context.Context, q frame) (answer func() error, e
 	case kList:
 		b, err := body[listBody](q)
 		return func() error { return s.list(ctx, q.ID, b) }, err
+	case kMine:
+		b, err := body[mineBody](q)
+		return func() error {
+			return s.underOrder(ctx, b.Min, func(snap *snapshot) error {
+				return s.queue(ctx, encodeFrame(q.ID, kJobs, jobsBody{Jobs: s.f.mine(snap, s.self, b.Since)}))
+			})
+		}, err
 	case kHeader:
 		b, err := body[headerBody](q)
 		return func() error {

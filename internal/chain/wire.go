@@ -42,6 +42,8 @@ const (
 	kRefusal                  // refusalBody: refused before any block, on the full node's word
 	kEvidence                 // evidenceBody
 	kError                    // errorBody
+	kMine                     // mineBody -> kJobs
+	kJobs                     // jobsBody
 )
 
 type frame struct {
@@ -80,6 +82,17 @@ type sendBody struct {
 type headerBody struct {
 	_      struct{}     `cbor:",toarray"`
 	Height crowd.Height // 0: none, a sign of life is wanted
+}
+
+type mineBody struct {
+	_     struct{}     `cbor:",toarray"`
+	Since crowd.Height // of the node's own jobs also those that ended in this block or later
+	Min   crowd.Height // of the header behind the answer
+}
+
+type jobsBody struct {
+	_    struct{} `cbor:",toarray"`
+	Jobs []crowd.JobID
 }
 
 type valuesBody struct {

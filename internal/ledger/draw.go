@@ -152,7 +152,8 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 
 // dispatch closes the claims and gives out the places.
 func (w *work) dispatch(j *Job) {
-	if w.certain(j) && uint32(len(j.Drawn)) < w.params.MaxClaims { // a full list says nothing about who is not in it
+	// A full list says nothing about who is not in it; an empty one, that the network was slower than the window.
+	if n := uint32(len(j.Drawn)); w.certain(j) && n > 0 && n < w.params.MaxClaims {
 		opened := j.History[len(j.History)-1].Time
 		w.eachEligible(j, func(p Provider) {
 			if !slices.ContainsFunc(j.Drawn, func(d Drawn) bool { return d.Node == p.ID }) {

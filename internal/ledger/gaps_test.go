@@ -951,18 +951,37 @@ func TestTolerant_TheReporterGetsTheBounty(t *testing.T) {
 
 // Where not every ticket wins, a node that does not claim may simply have lost: it misses nothing.
 func TestDispatch_OnlyACertainDrawIsMissed(t *testing.T) {
-	for _, certain := range []bool{true, false} {
-		w := newWorld(t, 1, 3, func(g *Genesis) {
-			if !certain {
-				g.Params.CommitteeUnits = 5
-			}
-		})
+	for _, tt := range []struct {
+		name   string
+		units  uint64
+		claims int
+		missed uint32
+	}{
+		{"others claimed, in a certain draw", 100_000, 1, 1},
+		{"others claimed, in a draw that they may have lost", 20, 1, 0},
+		{"nobody claimed: the network was slow", 100_000, 0, 0},
+	} {
+		w := newWorld(t, 1, 3, func(g *Genesis) { g.Params.CommitteeUnits = tt.units })
 		id := w.drawn(testSpec())
+		for _, k := range w.providers {
+			if len(w.job(id).Drawn) < tt.claims {
+				m := w.claimMsg(k, id)
+				w.block(m) // refused if it drew no ticket
+			}
+		}
+		drawn := w.job(id).Drawn
+		if len(drawn) != tt.claims {
+			t.Fatalf("%s: %d claimed, want %d", tt.name, len(drawn), tt.claims)
+		}
 		w.wait(w.s.Params().ClaimWindow)
 		w.in(id, Failed)
 		for _, k := range w.providers {
-			if got := w.s.Reputation(k.ID().Address()).Missed; (got == 1) != certain || got > 1 {
-				t.Errorf("certain %v: got %d missed", certain, got)
+			want := tt.missed
+			if slices.ContainsFunc(drawn, func(d Drawn) bool { return d.Node == k.ID() }) {
+				want = 0
+			}
+			if got := w.s.Reputation(k.ID().Address()).Missed; got != want {
+				t.Errorf("%s: got %d missed, want %d", tt.name, got, want)
 			}
 		}
 	}

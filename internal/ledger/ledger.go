@@ -64,7 +64,21 @@ func MainParams() Params {
 	}
 }
 
-// DevParams are MainParams with the waiting of a network on one machine.
+// LocalParams are the figures for a network of one user on one machine, which may compile and test besides: it may be slow, and
+// none of its nodes is missed for that. Each window ends as soon as all have done their part.
+func LocalParams() Params {
+	const second = 1000
+	p := DevParams()
+	p.ClaimWindow = 10 * second
+	p.DispatchGrace = 30 * second
+	p.RevealWindow = 15 * second
+	p.CourtWindow = 120 * second
+	p.DeliveryWindow = 30 * second
+	p.Retention = 3600 * second // all are on this machine, and read of an end at once or after their next start
+	return p
+}
+
+// DevParams are MainParams with the least waiting, for tests of nodes that are there at once or not at all.
 func DevParams() Params {
 	const second = 1000
 	p := MainParams()

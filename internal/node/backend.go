@@ -266,22 +266,16 @@ func (b backend) page(id crowd.JobID) (page, error) {
 }
 
 func (b backend) Jobs(_ context.Context, limit int) ([]rpc.JobSummary, error) {
-	jobs := b.book.all()
-	out := make([]rpc.JobSummary, 0, min(limit, len(jobs)))
-	for i := range jobs[:min(limit, len(jobs))] {
+	jobs, err := b.book.newest(limit)
+	out := make([]rpc.JobSummary, 0, len(jobs))
+	for i := range jobs {
 		out = append(out, summary(&jobs[i]))
 	}
-	return out, nil
+	return out, err
 }
 
 func (b backend) MatchJobs(_ context.Context, prefix string, limit int) ([]crowd.JobID, error) {
-	var out []crowd.JobID
-	for _, j := range b.book.all() {
-		if strings.HasPrefix(j.ID.String(), prefix) && len(out) < limit {
-			out = append(out, j.ID)
-		}
-	}
-	return out, nil
+	return b.book.match(prefix, limit)
 }
 
 func (b backend) Job(_ context.Context, id crowd.JobID) (rpc.JobView, error) {
@@ -537,7 +531,7 @@ func (b backend) Account(ctx context.Context, addr crowd.Address) (rpc.Account, 
 	}
 	a := rpc.Account{Address: addr, Own: addr == b.id.Address(), Balance: acc.Balance, Stake: p.Stake, Nonce: acc.Nonce}
 	if a.Own {
-		for _, j := range b.book.all() {
+		for _, j := range b.book.openJobs() {
 			a.Escrow += j.Escrow
 		}
 	}

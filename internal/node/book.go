@@ -4,32 +4,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/crowdcompute/crowd"
-	"github.com/crowdcompute/crowd/internal/atomicfile"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/runner"
 )
 
-// book keeps the node's own jobs: their newest proven record and their receipt
-// on disk, what runs and watches in memory.
+// book keeps the node's own jobs: their newest proven record and their receipt on disk, what runs and watches in memory. A job
+// of which nothing is to come any more leaves the memory, save for the last few.
 type book struct {
 	dir   string
 	units uint64 // committee units of the network's draws
+	file  bookFile
+	log   *slog.Logger
 
 	disk sync.Mutex // held from the change of a page until it is on disk, so that files follow their order
 
-	mu   sync.Mutex
-	jobs map[crowd.JobID]*page
+	mu     sync.Mutex
+	open   map[crowd.JobID]*page          // guarded by mu: something is to come; as many as the node has jobs at work
+	recent *lru.Cache[crowd.JobID, *page] // guarded by mu: of the others, with what their executors told
 }
+
+// recentJobs is how many ended jobs keep their live logs, of 2 MiB each at most.
+const recentJobs = 32
 
 // page is one job. The book's mu guards it.
 type page struct {
@@ -55,63 +61,77 @@ const maxNote = 500
 
 var streams = [2]string{"stdout", "stderr"}
 
-func openBook(dir string, units uint64) (*book, error) {
-	b := &book{dir: dir, units: units, jobs: map[crowd.JobID]*page{}}
+func openBook(dir string, units uint64, log *slog.Logger) (*book, error) {
+	b := &book{dir: dir, units: units, log: log, open: map[crowd.JobID]*page{}}
+	var err error
+	if b.recent, err = lru.New[crowd.JobID, *page](recentJobs); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open job book: %w", err)
 	}
-	names, err := os.ReadDir(dir)
-	if err != nil {
+	if b.file, err = openBookFile(filepath.Join(dir, "book")); err != nil {
 		return nil, fmt.Errorf("open job book: %w", err)
 	}
-	for _, n := range names {
-		id, err := crowd.ParseJobID(n.Name())
-		if err != nil {
-			continue
+	err = b.file.each([]byte(bookOpen), func(id crowd.JobID) bool {
+		var p page
+		var ok bool
+		if p, ok, err = b.file.load(id, dir); ok {
+			p.changed = make(chan struct{})
+			b.open[id] = &p
 		}
-		raw, err := os.ReadFile(filepath.Join(dir, n.Name(), "record"))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // killed before the first record
-		} else if err != nil {
-			return nil, fmt.Errorf("open job book: %w", err)
-		}
-		p := &page{changed: make(chan struct{})}
-		if err := crowd.Decode(raw, &p.job); err != nil || p.job.ID != id {
-			return nil, fmt.Errorf("open job book: %s is damaged (%v); remove the folder: the chain still has the job", filepath.Join(dir, n.Name()), err)
-		}
-		if p.receipt, err = os.ReadFile(filepath.Join(dir, n.Name(), "receipt.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("open job book: %w", err)
-		}
-		if advice, err := os.ReadFile(filepath.Join(dir, n.Name(), "advice")); err == nil {
-			p.advice = string(advice)
-		}
-		if _, err := os.Stat(filepath.Join(dir, n.Name(), "result")); err == nil {
-			p.delivered = true
-		}
-		b.jobs[id] = p
+		return err == nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open job book: %w", errors.Join(err, b.file.db.Close()))
 	}
 	return b, nil
 }
 
-// write replaces a file of a job. b.disk must be held.
-func (b *book) write(id crowd.JobID, name string, data []byte) error {
-	dir := filepath.Join(b.dir, id.String())
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+func (b *book) close() error { return b.file.db.Close() }
+
+// complete: nothing is to come any more.
+func (p *page) complete() bool {
+	return p.job.State.Ended() && p.receipt != nil && (p.delivered || p.job.State != ledger.Settled)
+}
+
+// find is the page of id, nil when there is none. It needs mu.
+func (b *book) find(id crowd.JobID) *page {
+	if p := b.open[id]; p != nil {
+		return p
 	}
-	return atomicfile.Write(filepath.Join(dir, name), data, 0o600)
+	if p, ok := b.recent.Get(id); ok {
+		return p
+	}
+	p, ok, err := b.file.load(id, b.dir)
+	if err != nil {
+		b.log.Error("job book", "err", err)
+	}
+	if !ok {
+		return nil
+	}
+	p.changed = make(chan struct{})
+	return &p
 }
 
 // update does f to the page of id and wakes who watches it.
 func (b *book) update(id crowd.JobID, f func(*page)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := b.jobs[id]
+	p := b.find(id)
 	if p == nil {
 		p = &page{changed: make(chan struct{})}
-		b.jobs[id] = p
 	}
 	f(p)
+	if p.complete() {
+		if err := b.file.close(id); err != nil {
+			b.log.Error("job book", "err", err) // it is looked at again after a restart
+		}
+		delete(b.open, id)
+		b.recent.Add(id, p)
+	} else {
+		b.open[id] = p
+	}
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
@@ -129,7 +149,7 @@ func (b *book) track(j ledger.Job) error {
 	if !fresh {
 		return nil
 	}
-	if err := b.write(j.ID, "record", crowd.Encode(&j)); err != nil {
+	if err := b.file.saveRecord(&j); err != nil {
 		return fmt.Errorf("keep record of job %s: %w", j.ID.Short(), err)
 	}
 	return nil
@@ -138,7 +158,7 @@ func (b *book) track(j ledger.Job) error {
 func (b *book) setReceipt(id crowd.JobID, receipt []byte) error {
 	b.disk.Lock()
 	defer b.disk.Unlock()
-	if err := b.write(id, "receipt.json", receipt); err != nil {
+	if err := b.file.save(bookReceipt, id, receipt); err != nil {
 		return fmt.Errorf("keep receipt of job %s: %w", id.Short(), err)
 	}
 	b.update(id, func(p *page) { p.receipt = receipt })
@@ -149,7 +169,7 @@ func (b *book) setDivergence(id crowd.JobID, advice string) error {
 	b.disk.Lock()
 	defer b.disk.Unlock()
 	b.update(id, func(p *page) { p.advice = advice })
-	if err := b.write(id, "advice", []byte(advice)); err != nil {
+	if err := b.file.save(bookAdvice, id, []byte(advice)); err != nil {
 		return fmt.Errorf("keep advice on job %s: %w", id.Short(), err)
 	}
 	return nil
@@ -164,37 +184,49 @@ func (b *book) expect(id crowd.JobID) { b.update(id, func(*page) {}) }
 func (b *book) look(id crowd.JobID) (page, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := b.jobs[id]
+	p := b.find(id)
 	if p == nil {
 		return page{}, false
 	}
 	return *p, true
 }
 
-// all are the jobs, newest first.
-func (b *book) all() []ledger.Job {
+// openJobs are those of which something is to come, in no order.
+func (b *book) openJobs() (jobs []ledger.Job) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var out []ledger.Job
-	for _, p := range b.jobs {
+	for _, p := range b.open {
 		if len(p.job.History) > 0 {
-			out = append(out, p.job)
+			jobs = append(jobs, p.job)
 		}
 	}
-	slices.SortFunc(out, func(x, y ledger.Job) int {
-		if c := int(y.History[0].Height) - int(x.History[0].Height); c != 0 {
-			return c
+	return jobs
+}
+
+// newest are at most limit jobs, the newest first.
+func (b *book) newest(limit int) (jobs []ledger.Job, err error) {
+	if limit <= 0 {
+		return nil, nil
+	}
+	err = b.file.each([]byte(bookByTime), func(id crowd.JobID) bool {
+		if p, ok := b.look(id); ok {
+			jobs = append(jobs, p.job)
 		}
-		return strings.Compare(x.ID.String(), y.ID.String())
+		return len(jobs) < limit
 	})
-	return out
+	return jobs, err
+}
+
+// match are at most limit jobs whose ID begins with those hex digits.
+func (b *book) match(digits string, limit int) ([]crowd.JobID, error) {
+	return b.file.match(digits, limit)
 }
 
 // told takes in what an executor says while it runs. Only one that works on the
 // job is heard, and of several the one that spoke first, while it works.
 func (b *book) told(from crowd.NodeID, m telling) {
 	b.mu.Lock()
-	known := b.jobs[m.Job] != nil
+	known := b.open[m.Job] != nil
 	b.mu.Unlock()
 	if !known {
 		return // a stranger's job: no memory is spent on it

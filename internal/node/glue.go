@@ -53,25 +53,34 @@ func (c jobChain) Job(ctx context.Context, id crowd.JobID) (runner.Record, error
 	return rec, nil
 }
 
-// OpenJobs are also the node's own that ended while it was away.
-func (c jobChain) OpenJobs(ctx context.Context) (ids []crowd.JobID, err error) {
-	all, err := c.chain.List(ctx, ledger.PrefixJob)
-	for _, x := range all {
-		var j ledger.Job
-		if err := crowd.Decode(x.Val, &j); err != nil {
-			return nil, err
-		}
-		if !j.State.Ended() || j.Owner == c.id && c.missed(&j) {
-			ids = append(ids, j.ID)
+// unsure is how many blocks before the newest end that the node knows of another one of its jobs may have ended unseen.
+const unsure = 1000
+
+// OpenJobs are those that may concern the node, and its own that ended while it was away or whose result is not here.
+func (c jobChain) OpenJobs(ctx context.Context) ([]crowd.JobID, error) {
+	seen, err := c.book.file.seen()
+	if err != nil {
+		return nil, err
+	}
+	all, err := c.chain.Jobs(ctx, seen-min(seen, unsure))
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[crowd.JobID]bool{}
+	for _, j := range c.book.openJobs() {
+		wanted[j.ID] = true
+	}
+	for _, id := range all {
+		p, ok := c.book.look(id)
+		wanted[id] = !ok || !p.complete()
+	}
+	var ids []crowd.JobID
+	for id, ok := range wanted {
+		if ok {
+			ids = append(ids, id)
 		}
 	}
-	return ids, err
-}
-
-// missed reports whether the node lacks the end of its own job j, or its result.
-func (n *Node) missed(j *ledger.Job) bool {
-	p, _ := n.book.look(j.ID)
-	return !p.job.State.Ended() || n.undelivered(j)
+	return ids, nil
 }
 
 // undelivered reports whether j has a result that is not here.
@@ -267,6 +276,7 @@ func (n *Node) cancel(ctx context.Context, id crowd.JobID) error {
 
 // recorded sees every proven record that comes by, and keeps those of this node's own jobs.
 func (n *Node) recorded(j ledger.Job) {
+	n.claimsClosed(&j)
 	if j.Owner != n.id {
 		return
 	}
@@ -334,7 +344,7 @@ func (n *Node) doChores(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(n.choresEnd)
-	for _, j := range n.book.all() {
+	for _, j := range n.book.openJobs() {
 		if p, _ := n.book.look(j.ID); p.receipt == nil && j.State.Ended() {
 			wg.Go(func() { n.makeReceipt(ctx, j.ID) })
 		}

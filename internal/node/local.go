@@ -31,7 +31,7 @@ import (
 type LocalConfig struct {
 	Dir       string
 	Providers int                   // default 7
-	Params    ledger.Params         // of a new network; default ledger.DevParams
+	Params    ledger.Params         // of a new network; default ledger.LocalParams
 	Cheats    map[int]Cheat         // by provider, 0-based; adversaries for demonstrations and tests
 	Stakes    map[int]crowd.Credits // of a new network's providers; default 100 credits
 	RPC       string                // TCP address; default a free port of 127.0.0.1
@@ -51,7 +51,7 @@ func (c LocalConfig) withDefaults() LocalConfig {
 		c.Providers = 7
 	}
 	if c.Params == (ledger.Params{}) {
-		c.Params = ledger.DevParams()
+		c.Params = ledger.LocalParams()
 	}
 	if c.Listen == nil {
 		c.alone = true

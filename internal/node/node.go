@@ -61,6 +61,7 @@ type chainNode interface {
 	Head() chain.Head
 	Get(ctx context.Context, key []byte) ([]byte, error)
 	List(ctx context.Context, prefix string) ([]ledger.Change, error)
+	Jobs(ctx context.Context, since crowd.Height) ([]crowd.JobID, error)
 	Prove(ctx context.Context, key []byte) (chain.Proved, error)
 	Watch(ctx context.Context) <-chan chain.Block
 	Send(ctx context.Context, raw []byte) (chain.Included, error)
@@ -93,6 +94,7 @@ type Node struct {
 	opened      chan struct{} // closed when New has made all of these
 	ready       chan struct{}
 	short       chan struct{} // space is; one that asks is enough
+	dozed       chan struct{} // capacity 1: a draw may have been missed
 
 	mu      sync.Mutex
 	friends map[crowd.NodeID]bool      // guarded by mu: seeds, and peers seen on the LAN
@@ -110,7 +112,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, id: cfg.Key.ID(), chainID: cfg.Genesis.ChainID(), params: cfg.Genesis.Params,
 		log: cfg.Log, started: time.Now().UTC(), chores: make(chan func(context.Context), chores), choresEnd: make(chan struct{}),
-		opened: make(chan struct{}), ready: make(chan struct{}), short: make(chan struct{}, 1), friends: map[crowd.NodeID]bool{}, asked: map[crowd.NodeID]time.Time{},
+		opened: make(chan struct{}), ready: make(chan struct{}), short: make(chan struct{}, 1), dozed: make(chan struct{}, 1), friends: map[crowd.NodeID]bool{}, asked: map[crowd.NodeID]time.Time{},
 	}
 	if n.seeds, err = parseSeeds(cfg.Seeds); err != nil {
 		return nil, err
@@ -129,7 +131,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open node: %w", err)
 	}
-	if n.book, err = openBook(filepath.Join(cfg.Dir, "jobs"), n.params.CommitteeUnits); err != nil {
+	if n.book, err = openBook(filepath.Join(cfg.Dir, "jobs"), n.params.CommitteeUnits, cfg.Log); err != nil {
 		return nil, err
 	}
 	if n.store, err = store.Open(filepath.Join(cfg.Dir, "store"), store.Config{Reserve: reserve}); err != nil {
@@ -274,6 +276,11 @@ func (n *Node) close() {
 	if n.store != nil {
 		if err := n.store.Close(); err != nil {
 			n.log.Warn("close store", "err", err)
+		}
+	}
+	if n.book != nil {
+		if err := n.book.close(); err != nil {
+			n.log.Warn("close job book", "err", err)
 		}
 	}
 }

@@ -28,7 +28,13 @@ func (n *Node) offer(ctx context.Context) error {
 			n.log.Warn("keep this provider in the draw", "err", err)
 		}
 		select {
-		case <-time.After(next):
+		case <-time.After(fundsEvery):
+		case <-ctx.Done():
+			return nil
+		}
+		select {
+		case <-time.After(next - fundsEvery):
+		case <-n.dozed:
 		case <-ctx.Done():
 			return nil
 		}
@@ -71,6 +77,19 @@ func (n *Node) tendOffer(ctx context.Context) (time.Duration, error) {
 		_, err = chain.Send(ctx, &ledger.Awake{})
 	}
 	return next, errors.Join(append(errs, err)...)
+}
+
+// claimsClosed looks at a job for which this provider could have claimed a place. If others did, and it did not, it may have
+// missed a draw: then it looks soon what the chain says of it, so that it is awake again as soon as it is able to work.
+func (n *Node) claimsClosed(j *ledger.Job) {
+	mine := func(d ledger.Drawn) bool { return d.Node == n.id }
+	if j.State <= ledger.Claiming || j.Owner == n.id || !n.provides() || slices.ContainsFunc(j.Drawn, mine) {
+		return
+	}
+	select {
+	case n.dozed <- struct{}{}:
+	default: // it will look
+	}
 }
 
 // registered is the state of an offer that is on chain.

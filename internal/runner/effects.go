@@ -55,7 +55,7 @@ func (r *Runner) do(ctx context.Context, s slot, a *active, e job.Effect) error 
 	case job.Release:
 		return r.cfg.Blocks.Unpin(e.CID, s.String())
 	case job.Look:
-		r.begin(func() { r.lookUp(ctx, s.id) })
+		r.look(ctx, s.id)
 	case job.Report:
 		if r.cfg.Report != nil {
 			r.cfg.Report(s.id, s.role, e)

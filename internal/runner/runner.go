@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -212,7 +213,13 @@ type Runner struct {
 
 	// Run's goroutine only
 	machines map[slot]*active
-	tasks    sync.WaitGroup // goroutines that an effect began
+	looking  map[crowd.JobID]bool // a look-up is on its way; true: and another is wanted after it
+	tasks    sync.WaitGroup       // goroutines that an effect began
+
+	own ownProvider
+
+	lost  chan struct{}       // capacity 1: something was missed; one that asks for a survey is enough
+	looks *semaphore.Weighted // look-ups at a time
 }
 
 // New checks the configuration and starts nothing.
@@ -224,6 +231,7 @@ func New(c Config) (*Runner, error) {
 	return &Runner{
 		cfg: c, self: c.Key.ID(),
 		inbox: make(chan func(context.Context)), over: make(chan struct{}), machines: map[slot]*active{},
+		looking: map[crowd.JobID]bool{}, lost: make(chan struct{}, 1), looks: semaphore.NewWeighted(maxLooks),
 		runs:    semaphore.NewWeighted(int64(c.Runs)),
 		samples: semaphore.NewWeighted(1),
 		memory:  semaphore.NewWeighted(int64(c.Memory - c.forSamples())),
@@ -252,7 +260,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	for _, j := range journals {
 		r.resume(ctx, j)
 	}
-	r.survey(ctx)
+	r.begin(func() { r.catchUp(ctx) })
+	r.missed()
 	for {
 		select {
 		case <-ctx.Done():
@@ -282,19 +291,74 @@ func (r *Runner) post(f func(context.Context)) {
 // begin does f beside the loop.
 func (r *Runner) begin(f func()) { r.tasks.Go(f) }
 
-// survey asks for every open job.
-func (r *Runner) survey(ctx context.Context) {
-	r.begin(func() {
-		ids, err := r.cfg.Chain.OpenJobs(ctx)
-		if err != nil {
-			r.cfg.Log.Warn("list open jobs", "err", err)
-			r.retry(ctx, r.survey)
+// Bounds of catching up.
+const (
+	maxLooks  = 8                      // look-ups at a time: so many answers do not keep a stream from its other work
+	catchUpIn = 200 * time.Millisecond // at most, before it begins: what is pushed after a loss needs no look-up, and not all nodes begin at once
+	maxAgain  = time.Minute            // between two tries that fail
+)
+
+// missed asks for a survey. One that is asked for while another waits is the same one.
+func (r *Runner) missed() {
+	select {
+	case r.lost <- struct{}{}:
+	default:
+	}
+}
+
+// catchUp makes a survey whenever something was missed: one at a time, and again until it is done.
+func (r *Runner) catchUp(ctx context.Context) {
+	for {
+		select {
+		case <-r.lost:
+		case <-ctx.Done():
 			return
 		}
-		for _, id := range ids {
-			r.lookUp(ctx, id)
+		for wait := catchUpIn; ; wait = min(2*wait, maxAgain) {
+			select {
+			case <-time.After(rand.N(wait)):
+			case <-ctx.Done():
+				return
+			}
+			err := r.survey(ctx)
+			if err == nil {
+				break
+			}
+			if ctx.Err() == nil {
+				r.cfg.Log.Warn("list open jobs", "err", err)
+			}
 		}
+	}
+}
+
+// survey looks up the jobs that the node has a part in, and then those that it may have one in.
+func (r *Runner) survey(ctx context.Context) error {
+	have := make(chan []crowd.JobID, 1)
+	r.post(func(context.Context) {
+		var ids []crowd.JobID
+		for s := range r.machines {
+			ids = append(ids, s.id)
+		}
+		have <- ids
 	})
+	var first []crowd.JobID
+	select {
+	case first = <-have:
+	case <-r.over:
+		return nil
+	}
+	then, err := r.cfg.Chain.OpenJobs(ctx)
+	if err != nil {
+		return err
+	}
+	seen := make(map[crowd.JobID]bool, len(first)+len(then))
+	for _, id := range slices.Concat(first, then) {
+		if !seen[id] {
+			seen[id] = true
+			r.post(func(ctx context.Context) { r.look(ctx, id) })
+		}
+	}
+	return nil
 }
 
 // again is how long something that went wrong outside the machines waits.
@@ -307,6 +371,27 @@ func (r *Runner) retry(ctx context.Context, f func(context.Context)) {
 		r.post(f)
 	case <-ctx.Done():
 	}
+}
+
+// look brings the newest record of a job. While one look-up of a job is on its way, all that ask for more are answered by one after it.
+func (r *Runner) look(ctx context.Context, id crowd.JobID) {
+	if _, flying := r.looking[id]; flying {
+		r.looking[id] = true
+		return
+	}
+	r.looking[id] = false
+	r.begin(func() {
+		if r.looks.Acquire(ctx, 1) == nil {
+			r.lookUp(ctx, id)
+			r.looks.Release(1)
+		}
+		r.post(func(ctx context.Context) {
+			more := r.looking[id]
+			if delete(r.looking, id); more {
+				r.look(ctx, id)
+			}
+		})
+	})
 }
 
 // lookUp brings the newest record of a job. Not for Run's goroutine.
@@ -330,11 +415,36 @@ func (r *Runner) inform(ctx context.Context, id crowd.JobID, rec Record) {
 	ch := job.Chain{Job: *rec.Job, Height: rec.Height, Time: rec.Time}
 	if rec.Job.State == ledger.Claiming && slices.Contains(r.cfg.Roles, job.AsExecutor) {
 		var err error
-		if ch.Self, err = r.cfg.Chain.Provider(ctx); err != nil {
+		if ch.Self, err = r.own.provider(ctx, r.cfg.Chain); err != nil {
 			r.cfg.Log.Warn("read the own provider record", "err", err)
 		}
 	}
 	r.post(func(ctx context.Context) { r.news(ctx, id, ch, rec.Job) })
+}
+
+// ownFresh is how old the node's own provider record may be where a claim is considered: the ledger decides by the true one.
+const ownFresh = 2 * time.Second
+
+// ownProvider remembers the node's own provider record, since a hundred jobs may open their claims at a time.
+type ownProvider struct {
+	mu  sync.Mutex
+	at  time.Time        // guarded by mu
+	rec *ledger.Provider // guarded by mu; nobody changes what it points to
+}
+
+// provider reads the record, at most once in ownFresh. That there is none it does not remember.
+func (o *ownProvider) provider(ctx context.Context, c Chain) (*ledger.Provider, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.rec != nil && time.Since(o.at) < ownFresh {
+		return o.rec, nil
+	}
+	at := time.Now()
+	p, err := c.Provider(ctx)
+	if err == nil {
+		o.rec, o.at = p, at
+	}
+	return p, err
 }
 
 func (r *Runner) update(ctx context.Context, u Update) {
@@ -350,10 +460,7 @@ func (r *Runner) update(ctx context.Context, u Update) {
 		r.news(ctx, id, job.Gone{Height: u.Height}, nil)
 	}
 	if u.Lost {
-		r.survey(ctx)
-		for s := range r.machines { // the order of these questions matters to nobody
-			r.begin(func() { r.lookUp(ctx, s.id) })
-		}
+		r.missed()
 	}
 }
 

@@ -65,6 +65,66 @@ func stages(rs []job.Report) string {
 	return strings.Join(out, " ")
 }
 
+// A node whose stream is lost again and again, as on a busy machine, does not add to the load: one survey at a time, each job
+// looked up once at a time and few of them at a time, and none that has ended.
+func TestRunner_LossesDoNotPileUp(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		ended := w.post(ctx, "echo", nil)
+		until(t, "the end of the job", w.ends(ended))
+		var open []crowd.JobID
+		for range 3 * maxLooks {
+			open = append(open, w.post(ctx, "sleep", nil))
+		}
+		time.Sleep(time.Second) // virtual
+		var mu sync.Mutex
+		flying, most, looked, twice := map[crowd.JobID]int{}, 0, map[crowd.JobID]int{}, false
+		n := w.nodes[consumer]
+		w.mu.Lock()
+		n.slow = func(ctx context.Context, id crowd.JobID) {
+			mu.Lock()
+			flying[id]++
+			looked[id]++
+			twice = twice || flying[id] > 1
+			sum := 0
+			for _, f := range flying {
+				sum += f
+			}
+			most = max(most, sum)
+			mu.Unlock()
+			select {
+			case <-time.After(200 * time.Millisecond): // virtual
+			case <-ctx.Done():
+			}
+			mu.Lock()
+			flying[id]--
+			mu.Unlock()
+		}
+		w.mu.Unlock()
+		before := n.surveys.Load()
+		const losses = 200
+		for range losses {
+			w.lose(n)
+			time.Sleep(10 * time.Millisecond) // virtual
+		}
+		until(t, "the jobs' end", func() bool {
+			for _, id := range open {
+				if !w.ends(id)() {
+					return false
+				}
+			}
+			return true
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		surveys := n.surveys.Load() - before
+		t.Logf("%d losses: %d surveys; at most %d look-ups at a time", losses, surveys, most)
+		if surveys == 0 || surveys > losses/2 || most > maxLooks || twice || looked[ended] > 0 {
+			t.Errorf("%d losses: got %d surveys, %d look-ups at a time (at most %d), two of one job at a time %v, %d of a job that had ended",
+				losses, surveys, most, maxLooks, twice, looked[ended])
+		}
+	})
+}
+
 func TestRunner_OneJob(t *testing.T) {
 	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
 		began := time.Now()

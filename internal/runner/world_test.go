@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -187,6 +188,13 @@ func (w *world) block() {
 	}
 }
 
+// lose tells a node that it missed something.
+func (w *world) lose(n *node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.updates <- Update{Height: w.height, Time: w.time, Lost: true}
+}
+
 func (w *world) kick() {
 	select {
 	case w.poke <- struct{}{}:
@@ -223,6 +231,10 @@ type node struct {
 	claims uint64                 // bytes that all content claims to have; 0: what it has
 	heard  []Chunk
 	tales  []job.Report // of the consumer's machines
+
+	slow    func(context.Context, crowd.JobID) // guarded by w.mu: before each look-up; nil: nothing
+	updates chan Update                        // guarded by w.mu
+	surveys atomic.Int64
 }
 
 func (n *node) told() []job.Report {
@@ -279,7 +291,13 @@ func (n *node) Send(ctx context.Context, m ledger.Message) (crowd.Height, error)
 	return 0, err
 }
 
-func (n *node) Job(_ context.Context, id crowd.JobID) (Record, error) {
+func (n *node) Job(ctx context.Context, id crowd.JobID) (Record, error) {
+	n.w.mu.Lock()
+	slow := n.slow
+	n.w.mu.Unlock()
+	if slow != nil {
+		slow(ctx, id)
+	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	rec := Record{Height: n.w.height, Time: n.w.time}
@@ -290,6 +308,7 @@ func (n *node) Job(_ context.Context, id crowd.JobID) (Record, error) {
 }
 
 func (n *node) OpenJobs(context.Context) (ids []crowd.JobID, err error) {
+	n.surveys.Add(1)
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	n.w.state.EachJob(func(j ledger.Job) bool {
@@ -313,7 +332,7 @@ func (n *node) Provider(context.Context) (*ledger.Provider, error) {
 func (n *node) Watch(ctx context.Context) <-chan Update {
 	c := make(chan Update, 1024)
 	n.w.mu.Lock()
-	n.w.subs[c] = ctx
+	n.w.subs[c], n.updates = ctx, c
 	n.w.mu.Unlock()
 	return c
 }

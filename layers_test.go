@@ -52,6 +52,7 @@ const layers = `
 	170  internal/node
 	175  sdk
 	177  internal/fleet
+	178  internal/soak
 	180  programs
 	190  cmd/crowd
 	200  programs/blur

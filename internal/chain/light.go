@@ -51,6 +51,27 @@ type Light struct {
 	line    []*inLine     // guarded by mu: transactions on their way, in the order in which they came; as many as there are calls of Send
 	moved   chan struct{} // guarded by mu; closed, and replaced, when one of line was offered or has left
 	doubted time.Time     // guarded by mu: when a full node was last left for a refusal that cannot be checked
+	losses  []time.Time   // guarded by mu: when streams ended, the newest maxLosses
+}
+
+// What is remembered of streams that ended.
+const (
+	maxLosses  = 100
+	lossWindow = 5 * time.Minute
+)
+
+// Lost is how many streams ended in the last five minutes, at most maxLosses.
+func (l *Light) Lost() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, _ := slices.BinarySearchFunc(l.losses, time.Now().Add(-lossWindow), time.Time.Compare)
+	return len(l.losses) - at
+}
+
+func (l *Light) lost() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.losses = append(l.losses[max(0, len(l.losses)+1-maxLosses):], time.Now())
 }
 
 // inLine is a transaction on its way. On each stream it is offered after all that stand before it.
@@ -257,6 +278,7 @@ func (l *Light) follow(ctx context.Context, patience time.Duration) error {
 		}
 	})
 	err = g.Wait()
+	l.lost()
 	l.use(nil)
 	close(s.gone)
 	return err

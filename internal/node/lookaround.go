@@ -3,11 +3,14 @@ package node
 import (
 	"context"
 	"errors"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/chain"
 	"github.com/crowdcompute/crowd/internal/discovery"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/overlay"
@@ -65,6 +68,7 @@ func (b backend) Status(ctx context.Context) (rpc.Status, error) {
 	if t := b.chain.Head().Time; t != 0 {
 		s.ChainTime = wallTime(t)
 	}
+	s.Load = b.load()
 	for _, a := range b.host.ExternalUDP() {
 		s.Seen = append(s.Seen, a.String())
 	}
@@ -78,6 +82,20 @@ func (b backend) Status(ctx context.Context) (rpc.Status, error) {
 	defer b.mu.Unlock()
 	s.Provide = b.enrol
 	return s, nil
+}
+
+// load is what the node has on its hands.
+func (n *Node) load() rpc.Load {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	l := rpc.Load{Jobs: len(n.book.openJobs()), Goroutines: runtime.NumGoroutine(), Memory: m.Sys - m.HeapReleased}
+	if light, ok := n.chain.(*chain.Light); ok {
+		l.Lost = light.Lost()
+	}
+	if files, err := os.ReadDir("/proc/self/fd"); err == nil {
+		l.Files = len(files)
+	}
+	return l
 }
 
 func (n *Node) joined() bool {

@@ -417,6 +417,16 @@ type Status struct {
 	ChainTime    time.Time `json:"chainTime"`         // of the newest block
 	Overlay      Overlay   `json:"overlay"`
 	Traffic      Traffic   `json:"traffic"`
+	Load         Load      `json:"load"`
+}
+
+// Load is what a node has on its hands. In a network on one machine, memory, files and goroutines are those of all its nodes.
+type Load struct {
+	Jobs       int    `json:"jobs"`       // own ones that have not ended, or of which the result or the receipt is still to come
+	Lost       int    `json:"lost"`       // how often its stream from a full node ended in the last five minutes
+	Goroutines int    `json:"goroutines"` //
+	Memory     uint64 `json:"memory"`     // bytes that the process holds
+	Files      int    `json:"files"`      // open descriptors; 0: not known
 }
 
 // Traffic is the content that a node has moved since it started, in bytes of blocks.

@@ -104,6 +104,13 @@ func TestReceipt_SaysWhatTheOwnerLeftInTheDraw(t *testing.T) {
 		if !good || strings.Contains(findings[i].Detail, "75 % of the weight") != (named > 0) {
 			t.Errorf("%d providers named: got %+v", named, findings)
 		}
+		// A tenth of all weight is 13.3 % of three quarters of it.
+		j, _ := evidence(t, receipt)
+		want, _ := Passed(&j, 133_333)
+		i = slices.IndexFunc(findings, func(f Finding) bool { return f.Name == "chance" })
+		if strings.Contains(findings[i].Detail, want.String()+" if they are 10 % of all weight") != (named > 0) {
+			t.Errorf("%d providers named: got %q want %s among all weight", named, findings[i].Detail, want)
+		}
 	}
 }
 
@@ -157,6 +164,12 @@ func TestReceipt_ForgedBatchesAreNamed(t *testing.T) {
 		{"another sample", "verdict", false, func(j *ledger.Job) { j.Places[1].Opening.Sample[7] ^= 1 }},
 		{"a sample of another's", "verdict", false, func(j *ledger.Job) { j.Places[1].Opening.Sample = j.Places[2].Opening.Sample }},
 		{"another way", "verdict", false, func(j *ledger.Job) { j.Verdict.By = ledger.ByAgreement }},
+		{"an executor more", "verdict", false, func(j *ledger.Job) {
+			j.Places = append(j.Places, ledger.Place{Node: j.Drawn[3].Node, State: ledger.Revealed, Opening: j.Places[0].Opening})
+		}},
+		{"a convicted executor besides", "verdict", false, func(j *ledger.Job) {
+			j.Places = append(j.Places, ledger.Place{Node: j.Drawn[3].Node, State: ledger.Fraud, Opening: &ledger.Opening{}})
+		}},
 		{"a verifier paid as an executor", "payments", false, func(j *ledger.Job) {
 			for i := range j.Payments {
 				if j.Payments[i].To == j.Places[1].Node.Address() {
@@ -190,6 +203,56 @@ func TestReceipt_ForgedBatchesAreNamed(t *testing.T) {
 				t.Errorf("got %q want %q among them", names, c.want)
 			}
 		})
+	}
+}
+
+// What the executor's word of a batch stands on, one thing at a time and apart from what other findings say of the same record.
+func TestCheckSample_EachConditionAlone(t *testing.T) {
+	agreed, _, _ := playedBatch(t, false)
+	disputed, _, _ := playedBatch(t, true)
+	outcome := func(change func(o *crowd.Outcome)) func(j *ledger.Job) { // of the verdict and of the executor alike
+		return func(j *ledger.Job) { change(&j.Verdict.Outcome); change(&j.Places[0].Opening.Outcome) }
+	}
+	const executor, none, votes = "no executor of a batch", "the outcome is none of a batch", "authorities voted for the outcome of item"
+	for _, c := range []struct {
+		name     string
+		disputed bool
+		want     string // in the error; "": there is none
+		change   func(j *ledger.Job)
+	}{
+		{"nothing", false, "", func(*ledger.Job) {}},
+		{"nothing", true, "", func(*ledger.Job) {}},
+		{"another plan", false, executor, func(j *ledger.Job) { j.Spec.Plan.Method = crowd.PlanPair }},
+		{"a convicted executor", false, executor, func(j *ledger.Job) { j.Places[0].State = ledger.Fraud }},
+		{"an executor that revealed nothing", false, executor, func(j *ledger.Job) { j.Places[0].Opening = nil }},
+		{"an outcome that is not the executor's", false, executor, func(j *ledger.Job) { j.Verdict.Outcome.Result = "bafyother" }},
+		{"a batch that trapped", false, none, outcome(func(o *crowd.Outcome) { o.Status = crowd.Trapped })},
+		{"an exit code", false, none, outcome(func(o *crowd.Outcome) { o.ExitCode = 1 })},
+		{"no root", false, none, outcome(func(o *crowd.Outcome) { o.Root = crowd.Hash{} })},
+		{"all the gas of the limit", false, "", func(j *ledger.Job) { outcome(func(o *crowd.Outcome) { o.Gas = j.Spec.Limits().Gas })(j) }},
+		{"more gas than the limit", false, none, func(j *ledger.Job) { outcome(func(o *crowd.Outcome) { o.Gas = j.Spec.Limits().Gas + 1 })(j) }},
+		{"an answer more than items", false, "answers for 7 items of its 6", func(j *ledger.Job) {
+			j.Places[1].Opening.Answers = append(j.Places[1].Opening.Answers, crowd.Hash{})
+		}},
+		{"a verifier less", false, "verifiers have shown their answers", func(j *ledger.Job) { j.Places[2].State = ledger.Dropped }},
+		{"a convicted verifier", false, "", func(j *ledger.Job) { j.Places[2].State = ledger.Fraud }},
+		{"none but convicted verifiers", false, "verifiers have shown their answers", func(j *ledger.Job) { j.Places[1].State, j.Places[2].State = ledger.Fraud, ledger.Fraud }},
+		{"a liar that stands", true, "answered otherwise than the court", func(j *ledger.Job) { j.Places[2].State = ledger.Revealed }},
+		{"a stranger's vote", true, votes, func(j *ledger.Job) { j.Ballots[0].Authority[0] ^= 1 }},
+		{"a vote on another question", true, votes, func(j *ledger.Job) { j.Ballots[0].Question = ledger.WhatOutcome }},
+		{"a vote about another item", true, votes, func(j *ledger.Job) { j.Ballots[0].Item++ }},
+		{"a vote for another leaf", true, votes, func(j *ledger.Job) { j.Ballots[0].Leaf[0] ^= 1 }},
+		{"a tolerant court that found nothing", true, "did not find its answer", func(j *ledger.Job) { j.Spec.Compare.Kind = crowd.CompareLines }},
+	} {
+		receipt := agreed
+		if c.disputed {
+			receipt = disputed
+		}
+		j, g := evidence(t, receipt)
+		c.change(&j)
+		if _, err := checkSample(&g, &j); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v want %q", c.name, err, c.want)
+		}
 	}
 }
 

@@ -107,6 +107,9 @@ func TestReceipt_OfATolerantTask(t *testing.T) {
 		if !good {
 			t.Errorf("%s: got %+v", found, findings)
 		}
+		if f, good := Check(receipt, Trust{Chain: chain, Header: verifyHeader, Result: "bafyother"}); good || strings.Join(failed(f), ",") != "result" {
+			t.Errorf("%s: another result at hand: got %v failed want result", found, failed(f))
+		}
 		r, err := Decode(receipt)
 		if err != nil {
 			t.Fatal(err)

@@ -300,6 +300,14 @@ func TestReceipt_LeavesShowAnUnreportedDifference(t *testing.T) {
 	if err := checkLeaves(&j, raw); err == nil || !strings.Contains(err.Error(), "answered otherwise") {
 		t.Errorf("got %v", err)
 	}
+	j.Places[2].Opening.Answers = j.Places[2].Opening.Answers[:playedChecks-1]
+	if err := checkLeaves(&j, raw); err == nil || !strings.Contains(err.Error(), "answered otherwise") {
+		t.Errorf("an answer less: got %v", err)
+	}
+	j.Verdict = nil
+	if err := checkLeaves(&j, raw); err == nil || !strings.Contains(err.Error(), "no batch with a result") {
+		t.Errorf("no verdict: got %v", err)
+	}
 }
 
 func TestItemReceipt(t *testing.T) {
@@ -335,6 +343,21 @@ func TestItemReceipt(t *testing.T) {
 	if f, good := CheckItem(shown.Encode(), trust); good || strings.Join(failed(f), ",") != "item" {
 		t.Errorf("another output: got %v", failed(f))
 	}
+	for name, change := range map[string]func(i *Item){
+		"another index":   func(i *Item) { i.Index++ },
+		"another status":  func(i *Item) { i.Status = crowd.Trapped.String() },
+		"an exit code":    func(i *Item) { i.ExitCode++ },
+		"a unit more gas": func(i *Item) { i.Gas++ },
+	} {
+		shown := *one
+		change(&shown.Item)
+		if f, good := CheckItem(shown.Encode(), trust); good || strings.Join(failed(f), ",") != "item" {
+			t.Errorf("%s: got %v", name, failed(f))
+		}
+	}
+	if _, err := DecodeItem(make([]byte, MaxItemReceipt+1)); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("too long: got %v", err)
+	}
 	if _, err := NewItem(r, leaves, playedItems, nil, nil); err == nil {
 		t.Error("an item that is none")
 	}
@@ -344,6 +367,42 @@ func TestItemReceipt(t *testing.T) {
 	}
 	if f, good := CheckItem(other.Encode(), trust); good || strings.Join(failed(f), ",") != "item" {
 		t.Errorf("an item of other leaves: got %v", failed(f))
+	}
+}
+
+// A leaf holds the beginning of stderr only: what is shown behind it would be anybody's invention.
+func TestItemReceipt_ShowsNoMoreOfStderrThanTheLeafHolds(t *testing.T) {
+	receipt, leaves, _ := playedBatch(t, false)
+	r, err := Decode(receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, _ := evidence(t, receipt)
+	stderr := bytes.Repeat([]byte("e"), batch.MaxError)
+	leaves[5].Output = batch.Digest([]byte{5}, stderr)
+	tree, err := batch.NewTree(leaves)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Verdict.Outcome.Root = tree.Root().Top.Hash
+	r.Evidence.Record = crowd.Encode(&j)
+	for more, want := range map[string]string{"": "", "and more": "more of stderr is shown"} {
+		one, err := NewItem(r, leaves, 5, []byte{5}, append(bytes.Clone(stderr), more...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := one.check(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q behind it: got %v want %q", more, err, want)
+		}
+	}
+	j.Verdict = nil
+	one, err := NewItem(r, leaves, 5, []byte{5}, stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one.Receipt.Evidence.Record = crowd.Encode(&j)
+	if err := one.check(); err == nil || !strings.Contains(err.Error(), "no batch with a result") {
+		t.Errorf("no verdict: got %v", err)
 	}
 }
 

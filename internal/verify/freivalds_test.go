@@ -96,6 +96,9 @@ func TestFreivaldsInt_NoMultipleOfThePrimeSlipsThrough(t *testing.T) {
 	if ok, err := FreivaldsInt(a, b, c, 1, r); !errors.Is(err, ErrProduct) {
 		t.Errorf("a multiple of the prime more: got %v, %v", ok, err)
 	}
+	if ok, err := FreivaldsInt([][]int64{{1}}, [][]int64{{1}}, [][]int64{{1 - FieldPrime}}, 1, r); !errors.Is(err, ErrProduct) {
+		t.Errorf("a bound that just reaches the prime: got %v, %v", ok, err)
+	}
 	for _, huge := range [][][]int64{{{math.MinInt64}}, {{math.MaxInt64}}, {{1 << 31}}} {
 		if ok, err := FreivaldsInt(huge, huge, [][]int64{{0}}, 1, r); !errors.Is(err, ErrProduct) {
 			t.Errorf("%v squared: got %v, %v", huge, ok, err)

@@ -251,6 +251,18 @@ func TestScheme_AsSimulated(t *testing.T) {
 	if got, want := float64(gas)/float64(40*trials), float64(s.OverheadPPM())/Million; math.Abs(got-want) > .005 {
 		t.Errorf("overhead: got %.4f want %.4f", got, want)
 	}
+	for _, c := range []struct {
+		s    Scheme
+		want uint64
+	}{
+		{Scheme{Items: 10, Checks: 100, Verifiers: 2, CheckPPM: Million}, 2 * Million}, // no verifier does more than all
+		{Scheme{Items: math.MaxUint64, Checks: math.MaxUint64, Verifiers: 2, CheckPPM: Million}, math.MaxUint64},
+		{Scheme{Checks: 1, Verifiers: 1, CheckPPM: Million}, 0},
+	} {
+		if got := c.s.OverheadPPM(); got != c.want {
+			t.Errorf("%+v: got an overhead of %d want %d", c.s, got, c.want)
+		}
+	}
 	if s.Undetected(0) != Certain {
 		t.Error("something was found where nothing is wrong")
 	}
@@ -411,7 +423,7 @@ func TestChance_RoundsUpAndReads(t *testing.T) {
 	if got := FromPPM(2 * Million); got != Certain {
 		t.Errorf("a share of more than all: got %d want %d", got, Certain)
 	}
-	if Chance(3).Times(math.MaxUint64) != Certain || Chance(3).Times(4) != 12 {
+	if Chance(3).Times(math.MaxUint64) != Certain || Chance(4).Times(1<<62) != Certain || Chance(3).Times(4) != 12 {
 		t.Error("the union bound is no bound")
 	}
 	for c, want := range map[Chance]string{

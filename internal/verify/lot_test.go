@@ -257,6 +257,9 @@ func TestCheckAudit_EachConditionAlone(t *testing.T) {
 			for j.Audit.Beacon[0] = 1; j.Audit.Chosen(j.ID); j.Audit.Beacon[0]++ {
 			}
 		}},
+		{"a second auditor", true, "where one is drawn", func(_ *ledger.Params, j *ledger.Job) {
+			j.Places = append(j.Places, ledger.Place{Node: j.Auditors()[0].Node, State: ledger.Revealed})
+		}},
 		{"an auditor that was not drawn", true, turn, func(_ *ledger.Params, j *ledger.Job) { j.Places[1].Node[5] ^= 1 }},
 		{"an executor that audits itself", true, turn, func(_ *ledger.Params, j *ledger.Job) { j.Places[1].Node = j.Places[0].Node }},
 	} {

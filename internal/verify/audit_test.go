@@ -103,13 +103,21 @@ func TestReceipt_EachCheckStandsAlone(t *testing.T) {
 		{"more winning tickets of the last", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[len(j.Drawn)-1].Won++ }},
 		{"more tickets of the last", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[len(j.Drawn)-1].Tickets++ }},
 		{"a worse priority of the last", "draw", false, func(j *ledger.Job, _ *Header) { j.Drawn[len(j.Drawn)-1].Priority = crowd.Hash{0: 255} }},
+		{"a last place that was not drawn", "draw", false, func(j *ledger.Job, _ *Header) { j.Places[1].Node[0] ^= 1 }},
+		{"places out of order", "draw", false, func(j *ledger.Job, _ *Header) { j.Places[0], j.Places[1] = j.Places[1], j.Places[0] }},
+		{"a node with two places", "draw", false, func(j *ledger.Job, _ *Header) { j.Places[1].Node = j.Places[0].Node }},
 		{"a place too dear", "draw", false, func(j *ledger.Job, _ *Header) { j.Places[0].Price = j.Spec.Filters.MaxPrice + 1 }},
 		{"a reveal of nothing", "commitments", false, func(j *ledger.Job, _ *Header) { j.Places[0].Opening = nil }},
 		{"another opening of a convicted place", "commitments", true, func(j *ledger.Job, _ *Header) {
 			j.Places[slices.IndexFunc(j.Places, func(p ledger.Place) bool { return p.State == ledger.Fraud })].Opening.Outcome.Result = "bafyframed"
 		}},
+		{"a lot that the plan did not ask for", "audit", false, func(j *ledger.Job, _ *Header) { j.Audit = &ledger.Audit{Executor: j.Places[0].Node, Rate: Million} }},
 		{"settled without a verdict", "verdict", false, func(j *ledger.Job, _ *Header) { j.Verdict = nil }},
 		{"agreement of one", "verdict", false, func(j *ledger.Job, _ *Header) { j.Places[1].State, j.Places[1].Opening = ledger.Dropped, nil }},
+		{"agreement with a convicted executor", "verdict", false, func(j *ledger.Job, _ *Header) { j.Places[1].State = ledger.Fraud }},
+		{"agreement beside a convicted executor", "verdict", false, func(j *ledger.Job, _ *Header) {
+			j.Places = append(j.Places, ledger.Place{Node: j.Drawn[2].Node, State: ledger.Fraud, Opening: &ledger.Opening{}})
+		}},
 		{"agreement with a cheater", "verdict", true, func(j *ledger.Job, _ *Header) { j.Verdict.By = ledger.ByAgreement }},
 		{"a cheater uncontested", "verdict", true, func(j *ledger.Job, _ *Header) {
 			for i := range j.Places {
@@ -117,8 +125,10 @@ func TestReceipt_EachCheckStandsAlone(t *testing.T) {
 			}
 		}},
 		{"a stranger's vote", "verdict", true, func(j *ledger.Job, _ *Header) { j.Ballots[0].Authority[0] ^= 1 }},
+		{"a vote on another question", "verdict", true, func(j *ledger.Job, _ *Header) { j.Ballots[0].Question = ledger.WhatItem }},
 		{"a vote for something else", "verdict", true, func(j *ledger.Job, _ *Header) { j.Ballots[0].Outcome = wrong }},
 		{"a verdict by nobody", "verdict", false, func(j *ledger.Job, _ *Header) { j.Verdict.By = "say-so" }},
+		{"another sum locked", "payments", false, func(j *ledger.Job, _ *Header) { j.Locked++ }},
 		{"escrow left", "payments", false, func(j *ledger.Job, _ *Header) { j.Escrow = 1 }},
 		{"stakes left", "payments", false, func(j *ledger.Job, _ *Header) { j.Slashed = 1 }},
 		{"a sum that wraps", "payments", false, func(j *ledger.Job, _ *Header) {
@@ -129,6 +139,21 @@ func TestReceipt_EachCheckStandsAlone(t *testing.T) {
 			work(j).Amount += more
 			returned(j).Amount -= more
 		}},
+		{"work overpaid in two parts", "payments", false, func(j *ledger.Job, _ *Header) {
+			j.Payments = append(j.Payments, *work(j))
+			returned(j).Amount -= work(j).Amount
+		}},
+		{"work paid to a stranger", "payments", false, func(j *ledger.Job, _ *Header) { work(j).To = j.Drawn[2].Node.Address() }},
+		{"work of a convicted executor paid", "payments", true, func(j *ledger.Job, _ *Header) {
+			for i := range j.Places {
+				if p := &j.Places[i]; p.State == ledger.Fraud {
+					j.Payments = append(j.Payments, ledger.Payment{To: p.Node.Address(), Amount: 1, Why: ledger.WhyWork})
+					returned(j).Amount--
+				}
+			}
+		}},
+		{"more slashed than there is", "payments", false, func(j *ledger.Job, _ *Header) { j.Places[0].Slashed, j.Places[1].Slashed = ^crowd.Credits(0), 1 }},
+		{"work paid above the place's price", "payments", false, func(j *ledger.Job, _ *Header) { j.Places[0].Price /= 2 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			receipt, chain := proven(t, c.cheat, c.change)
@@ -149,5 +174,54 @@ func TestReceipt_AnUnsignedHeaderProvesNoState(t *testing.T) {
 	}})
 	if got := failed(f); good || !slices.Equal(got, []string{"header", "state proof"}) {
 		t.Errorf("got %v failed want header and state proof", got)
+	}
+}
+
+// evidence is what a receipt holds.
+func evidence(t *testing.T, receipt []byte) (j ledger.Job, g ledger.Genesis) {
+	t.Helper()
+	r, err := Decode(receipt)
+	if err == nil {
+		err = errors.Join(crowd.Decode(r.Evidence.Record, &j), crowd.Decode(r.Evidence.Genesis, &g))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j, g
+}
+
+// The court of a chain with more than one authority: two thirds are too few, and a vote given often counts once.
+func TestReceipt_TheCourtNeedsMoreThanTwoThirds(t *testing.T) {
+	strict, _ := played(t, true)
+	batch, _, _ := playedBatch(t, true)
+	tolerant, _ := playedTolerant(t, ledger.Same)
+	for name, receipt := range map[string][]byte{"a task": strict, "a batch": batch, "a tolerant task": tolerant} {
+		for authorities := 1; authorities <= 7; authorities++ {
+			court := func(voter func(i int) (id crowd.NodeID, votes bool)) error {
+				j, g := evidence(t, receipt)
+				said := j.Ballots
+				g.Authorities, j.Ballots = nil, nil
+				for i := range authorities {
+					g.Authorities = append(g.Authorities, ledger.Authority{ID: crowd.NodeID{byte(i)}})
+					id, votes := voter(i)
+					for _, b := range said {
+						if b.Authority = id; votes {
+							j.Ballots = append(j.Ballots, b)
+						}
+					}
+				}
+				_, err := checkVerdict(&g, &j)
+				return err
+			}
+			for votes := range authorities + 1 {
+				err := court(func(i int) (crowd.NodeID, bool) { return crowd.NodeID{byte(i)}, i < votes })
+				if (err == nil) != (3*votes > 2*authorities) {
+					t.Errorf("%s: %d of %d authorities: got %v", name, votes, authorities, err)
+				}
+			}
+			if err := court(func(int) (crowd.NodeID, bool) { return crowd.NodeID{0}, true }); (err == nil) != (authorities == 1) {
+				t.Errorf("%s: one of %d authorities, as often as there are: got %v", name, authorities, err)
+			}
+		}
 	}
 }

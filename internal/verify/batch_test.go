@@ -104,6 +104,13 @@ func TestReceipt_SaysWhatTheOwnerLeftInTheDraw(t *testing.T) {
 		if !good || strings.Contains(findings[i].Detail, "75 % of the weight") != (named > 0) {
 			t.Errorf("%d providers named: got %+v", named, findings)
 		}
+		// A tenth of all weight is 13.3 % of three quarters of it.
+		j, _ := evidence(t, receipt)
+		want, _ := Passed(&j, 133_333)
+		i = slices.IndexFunc(findings, func(f Finding) bool { return f.Name == "chance" })
+		if strings.Contains(findings[i].Detail, want.String()+" if they are 10 % of all weight") != (named > 0) {
+			t.Errorf("%d providers named: got %q want %s among all weight", named, findings[i].Detail, want)
+		}
 	}
 }
 
@@ -157,6 +164,12 @@ func TestReceipt_ForgedBatchesAreNamed(t *testing.T) {
 		{"another sample", "verdict", false, func(j *ledger.Job) { j.Places[1].Opening.Sample[7] ^= 1 }},
 		{"a sample of another's", "verdict", false, func(j *ledger.Job) { j.Places[1].Opening.Sample = j.Places[2].Opening.Sample }},
 		{"another way", "verdict", false, func(j *ledger.Job) { j.Verdict.By = ledger.ByAgreement }},
+		{"an executor more", "verdict", false, func(j *ledger.Job) {
+			j.Places = append(j.Places, ledger.Place{Node: j.Drawn[3].Node, State: ledger.Revealed, Opening: j.Places[0].Opening})
+		}},
+		{"a convicted executor besides", "verdict", false, func(j *ledger.Job) {
+			j.Places = append(j.Places, ledger.Place{Node: j.Drawn[3].Node, State: ledger.Fraud, Opening: &ledger.Opening{}})
+		}},
 		{"a verifier paid as an executor", "payments", false, func(j *ledger.Job) {
 			for i := range j.Payments {
 				if j.Payments[i].To == j.Places[1].Node.Address() {
@@ -190,6 +203,56 @@ func TestReceipt_ForgedBatchesAreNamed(t *testing.T) {
 				t.Errorf("got %q want %q among them", names, c.want)
 			}
 		})
+	}
+}
+
+// What the executor's word of a batch stands on, one thing at a time and apart from what other findings say of the same record.
+func TestCheckSample_EachConditionAlone(t *testing.T) {
+	agreed, _, _ := playedBatch(t, false)
+	disputed, _, _ := playedBatch(t, true)
+	outcome := func(change func(o *crowd.Outcome)) func(j *ledger.Job) { // of the verdict and of the executor alike
+		return func(j *ledger.Job) { change(&j.Verdict.Outcome); change(&j.Places[0].Opening.Outcome) }
+	}
+	const executor, none, votes = "no executor of a batch", "the outcome is none of a batch", "authorities voted for the outcome of item"
+	for _, c := range []struct {
+		name     string
+		disputed bool
+		want     string // in the error; "": there is none
+		change   func(j *ledger.Job)
+	}{
+		{"nothing", false, "", func(*ledger.Job) {}},
+		{"nothing", true, "", func(*ledger.Job) {}},
+		{"another plan", false, executor, func(j *ledger.Job) { j.Spec.Plan.Method = crowd.PlanPair }},
+		{"a convicted executor", false, executor, func(j *ledger.Job) { j.Places[0].State = ledger.Fraud }},
+		{"an executor that revealed nothing", false, executor, func(j *ledger.Job) { j.Places[0].Opening = nil }},
+		{"an outcome that is not the executor's", false, executor, func(j *ledger.Job) { j.Verdict.Outcome.Result = "bafyother" }},
+		{"a batch that trapped", false, none, outcome(func(o *crowd.Outcome) { o.Status = crowd.Trapped })},
+		{"an exit code", false, none, outcome(func(o *crowd.Outcome) { o.ExitCode = 1 })},
+		{"no root", false, none, outcome(func(o *crowd.Outcome) { o.Root = crowd.Hash{} })},
+		{"all the gas of the limit", false, "", func(j *ledger.Job) { outcome(func(o *crowd.Outcome) { o.Gas = j.Spec.Limits().Gas })(j) }},
+		{"more gas than the limit", false, none, func(j *ledger.Job) { outcome(func(o *crowd.Outcome) { o.Gas = j.Spec.Limits().Gas + 1 })(j) }},
+		{"an answer more than items", false, "answers for 7 items of its 6", func(j *ledger.Job) {
+			j.Places[1].Opening.Answers = append(j.Places[1].Opening.Answers, crowd.Hash{})
+		}},
+		{"a verifier less", false, "verifiers have shown their answers", func(j *ledger.Job) { j.Places[2].State = ledger.Dropped }},
+		{"a convicted verifier", false, "", func(j *ledger.Job) { j.Places[2].State = ledger.Fraud }},
+		{"none but convicted verifiers", false, "verifiers have shown their answers", func(j *ledger.Job) { j.Places[1].State, j.Places[2].State = ledger.Fraud, ledger.Fraud }},
+		{"a liar that stands", true, "answered otherwise than the court", func(j *ledger.Job) { j.Places[2].State = ledger.Revealed }},
+		{"a stranger's vote", true, votes, func(j *ledger.Job) { j.Ballots[0].Authority[0] ^= 1 }},
+		{"a vote on another question", true, votes, func(j *ledger.Job) { j.Ballots[0].Question = ledger.WhatOutcome }},
+		{"a vote about another item", true, votes, func(j *ledger.Job) { j.Ballots[0].Item++ }},
+		{"a vote for another leaf", true, votes, func(j *ledger.Job) { j.Ballots[0].Leaf[0] ^= 1 }},
+		{"a tolerant court that found nothing", true, "did not find its answer", func(j *ledger.Job) { j.Spec.Compare.Kind = crowd.CompareLines }},
+	} {
+		receipt := agreed
+		if c.disputed {
+			receipt = disputed
+		}
+		j, g := evidence(t, receipt)
+		c.change(&j)
+		if _, err := checkSample(&g, &j); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v want %q", c.name, err, c.want)
+		}
 	}
 }
 
@@ -237,6 +300,14 @@ func TestReceipt_LeavesShowAnUnreportedDifference(t *testing.T) {
 	if err := checkLeaves(&j, raw); err == nil || !strings.Contains(err.Error(), "answered otherwise") {
 		t.Errorf("got %v", err)
 	}
+	j.Places[2].Opening.Answers = j.Places[2].Opening.Answers[:playedChecks-1]
+	if err := checkLeaves(&j, raw); err == nil || !strings.Contains(err.Error(), "answered otherwise") {
+		t.Errorf("an answer less: got %v", err)
+	}
+	j.Verdict = nil
+	if err := checkLeaves(&j, raw); err == nil || !strings.Contains(err.Error(), "no batch with a result") {
+		t.Errorf("no verdict: got %v", err)
+	}
 }
 
 func TestItemReceipt(t *testing.T) {
@@ -272,6 +343,21 @@ func TestItemReceipt(t *testing.T) {
 	if f, good := CheckItem(shown.Encode(), trust); good || strings.Join(failed(f), ",") != "item" {
 		t.Errorf("another output: got %v", failed(f))
 	}
+	for name, change := range map[string]func(i *Item){
+		"another index":   func(i *Item) { i.Index++ },
+		"another status":  func(i *Item) { i.Status = crowd.Trapped.String() },
+		"an exit code":    func(i *Item) { i.ExitCode++ },
+		"a unit more gas": func(i *Item) { i.Gas++ },
+	} {
+		shown := *one
+		change(&shown.Item)
+		if f, good := CheckItem(shown.Encode(), trust); good || strings.Join(failed(f), ",") != "item" {
+			t.Errorf("%s: got %v", name, failed(f))
+		}
+	}
+	if _, err := DecodeItem(make([]byte, MaxItemReceipt+1)); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("too long: got %v", err)
+	}
 	if _, err := NewItem(r, leaves, playedItems, nil, nil); err == nil {
 		t.Error("an item that is none")
 	}
@@ -281,6 +367,42 @@ func TestItemReceipt(t *testing.T) {
 	}
 	if f, good := CheckItem(other.Encode(), trust); good || strings.Join(failed(f), ",") != "item" {
 		t.Errorf("an item of other leaves: got %v", failed(f))
+	}
+}
+
+// A leaf holds the beginning of stderr only: what is shown behind it would be anybody's invention.
+func TestItemReceipt_ShowsNoMoreOfStderrThanTheLeafHolds(t *testing.T) {
+	receipt, leaves, _ := playedBatch(t, false)
+	r, err := Decode(receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, _ := evidence(t, receipt)
+	stderr := bytes.Repeat([]byte("e"), batch.MaxError)
+	leaves[5].Output = batch.Digest([]byte{5}, stderr)
+	tree, err := batch.NewTree(leaves)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Verdict.Outcome.Root = tree.Root().Top.Hash
+	r.Evidence.Record = crowd.Encode(&j)
+	for more, want := range map[string]string{"": "", "and more": "more of stderr is shown"} {
+		one, err := NewItem(r, leaves, 5, []byte{5}, append(bytes.Clone(stderr), more...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := one.check(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q behind it: got %v want %q", more, err, want)
+		}
+	}
+	j.Verdict = nil
+	one, err := NewItem(r, leaves, 5, []byte{5}, stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one.Receipt.Evidence.Record = crowd.Encode(&j)
+	if err := one.check(); err == nil || !strings.Contains(err.Error(), "no batch with a result") {
+		t.Errorf("no verdict: got %v", err)
 	}
 }
 

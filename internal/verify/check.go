@@ -318,7 +318,10 @@ func checkPayments(p *ledger.Params, j *ledger.Job) error {
 		}
 	}
 	for i := range j.Places {
-		slashed += j.Places[i].Slashed
+		var ok bool
+		if slashed, ok = slashed.Add(j.Places[i].Slashed); !ok {
+			return errors.New("more was slashed than there is")
+		}
 	}
 	if escrow := p.EscrowFor(&j.Spec); j.Locked != escrow {
 		return fmt.Errorf("%s were locked, the specification asks for %s", j.Locked, escrow)
@@ -328,17 +331,23 @@ func checkPayments(p *ledger.Params, j *ledger.Job) error {
 	if j.State != ledger.Settled || j.Verdict == nil {
 		return nil
 	}
+	worth := map[crowd.Address]crowd.Credits{} // what the work of each node that stands is still to be paid with, at most
 	for i := range j.Places {
 		pl := &j.Places[i]
 		if pl.State != ledger.Revealed {
 			continue
 		}
-		most := p.Pay(pl.Price, gasOf(j, pl))
-		for _, pay := range j.Payments {
-			if pay.To == pl.Node.Address() && pay.Why == ledger.WhyWork && pay.Amount > most {
-				return fmt.Errorf("%s got %s for work worth %s", pl.Node.Short(), pay.Amount, most)
-			}
+		worth[pl.Node.Address()] = p.Pay(pl.Price, gasOf(j, pl))
+	}
+	for _, pay := range j.Payments {
+		if pay.Why != ledger.WhyWork {
+			continue
 		}
+		left, ok := worth[pay.To].Sub(pay.Amount)
+		if !ok {
+			return fmt.Errorf("pay of %s to %s for work, of which no more than %s is due", pay.Amount, pay.To, worth[pay.To])
+		}
+		worth[pay.To] = left
 	}
 	return nil
 }

@@ -46,6 +46,8 @@ func TestComparator_Kinds(t *testing.T) {
 		{"infinity and huge", Comparator{Kind: Text, Abs: math.MaxFloat64}, "inf", "1e308", false}, {"beyond a float", text, "1e999", "1e998", false},
 		{"zeros", text, "0", "-0.0", true}, {"near zero", text, "0", "1e-300", false}, {"absolute", abs, "10", "10.5", true}, {"absolute, too far", abs, "10", "10.6", false},
 		{"hexadecimal is a word", text, "0x10", "16", false}, {"underscores are words", text, "1_0", "10", false},
+		{"infinity and a number", text, "inf", "1", false}, {"both tolerances, the larger one", Comparator{Kind: Text, Abs: .5, Rel: .1}, "10", "11.1", true},
+		{"both tolerances, not their sum", Comparator{Kind: Text, Abs: .5, Rel: .1}, "10", "11.2", false}, {"a number as long as a word", text, "1." + strings.Repeat("0", 200), "1", false},
 		{"signs", text, "1e-9", "-1e-9", false}, {"two huge", Comparator{Kind: Text, Rel: .9}, "1.7e308", "-1.7e308", false},
 		{"doubles", f64, string(floats64(1, 2, nan, inf)), string(floats64(1, 2.000001, nan, inf)), true},
 		{"doubles too far", f64, string(floats64(1, 2)), string(floats64(1, 2.1)), false}, {"lengths", f64, string(floats64(1)), string(floats64(1, 1)), false},
@@ -58,6 +60,7 @@ func TestComparator_Kinds(t *testing.T) {
 		{"escapes", js, `"\u00e9\/"`, `"é/"`, true}, {"pairs", js, `"\ud83d\ude00"`, `"😀"`, true}, {"escaped backslash", js, `["C:\\udata"]`, `[ "C:\\udata" ]`, true},
 		{"lone surrogates", js, `"\ud800"`, `"\ud801"`, false}, {"lone low ones", js, `"\udc00"`, `"\ufffd"`, false}, {"pair of highs", js, `"\ud83d\ud83d"`, `"\ud83d\ud83e"`, false},
 		{"precise", js, `10000000000000000000001`, `10000000000000000000002`, false}, {"zeros of JSON", js, `[0, -0, 0.0e5]`, `[0,0,0]`, true}, {"sign", js, `-1`, `1`, false},
+		{"an exponent that nobody means", js, "1e" + strings.Repeat("0", 200) + "1", "1e1", false},
 		{"exponents", js, `1e400`, `10e399`, true}, {"string and number", js, `"1"`, `1`, false}, {"type", js, `null`, `false`, false}, {"nested key", js, `{"a":{"b":1}}`, `{"a":{"b":2}}`, false},
 		{"key twice", js, `{"a":1,"a":2}`, `{"a":2}`, false}, {"key twice in both", js, `{"a":1,"a":2}`, `{"a":1, "a":2}`, false}, {"two values", js, `1 2`, `1  2`, false}, {"no JSON, equal", js, `{`, `{`, true}, {"not UTF-8", js, "\"\xff\"", "\"\xfe\"", false},
 		{"list and object", js, `[]`, `{}`, false}, {"deep", js, strings.Repeat("[", 200) + strings.Repeat("]", 200), strings.Repeat("[", 200) + " " + strings.Repeat("]", 200), false},
@@ -81,6 +84,9 @@ func TestComparator_RefusesWhatIsNone(t *testing.T) {
 		if v, err := c.Compare([]byte("a"), []byte("a")); err == nil || v.Equal {
 			t.Errorf("%+v: got %+v, %v", c, v, err)
 		}
+		if v, err := c.Judge([]byte("a"), []byte("b")); err == nil || v.Equal {
+			t.Errorf("%+v: judged %+v, %v", c, v, err)
+		}
 	}
 }
 
@@ -90,8 +96,10 @@ func TestComparator_BoundsWhatItTakes(t *testing.T) {
 		k Kind
 		b []byte
 	}{{Text, long}, {Float64, long}, {Lines, bytes.Repeat([]byte{'\n'}, MaxLines+1)}, {JSON, bytes.Repeat([]byte{' '}, MaxJSON+1)}} {
-		if v, err := (Comparator{Kind: c.k}).Compare(c.b, []byte("1")); !errors.Is(err, ErrTooLarge) || v.Equal {
-			t.Errorf("%s of %d bytes: got %+v, %v", c.k, len(c.b), v, err)
+		for _, pair := range [][2][]byte{{c.b, []byte("1")}, {[]byte("1"), c.b}} {
+			if v, err := (Comparator{Kind: c.k}).Compare(pair[0], pair[1]); !errors.Is(err, ErrTooLarge) || v.Equal {
+				t.Errorf("%s of %d and %d bytes: got %+v, %v", c.k, len(pair[0]), len(pair[1]), v, err)
+			}
 		}
 	}
 	if v, err := (Comparator{Kind: Exact}).Compare(long, long); err != nil || !v.Equal {
@@ -115,6 +123,7 @@ func TestComparator_AProgramIsNotBelieved(t *testing.T) {
 		{"honest, different", func(a, b []byte) (bool, uint64, error) { return same(a, b), 10, nil }, "a", "b", false, false, false},
 		{"says no to all", func(a, b []byte) (bool, uint64, error) { return false, 10, nil }, "a", "b", false, true, false},
 		{"no to the second", func(a, b []byte) (bool, uint64, error) { return a[0] == 'a', 10, nil }, "a", "b", false, true, false},
+		{"does not know the second from itself", func(a, b []byte) (bool, uint64, error) { return string(a)+string(b) != "bb", 10, nil }, "a", "b", false, true, false},
 		{"order matters", func(a, b []byte) (bool, uint64, error) { return a[0] <= b[0], 10, nil }, "a", "b", false, true, false},
 		{"order matters, other way", func(a, b []byte) (bool, uint64, error) { return a[0] >= b[0], 10, nil }, "a", "b", false, true, false},
 		{"loops", func(a, b []byte) (bool, uint64, error) { return true, 101, nil }, "a", "b", false, true, false},
@@ -135,10 +144,17 @@ func TestComparator_AProgramIsNotBelieved(t *testing.T) {
 			t.Errorf("%s: no gas", c.name)
 		}
 	}
+	endless := func(a, b []byte) (bool, uint64, error) { return true, 1 << 63, nil }
+	if v, err := (Comparator{Kind: Wasm, Run: endless, Gas: math.MaxUint64}).Compare([]byte("a"), []byte("b")); err != nil || v.Gas != math.MaxUint64 {
+		t.Errorf("more gas than can be counted: got %+v, %v", v, err)
+	}
 	n := 0
-	moody := func(a, b []byte) (bool, uint64, error) { n++; return n == 1, 1, nil } // equal bytes, yet not the same
-	if _, err := (Comparator{Kind: Wasm, Run: moody, Gas: 9}).Compare([]byte("a"), []byte("a")); err == nil {
-		t.Error("a comparator that changes its mind was believed")
+	for mind := 1; mind < 4; mind++ { // it changes after so many answers
+		n = 0
+		moody := func(a, b []byte) (bool, uint64, error) { n++; return n <= mind, 1, nil } // equal bytes, yet not the same
+		if _, err := (Comparator{Kind: Wasm, Run: moody, Gas: 9}).Compare([]byte("a"), []byte("a")); err == nil {
+			t.Errorf("a comparator that changes its mind after %d answers was believed", mind)
+		}
 	}
 }
 

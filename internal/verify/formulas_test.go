@@ -165,6 +165,22 @@ func TestLeastChecks_AreLeast(t *testing.T) {
 	if !ok || MissedMixed(1000, 100, q) > onePercent || MissedMixed(1000, 100, q-1) <= onePercent {
 		t.Errorf("mixed in: got %d, %v", q, ok)
 	}
+	if _, ok := LeastChecksMixed(1000, 0, Certain, 10); ok {
+		t.Error("challenges were counted against no bad item")
+	}
+	if got := MissedMixed(math.MaxUint64-1, 1, 10); got != Certain {
+		t.Errorf("more items and challenges than can be counted: got %v want the chance of the most that can", got)
+	}
+	for _, bad := range []uint64{0, 11} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%d bad of 10: got a number of checks", bad)
+				}
+			}()
+			LeastChecks(10, bad, onePercent)
+		}()
+	}
 	if _, ok := LeastChecksMixed(1000, 1, onePercent, 1000); ok {
 		t.Error("1,000 challenges found one bad item of 2,000 with 99 %")
 	}
@@ -235,6 +251,18 @@ func TestScheme_AsSimulated(t *testing.T) {
 	if got, want := float64(gas)/float64(40*trials), float64(s.OverheadPPM())/Million; math.Abs(got-want) > .005 {
 		t.Errorf("overhead: got %.4f want %.4f", got, want)
 	}
+	for _, c := range []struct {
+		s    Scheme
+		want uint64
+	}{
+		{Scheme{Items: 10, Checks: 100, Verifiers: 2, CheckPPM: Million}, 2 * Million}, // no verifier does more than all
+		{Scheme{Items: math.MaxUint64, Checks: math.MaxUint64, Verifiers: 2, CheckPPM: Million}, math.MaxUint64},
+		{Scheme{Checks: 1, Verifiers: 1, CheckPPM: Million}, 0},
+	} {
+		if got := c.s.OverheadPPM(); got != c.want {
+			t.Errorf("%+v: got an overhead of %d want %d", c.s, got, c.want)
+		}
+	}
 	if s.Undetected(0) != Certain {
 		t.Error("something was found where nothing is wrong")
 	}
@@ -286,6 +314,11 @@ func TestStakes_TheBoundIsSharp(t *testing.T) {
 		s := Stakes{Gain: crowd.Credits(r.Uint64() >> r.IntN(60)), Reward: crowd.Credits(r.Uint64() >> r.IntN(60)), Value: crowd.Credits(r.Uint64() >> r.IntN(60))}
 		caught := Chance(1 + r.Uint64N(uint64(Certain)))
 		stake, err := s.LeastStake(caught)
+		staked := s
+		staked.Stake = crowd.Credits(r.Uint64())
+		if again, err2 := staked.LeastStake(caught); again != stake || (err == nil) != (err2 == nil) {
+			t.Fatalf("%+v caught with %v: got %v, %v want %v, %v, whatever is staked", staked, caught, again, err2, stake, err)
+		}
 		if err != nil {
 			s.Stake = math.MaxUint64
 			if s.Loses(caught) {
@@ -387,7 +420,10 @@ func TestChance_RoundsUpAndReads(t *testing.T) {
 	if got := FromPPM(100_000).Pow(2); got != Certain/100 {
 		t.Errorf("0.1 squared: got %d want %d to the part", got, Certain/100)
 	}
-	if Chance(3).Times(math.MaxUint64) != Certain || Chance(3).Times(4) != 12 {
+	if got := FromPPM(2 * Million); got != Certain {
+		t.Errorf("a share of more than all: got %d want %d", got, Certain)
+	}
+	if Chance(3).Times(math.MaxUint64) != Certain || Chance(4).Times(1<<62) != Certain || Chance(3).Times(4) != 12 {
 		t.Error("the union bound is no bound")
 	}
 	for c, want := range map[Chance]string{

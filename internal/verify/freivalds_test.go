@@ -96,6 +96,16 @@ func TestFreivaldsInt_NoMultipleOfThePrimeSlipsThrough(t *testing.T) {
 	if ok, err := FreivaldsInt(a, b, c, 1, r); !errors.Is(err, ErrProduct) {
 		t.Errorf("a multiple of the prime more: got %v, %v", ok, err)
 	}
+	const half = 1 << 31
+	for name, c := range map[string]struct{ a, b, c [][]int64 }{
+		"just reaches the prime":          {[][]int64{{1}}, [][]int64{{1}}, [][]int64{{1 - FieldPrime}}},
+		"does not fit as so many terms":   {[][]int64{{half, half, half, half}}, [][]int64{{half}, {half}, {half}, {half}}, [][]int64{{0}}},
+		"does not fit with the largest C": {[][]int64{{2 * half}}, [][]int64{{half}}, [][]int64{{math.MinInt64}}},
+	} {
+		if ok, err := FreivaldsInt(c.a, c.b, c.c, 1, r); !errors.Is(err, ErrProduct) {
+			t.Errorf("a bound that %s: got %v, %v", name, ok, err)
+		}
+	}
 	for _, huge := range [][][]int64{{{math.MinInt64}}, {{math.MaxInt64}}, {{1 << 31}}} {
 		if ok, err := FreivaldsInt(huge, huge, [][]int64{{0}}, 1, r); !errors.Is(err, ErrProduct) {
 			t.Errorf("%v squared: got %v, %v", huge, ok, err)

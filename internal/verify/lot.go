@@ -63,10 +63,12 @@ func checkAudit(p *ledger.Params, j *ledger.Job) (how string, err error) {
 	if a.Rate < Million && !AuditStakes(p, &j.Spec, a.Stake).Loses(caught) {
 		return "", fmt.Errorf("lying pays: a rate of %d ppm with %s of stake", a.Rate, a.Stake)
 	}
-	bound, fell := false, false
+	running, fell := 0, false
 	for _, s := range j.History {
-		bound = bound || s.State == ledger.Running && s.Height < a.At && s.Height > j.DrawAt
-		fell = fell || bound && s.Height == a.At && (s.State == ledger.Running || s.State == ledger.Revealing)
+		if s.State == ledger.Running && s.Height < a.At && s.Height > j.DrawAt {
+			running++ // first the executor got its place, then it committed
+		}
+		fell = fell || running > 1 && s.Height == a.At && (s.State == ledger.Running || s.State == ledger.Revealing)
 	}
 	if !fell {
 		return "", fmt.Errorf("the lot is of block %d, which did not come after the commitment", a.At)

@@ -100,9 +100,10 @@ func TestReceipt_OfAnAuditSaysWhatWasChecked(t *testing.T) {
 		chosen, lie bool
 		by, says    string
 		state       string
+		passed      float64
 	}{
-		{"not chosen", false, false, ledger.ByAudit, "not chosen: nobody has done the work again", "revealed"},
-		{"chosen", true, false, ledger.ByAgreement, "chosen: the work was done again", "revealed"},
+		{"not chosen", false, false, ledger.ByAudit, "not chosen: nobody has done the work again", "revealed", 0.1},
+		{"chosen", true, false, ledger.ByAgreement, "chosen: the work was done again", "revealed", 0.01},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			receipt, chain := audited(t, c.chosen, c.lie)
@@ -117,6 +118,9 @@ func TestReceipt_OfAnAuditSaysWhatWasChecked(t *testing.T) {
 			s := r.Summary
 			if s.Outcome.By != c.by || s.Audit == nil || s.Audit.Chosen != c.chosen || s.Plan.RatePPM != crowd.AuditFloor || s.Plan.Undetected != Stated(&crowd.Plan{Method: crowd.PlanAudit, Rate: crowd.AuditFloor, Replacements: 1}).Undetected || s.Places[0].State != c.state {
 				t.Errorf("got %+v by %s under %+v", s.Audit, s.Outcome.By, s.Plan)
+			}
+			if s.Passed == nil || *s.Passed != c.passed {
+				t.Errorf("a wrong result passes: got %v want a chance of %v", s.Passed, c.passed)
 			}
 			i := slices.IndexFunc(f, func(f Finding) bool { return f.Name == "audit" })
 			if i < 0 || !strings.Contains(f[i].Detail, c.says) {
@@ -144,7 +148,15 @@ func TestReceipt_OfAnAuditCannotBeForged(t *testing.T) {
 		}},
 		{"no lot", false, []string{"audit", "verdict"}, func(j *ledger.Job) { j.Audit.Beacon = crowd.Hash{} }},
 		{"no audit at all", false, []string{"audit", "verdict"}, func(j *ledger.Job) { j.Audit = nil }},
+		{"no audit at all of a job that failed", false, []string{"audit"}, func(j *ledger.Job) { j.State, j.Verdict, j.Audit = ledger.Failed, nil, nil }},
 		{"called checked", false, []string{"verdict"}, func(j *ledger.Job) { j.Verdict.By = ledger.ByAgreement }},
+		{"two whom the lot passed over", false, []string{"verdict"}, func(j *ledger.Job) {
+			j.Places = append(j.Places, ledger.Place{Node: j.Drawn[1].Node, State: ledger.Revealed, Opening: j.Places[0].Opening})
+		}},
+		{"a convicted executor besides", false, []string{"verdict"}, func(j *ledger.Job) {
+			j.Places = append(j.Places, ledger.Place{Node: j.Drawn[1].Node, State: ledger.Fraud, Opening: &ledger.Opening{}})
+		}},
+		{"a false draw, on which no lot is checked", false, []string{"draw", "audit"}, func(j *ledger.Job) { j.Drawn[0].Proof[5] ^= 1 }},
 		{"a rate below the floor", false, []string{"audit"}, func(j *ledger.Job) { j.Audit.Rate = crowd.AuditFloor - 1 }},
 		{"a stake that does not frighten", false, []string{"audit"}, func(j *ledger.Job) { j.Audit.Stake = crowd.Credit }},
 		{"the lot of a block before the commitment", false, []string{"audit"}, func(j *ledger.Job) { j.Audit.At = j.DrawAt }},
@@ -170,7 +182,8 @@ func TestReceipt_OfAnAuditCannotBeForged(t *testing.T) {
 			}
 			j.Places = append(j.Places, ledger.Place{Node: turn[0].Node, State: ledger.Dropped})
 		}},
-		{"an auditor who was not drawn", true, []string{"audit"}, func(j *ledger.Job) { j.Places[1].Node[5] ^= 1 }},
+		{"an executor who audits itself", true, []string{"draw"}, func(j *ledger.Job) { j.Places[1].Node = j.Places[0].Node }},
+		{"an auditor who was not drawn", true, []string{"draw"}, func(j *ledger.Job) { j.Places[1].Node[5] ^= 1 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			receipt, chain := free, chainFree
@@ -189,6 +202,76 @@ func TestReceipt_OfAnAuditCannotBeForged(t *testing.T) {
 				t.Errorf("got %+v want all good", f)
 			}
 		})
+	}
+}
+
+// What an audit's lot must fit, one thing at a time and apart from what other findings say of the same record.
+func TestCheckAudit_EachConditionAlone(t *testing.T) {
+	free, _ := audited(t, false, false)
+	again, _ := audited(t, true, false)
+	least := func(p *ledger.Params, j *ledger.Job) crowd.Credits {
+		return ledger.AuditStake(p.Pay(j.Spec.Filters.MaxPrice, j.Spec.Limits().Gas), j.Audit.Rate)
+	}
+	before := func(j *ledger.Job) (steps []*ledger.Step) { // the executor gets its place, and it commits
+		for i := range j.History {
+			if s := &j.History[i]; s.State == ledger.Running && s.Height < j.Audit.At {
+				steps = append(steps, s)
+			}
+		}
+		if len(steps) != 2 {
+			t.Fatalf("got %+v want two steps before the lot", j.History)
+		}
+		return steps
+	}
+	const rate, late, turn, lying = "the plan and the floor want", "which did not come after the commitment", "out of turn", "lying pays"
+	for _, c := range []struct {
+		name   string
+		chosen bool
+		want   string // in the error; "": there is none
+		change func(p *ledger.Params, j *ledger.Job)
+	}{
+		{"a rate below the plan's", false, rate, func(_ *ledger.Params, j *ledger.Job) { j.Spec.Plan.Rate = j.Audit.Rate + 1 }},
+		{"a rate below the floor", false, rate, func(_ *ledger.Params, j *ledger.Job) {
+			j.Spec.Plan.Rate, j.Audit.Rate, j.Audit.Stake = 0, crowd.AuditFloor-1, ^crowd.Credits(0)
+		}},
+		{"a rate of more than all", true, rate, func(_ *ledger.Params, j *ledger.Job) { j.Audit.Rate = Million + 1 }},
+		{"the least stake with which lying loses", false, "", func(p *ledger.Params, j *ledger.Job) { p.SlashPPM, j.Audit.Stake = Million, least(p, j) }},
+		{"a micro-credit less", false, lying, func(p *ledger.Params, j *ledger.Job) { p.SlashPPM, j.Audit.Stake = Million, least(p, j)-1 }},
+		{"a stake of which half is slashed", false, lying, func(p *ledger.Params, j *ledger.Job) { p.SlashPPM, j.Audit.Stake = Million/2, 2*least(p, j)-1 }},
+		{"a place before the draw", false, late, func(_ *ledger.Params, j *ledger.Job) {
+			for _, s := range before(j) {
+				s.Height = j.DrawAt
+			}
+		}},
+		{"a commitment in the block of the lot", false, late, func(_ *ledger.Params, j *ledger.Job) { before(j)[1].Height = j.Audit.At }},
+		{"the lot of the commitment's block", false, late, func(_ *ledger.Params, j *ledger.Job) { j.Audit.At = before(j)[1].Height }},
+		{"no commitment before the lot", false, late, func(_ *ledger.Params, j *ledger.Job) { before(j)[1].State = ledger.Claiming }},
+		{"a lot in a block in which nothing was drawn", false, late, func(_ *ledger.Params, j *ledger.Job) {
+			for i := range j.History {
+				if s := &j.History[i]; s.Height == j.Audit.At {
+					s.State = ledger.Delivering
+				}
+			}
+		}},
+		{"work done again that the lot did not choose", true, "that the lot did not choose", func(_ *ledger.Params, j *ledger.Job) {
+			for j.Audit.Beacon[0] = 1; j.Audit.Chosen(j.ID); j.Audit.Beacon[0]++ {
+			}
+		}},
+		{"a second auditor", true, "where one is drawn", func(_ *ledger.Params, j *ledger.Job) {
+			j.Places = append(j.Places, ledger.Place{Node: j.Auditors()[0].Node, State: ledger.Revealed})
+		}},
+		{"an auditor that was not drawn", true, turn, func(_ *ledger.Params, j *ledger.Job) { j.Places[1].Node[5] ^= 1 }},
+		{"an executor that audits itself", true, turn, func(_ *ledger.Params, j *ledger.Job) { j.Places[1].Node = j.Places[0].Node }},
+	} {
+		receipt := free
+		if c.chosen {
+			receipt = again
+		}
+		j, g := evidence(t, receipt)
+		c.change(&g.Params, &j)
+		if _, err := checkAudit(&g.Params, &j); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v want %q", c.name, err, c.want)
+		}
 	}
 }
 

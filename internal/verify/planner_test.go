@@ -50,10 +50,13 @@ func TestForBatch_TheGoalIsMetFromTheStatedSizeOn(t *testing.T) {
 		for _, n := range []uint64{from, from + 1, from + 7, 2*from - 1, 2 * from, 2*from + 1, 3*from + 10, 10 * from, 100_000, 1e6, 1e9} {
 			r.Tasks = n
 			p := mustPlan(t, r)
+			if each := (p.Shards + p.Panels - 1) / p.Panels; n <= 1e6 && each > 1 && each*p.Checks > p.Items { // there are nodes enough
+				t.Errorf("%s: %d tasks: a verifier does %d of %d tasks, its executor %d", c.name, n, each*p.Checks, n, p.Items)
+			}
 			if allowed, _ := Allowed(c.confidence); !p.Meets() || p.Undetected > allowed {
 				t.Errorf("%s: %d tasks: overhead of %d ppm, %v undetected", c.name, n, p.OverheadPPM, p.Undetected)
 			}
-			if want := min(n/from, 1000); p.Shards < want {
+			if want := min(n/from, 9000); p.Shards < want { // of 10,000 nodes, a tenth verifies
 				t.Errorf("%s: %d tasks: got %d shards want %d at least", c.name, n, p.Shards, want)
 			}
 		}
@@ -298,6 +301,9 @@ func TestForBatch_TooFewNodesNameTheNearestPlans(t *testing.T) {
 		}
 	}
 	r = asked(1000)
+	r.Candidates = append(crowdOf(math.MaxUint64), crowdOf(2)...) // more than can be counted are not few
+	mustPlan(t, r)
+	r = asked(1000)
 	r.Bribe = 1000 * crowd.Credit // for one wrong item: 100 credits do not weigh that up
 	u = unmet(t, r)
 	if u.Lack != LackNodes || u.Least == nil || u.Least.MinStake < 1000*crowd.Credit {
@@ -305,6 +311,10 @@ func TestForBatch_TooFewNodesNameTheNearestPlans(t *testing.T) {
 	}
 	r.Candidates[0].Stake = u.Least.MinStake
 	mustPlan(t, r)
+	r.Bribe = math.MaxUint64 // with the work that lying spares it is more than can be counted
+	if u := unmet(t, r); u.Least != nil {
+		t.Errorf("an endless bribe: got %+v", u.Least)
+	}
 	r = asked(10)
 	r.ColludingPPM, r.Confidence = 900_000, .999
 	if u := unmet(t, r); u.Lack != LackConfidence || u.Best == nil || u.Least != nil {
@@ -327,6 +337,7 @@ func TestForBatch_RefusesWhatIsNoRequest(t *testing.T) {
 		"NaN":                    func(r *Request) { r.Confidence = math.NaN() },
 		"everybody colludes":     func(r *Request) { r.ColludingPPM = Million },
 		"no floor":               func(r *Request) { r.FloorPPM = FloorPPM - 1 },
+		"a floor above all":      func(r *Request) { r.FloorPPM, r.GoalPPM = Million+1, Million+1 },
 		"goal below floor":       func(r *Request) { r.GoalPPM = FloorPPM - 1 },
 		"cheats more than all":   func(r *Request) { r.CheatPPM = Million + 1 },
 		"burns more than all":    func(r *Request) { r.BurnPPM = Million + 1 },
@@ -359,6 +370,10 @@ func TestForBatch_AuditsFollowTheRecord(t *testing.T) {
 	known := mustPlan(t, r)
 	r.Candidates = append(r.Candidates, Candidates{Count: 1, Stake: 1e12})
 	unknown := mustPlan(t, r)
+	r.Candidates[1].Count = 0 // nobody
+	if nobody := mustPlan(t, r); nobody.Cost != known.Cost {
+		t.Errorf("with a record that nobody has: got %+v want %+v", nobody.Cost, known.Cost)
+	}
 	if known.CheckPPM != FloorPPM || unknown.CheckPPM != FloorPPM || known.Cost.Verification*9 > unknown.Cost.Verification || known.Cost.Escrow != unknown.Cost.Escrow {
 		t.Errorf("got %+v and %+v", known.Cost, unknown.Cost)
 	}

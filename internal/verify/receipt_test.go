@@ -182,6 +182,14 @@ func (st *stage) settle(id crowd.JobID, cheat bool) {
 	st.block(st.owner, &ledger.Accept{Job: id})
 }
 
+func TestNew_WantsAnEndedJob(t *testing.T) {
+	st := newStage(t, 3)
+	record, proof := st.s.Prove(ledger.JobKey(st.run(pairSpec())))
+	if _, err := New(st.g, nil, record, proof); err == nil || !strings.Contains(err.Error(), "a receipt comes when it has ended") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func failed(findings []Finding) (names []string) {
 	for _, f := range findings {
 		if !f.OK {
@@ -240,6 +248,9 @@ func TestReceipt_AnyByteChangedFailsAndSaysWhere(t *testing.T) {
 				t.Fatalf("byte %d of %d changed from %q to %q passed", i, len(receipt), receipt[i], bad[i])
 			}
 		}
+	}
+	if _, err := Decode(make([]byte, MaxReceipt+1)); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("too long: got %v", err)
 	}
 	for _, bad := range [][]byte{nil, receipt[:len(receipt)-1], append(bytes.Clone(receipt), ' '), []byte("{}"), []byte("null\n")} {
 		if _, good := Check(bad, Trust{Chain: chain, Header: verifyHeader}); good {
@@ -372,7 +383,7 @@ func TestFor_TheCheapestThatReachesIt(t *testing.T) {
 			t.Errorf("confidence %v: planned %+v, stated %+v", c.confidence, p, Stated(&q))
 		}
 	}
-	for _, c := range [][2]float64{{0.9999999999, 0.1}, {1, 0.1}, {-1, 0.1}, {math.NaN(), 0.1}, {0.5, 2}, {0.99, 0.7}} {
+	for _, c := range [][2]float64{{0.9999999999, 0.1}, {1, 0.1}, {-1, 0.1}, {math.NaN(), 0.1}, {0.5, 2}, {0.99, 0.7}, {0, 2}, {0, -0.1}, {0, math.NaN()}} {
 		if _, err := For(c[0], c[1]); err == nil {
 			t.Errorf("confidence %v at %v was promised", c[0], c[1])
 		}

@@ -77,6 +77,10 @@ func TestSampleUndetected_ByHand(t *testing.T) {
 		if got := SampleUndetected(c.items, &p).Float(); got < want*(1-1e-9) || got > want*(1+1e-6)+1e-10 {
 			t.Errorf("%+v: got %v want %v", c, got, want)
 		}
+		p.Undetected = uint64(SampleUndetected(c.items, &p))
+		if got, want := Stated(&p).Undetected, Chance(p.Undetected).Float(); got != want {
+			t.Errorf("%+v: the plan states %v, printed is %v", c, want, got)
+		}
 		if share := Stated(&p).Colluding; defaultColluding != 100_000 || share != 0.1 {
 			t.Errorf("it is computed for %d ppm and stated for %v", int(defaultColluding), share)
 		}

@@ -15,6 +15,7 @@ import (
 func TestJudge_WhoseFault(t *testing.T) {
 	node := errors.New("the worker died")
 	never := func(a, b []byte) (bool, uint64, error) { return false, 0, ErrComparator }
+	long := strings.Repeat(" ", MaxCompare+1)
 	for _, tt := range []struct {
 		name       string
 		c          Comparator
@@ -39,6 +40,8 @@ func TestJudge_WhoseFault(t *testing.T) {
 		{name: "the node's trouble", c: Comparator{Kind: Wasm, Gas: 9, Run: func(a, b []byte) (bool, uint64, error) { return false, 0, node }}, own: "a", their: "b", node: true},
 		{name: "own is too long", c: Comparator{Kind: JSON}, own: strings.Repeat(" ", MaxJSON+1), their: "1", fault: true},
 		{name: "theirs is too long", c: Comparator{Kind: JSON}, own: "1", their: strings.Repeat(" ", MaxJSON+1)},
+		{name: "own is too long for any", c: Comparator{Kind: Text}, own: long, their: "1", fault: true},
+		{name: "theirs is too long for any", c: Comparator{Kind: Text}, own: "1", their: long},
 		{name: "own has too many lines", c: Comparator{Kind: Lines}, own: strings.Repeat("\n", MaxLines+1), their: "", fault: true},
 		{name: "theirs has too many lines", c: Comparator{Kind: Lines}, own: "", their: strings.Repeat("\n", MaxLines+1)},
 	} {
@@ -63,6 +66,9 @@ func TestComparatorOf(t *testing.T) {
 		v := ComparatorOf(c, func(a, b []byte) (bool, uint64, error) { return true, 1, nil })
 		if err := v.Validate(); err != nil {
 			t.Errorf("%s: %v", text, err)
+		}
+		if v.Gas != uint64(c.Gas) {
+			t.Errorf("%s: got %d gas want %d", text, v.Gas, c.Gas)
 		}
 	}
 	c, _ := crowd.ParseCompare("numeric:rel=1e-6")
@@ -107,6 +113,9 @@ func TestReceipt_OfATolerantTask(t *testing.T) {
 		if !good {
 			t.Errorf("%s: got %+v", found, findings)
 		}
+		if f, good := Check(receipt, Trust{Chain: chain, Header: verifyHeader, Result: "bafyother"}); good || strings.Join(failed(f), ",") != "result" {
+			t.Errorf("%s: another result at hand: got %v failed want result", found, failed(f))
+		}
 		r, err := Decode(receipt)
 		if err != nil {
 			t.Fatal(err)
@@ -119,7 +128,12 @@ func TestReceipt_OfATolerantTask(t *testing.T) {
 			"another finding":   func(j *ledger.Job) { j.Ballots[0].Finding = ledger.Missing },
 			"another authority": func(j *ledger.Job) { j.Ballots[0].Authority[0] ^= 1 },
 			"a vote twice":      func(j *ledger.Job) { j.Ballots = append(j.Ballots, j.Ballots[0]) },
-			"the higher gas":    func(j *ledger.Job) { j.Verdict.Outcome.Gas += 1 },
+			"nobody stands": func(j *ledger.Job) {
+				for i := range j.Places {
+					j.Places[i].State = ledger.Dropped
+				}
+			},
+			"the higher gas": func(j *ledger.Job) { j.Verdict.Outcome.Gas += 1 },
 		} {
 			if found == ledger.Unjudged {
 				break // there is no verdict

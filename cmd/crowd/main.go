@@ -37,6 +37,7 @@ type env struct {
 	itemReceipt   func(receipt, leaves []byte, item uint32, stdout, stderr []byte) ([]byte, error)
 	joinNetwork   func(context.Context, joinConfig) (joined, error)
 	demo          func() (demoAssets, error)
+	checkProgram  func([]byte) error // why a program is none that executors run
 	wasmWorker    func() int
 }
 
@@ -55,6 +56,7 @@ func main() {
 func (e env) withParts() env {
 	e.startNetwork, e.joinNetwork = startNetwork(e.getenv), joinNetwork(e.getenv)
 	e.verifyReceipt, e.itemReceipt, e.demo, e.wasmWorker = verifyReceipt(e.getenv), itemReceipt, builtAssets, wasmWorker
+	e.checkProgram = checkModule
 	return e
 }
 

@@ -322,7 +322,7 @@ func begun(t *testing.T, program, compare string, talk io.Writer, cfg flow.Confi
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := a.newMap(w, "")
+	d, err := a.newMap(t.Context(), w, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +377,7 @@ func TestMap_KilledAtEveryStage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := a.newMap(w, "")
+		d, err := a.newMap(t.Context(), w, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -458,7 +458,7 @@ func TestMap_LostParts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := a.newMap(w, "")
+	d, err := a.newMap(t.Context(), w, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,6 +49,9 @@ file writes for others is what its "writes" says, or as much as it reads.`,
 			if err != nil {
 				return err
 			}
+			if m.raised != "" {
+				a.say("%s", m.raised)
+			}
 			return a.plan(ctx, w)
 		}),
 	}
@@ -85,7 +88,7 @@ type flowPlan struct {
 }
 
 func (a *app) plan(ctx context.Context, w *flowWish) error {
-	if err := w.check(); err != nil {
+	if err := w.check(a); err != nil {
 		return err
 	}
 	order, err := flow.New(w.nodes())
@@ -127,7 +130,7 @@ func (a *app) plan(ctx context.Context, w *flowWish) error {
 		wish := w.stage(p.Name)
 		st := stage{Index: p.indexed, ShardSize: wish.shard}
 		r := rpc.BatchRequest{Items: p.Items, Shard: st.shardLimit(), Limits: wish.request.Limits, Filters: wish.request.Filters,
-			Confidence: wish.request.Confidence, Whole: wish.whole, Compare: withProgram(wish.request.Compare, "to be uploaded")}
+			Confidence: wish.request.Confidence, Whole: wish.whole, Compare: withProgram(wish.request.Compare, unsent)}
 		if w.budget > 0 {
 			r.Budget = max(1, w.budget-min(w.budget, all.Bound)) // what other stages may lock is not there any more
 		}

@@ -238,7 +238,9 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 		}
 		d, err = a.newMap(ctx, w, f.state)
 	} else {
-		d, err = openMapDir(f.resume)
+		if d, err = openMapDir(f.resume); err == nil {
+			d.recognize()
+		}
 	}
 	if err != nil {
 		return err

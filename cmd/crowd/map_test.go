@@ -176,7 +176,18 @@ func TestCut_LargeInputInBoundedMemory(t *testing.T) {
 	if err := os.Chtimes(path, time.Now(), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if err := frames(io.Discard, files, items); err == nil || !strings.Contains(err.Error(), "has changed since") {
+	if err := frames(io.Discard, files, items[:1]); err != nil {
+		t.Errorf("an input that was touched: got %v", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("#"), 5); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := frames(io.Discard, files, items[:1]); err == nil || !strings.Contains(err.Error(), "has changed since") {
 		t.Errorf("an input that changed: got %v", err)
 	}
 }

@@ -187,10 +187,10 @@ func unmet(say func(string, ...any), n uint64, q *rpc.BatchQuote) error {
 			say("%s", line)
 		}
 		if q.Best == nil {
-			hint = fmt.Sprintf("it takes %s and %d nodes for a shard", creditText(q.Least.Bound), q.Least.Nodes)
+			hint = fmt.Sprintf("it takes %s and %s for a shard", creditText(q.Least.Bound), count(q.Least.Nodes, "node"))
 		}
 	}
-	return &rpc.Error{Kind: rpc.NoProvider, Err: fmt.Errorf("no plan for %d items: %s", n, q.Why), Hint: hint}
+	return &rpc.Error{Kind: rpc.NoProvider, Err: fmt.Errorf("no plan for %s: %s", count(n, "item"), q.Why), Hint: hint}
 }
 
 // floorTo cuts a probability to four digits, so that what is shown can be had.

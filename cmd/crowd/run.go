@@ -346,7 +346,9 @@ func (r *running) outcomeError(ctx context.Context, id crowd.JobID, last rpc.Job
 		e.Err = fmt.Errorf("the program exited with code %d (%s; nobody else is to blame)", o.ExitCode, paid)
 		hint = r.lack(ctx, id)
 	case crowd.Trapped.String():
-		hint = r.lack(ctx, id)
+		if hint = r.lack(ctx, id); strings.Contains(o.Reason, "bytes of memory, the limit is") {
+			hint = "give it more with --memory"
+		}
 	case crowd.OutOfGas.String():
 		if r.f.timed {
 			hint = fmt.Sprintf("--timeout %v gave it %s, what a slow machine does in that time: give it a longer --timeout, or say --gas",
@@ -469,7 +471,7 @@ func (r *running) fill(ctx context.Context, req *rpc.PostRequest, code []byte, i
 	return nil
 }
 
-// gasPerByte is below what most programs use for each byte that they read and do something with: so little gas runs out.
+// gasPerByte is about what a program uses for each byte that it reads and does something with: wordcount 800, count 1,900.
 const gasPerByte = 1000
 
 // scarce warns of a job whose gas is little for its input. What runs out of gas is paid all the same.
@@ -478,9 +480,10 @@ func scarce(gas crowd.Gas, size int64) []string {
 	if size < notable || uint64(gas)/uint64(size) >= gasPerByte {
 		return nil
 	}
-	want := crowd.Gas(size) * gasPerByte
-	return []string{fmt.Sprintf("warning: %s of input and %s: that is %d gas for each byte, and programs often use up to %d. A job that runs out of gas is paid all the same: "+
-		"try it on a piece of the input, or give it --gas %dG", sizeText(size), gasText(gas), uint64(gas)/uint64(size), gasPerByte, (want+1e9-1)/1e9)}
+	want := crowd.Gas(size) * 2 * gasPerByte
+	return []string{fmt.Sprintf("warning: %s of input and %s: that is %d gas for each byte, and programs that look at every byte often use %d to %d. "+
+		"A job that runs out of gas is paid all the same: see on a piece of the input what it takes, or give it --gas %dG",
+		sizeText(size), gasText(gas), uint64(gas)/uint64(size), gasPerByte/2, 2*gasPerByte, (want+1e9-1)/1e9)}
 }
 
 // planText is what a job costs and how it is checked.
@@ -524,7 +527,7 @@ func resolveProviders(ctx context.Context, c *rpc.Client, prefixes []string) ([]
 			}
 		}
 		if found != 1 {
-			return nil, misuse("see: crowd provider list", "run: --provider %s: %d providers begin so", p, found)
+			return nil, misuse("see: crowd provider list", "run: --provider %s: %s begin so", p, count(found, "provider"))
 		}
 	}
 	return ids, nil

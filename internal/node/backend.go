@@ -189,7 +189,10 @@ func (b backend) staked(ctx context.Context, spec *crowd.JobSpec, e ledger.Eligi
 		less.Task.Limits.Gas = gas
 		return int(s.Eligible(b.id, &less, h).Count) >= need
 	}
-	if !enough(1) { // the stake is not what is missing, or not alone: the ledger names what is
+	if !enough(1) { // the stake is not what is missing, or not alone
+		if why := e.Why(); why != "" {
+			return rpc.Errorf(rpc.NoProvider, "%s", why)
+		}
 		return nil
 	}
 	low, high := crowd.Gas(1), spec.Task.Limits.Gas // enough for the one, not for the other
@@ -205,8 +208,8 @@ func (b backend) staked(ctx context.Context, spec *crowd.JobSpec, e ledger.Eligi
 	if low >= 1e9 {
 		flag = fmt.Sprintf("%dG", low/1e9)
 	}
-	return rpc.Errorf(rpc.NoProvider, "a job of %d Ggas goes to providers that stake %s credits or more, so that lying about it loses more than it brings; "+
-		"%d of them do, and the plan %q needs %d", spec.Limits().Gas/1e9, stake, e.Count, spec.Plan.Method, need).
+	return rpc.Errorf(rpc.NoProvider, "a job of %d Ggas goes to providers that stake %d credits or more, so that lying about it loses more than it brings; "+
+		"%d of them do, and the plan %q needs %d", spec.Limits().Gas/1e9, (stake+crowd.Credit-1)/crowd.Credit, e.Count, spec.Plan.Method, need).
 		WithHint("the most for which enough is staked here is --gas %s; split what needs more into several jobs, or wait for providers with more stake", flag)
 }
 

@@ -163,8 +163,8 @@ func TestCut_NamesTheSizeOfWhatIsTooLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ by, want, hint string }{
-		{"files", "photo.jpg has 3 MiB (3145728 bytes); an item of a batch has at most 1 MiB", "crowd run PROG.wasm --in " + path},
-		{"lines=1", "line or record 1 has more than 1 MiB", "--by bytes=N"},
+		{"files", "photo.jpg has 3145728 bytes (3 MiB); an item of a batch has at most 1048576 bytes (1 MiB)", "crowd run PROG.wasm --in " + path},
+		{"lines=1", "photo.jpg:1 has more than 1048576 bytes (1 MiB)", "--by bytes=N"},
 	} {
 		c, err := parseCut(tt.by)
 		if err != nil {

@@ -18,16 +18,6 @@ import (
 
 // The whole way on real parts: crowd map over a local network in which one node gets a fifth of its items wrong. What comes
 // out is what this machine computes itself, the poison line is named, the liar is caught, and the receipts check.
-// localDir is where the user with that environment has the local network.
-func localDir(t *testing.T, getenv func(string) string) string {
-	t.Helper()
-	dir, err := (&app{env: env{getenv: getenv}}).defaultDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 func TestMap_OnRealPartsWithALiar(t *testing.T) {
 	home, err := os.MkdirTemp("", "crowd") // short: it holds sockets
 	if err != nil {
@@ -39,7 +29,7 @@ func TestMap_OnRealPartsWithALiar(t *testing.T) {
 		t.Skipf("the guest cannot be built here: %v: %s", err, said)
 	}
 	getenv := func(name string) string { return map[string]string{"HOME": home}[name] }
-	net, err := startNetwork(getenv)(t.Context(), upConfig{Dir: localDir(t, getenv), Providers: 6, Cheat: "wrong-items"})
+	net, err := startNetwork(getenv)(t.Context(), upConfig{Dir: localDir(t, getenv), Providers: 7, Cheat: "wrong-items"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,4 +234,14 @@ func TestMap_ReduceOnRealParts(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %d words want %d", len(got), len(want))
 	}
+}
+
+// localDir is where the user with that environment has the local network.
+func localDir(t *testing.T, getenv func(string) string) string {
+	t.Helper()
+	dir, err := (&app{env: env{getenv: getenv}}).defaultDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }

@@ -81,7 +81,7 @@ func TestCut(t *testing.T) {
 	}{
 		{"a file", "files", "a\nb", []string{"a\nb"}, []string{""}, ""},
 		{"an empty file", "files", "", []string{""}, []string{""}, ""},
-		{"a large file", "files", long, nil, nil, "an item has at most 1048576"},
+		{"a large file", "files", long, nil, nil, "an item of a batch has at most 1048576"},
 		{"lines", "lines", "a\n\nb", []string{"a\n\nb"}, []string{":1-3"}, ""},
 		{"groups of lines", "lines", nearly + "b\n" + nearly, []string{nearly + "b\n", nearly}, []string{":1-2", ":3"}, ""},
 		{"each line", "lines=1", "a\n\nb", []string{"a\n", "\n", "b"}, []string{":1", ":2", ":3"}, ""},

@@ -213,7 +213,7 @@ func (c cut) index(files []input, path string) (all indexed, err error) {
 		err := c.file(&files[k], func(i item) error {
 			i.File = uint32(k)
 			if i.Size > maxItem {
-				return tooLarge(c.name(files, i), int64(i.Size), files[k])
+				return tooLarge(c.name(files, i), &files[k])
 			}
 			all.Items++
 			all.Bytes += uint64(i.Size)
@@ -222,6 +222,9 @@ func (c cut) index(files []input, path string) (all indexed, err error) {
 			return err
 		})
 		if err != nil {
+			if errors.As(err, new(*rpc.Error)) { // it names the file
+				return all, err
+			}
 			return all, fmt.Errorf("cut %s: %w", files[k].Path, err)
 		}
 		if files[k].Hash, err = hashPath(files[k].Path); err != nil {
@@ -234,16 +237,16 @@ func (c cut) index(files []input, path string) (all indexed, err error) {
 	return all, w.Flush()
 }
 
-// tooLarge refuses an item. Of one that is a whole file the size is the file's.
-func tooLarge(name string, size int64, in input) error {
-	hint := "cut it smaller: --by lines=N, --by bytes=N or --by records=SEPARATOR"
-	if name == in.Path {
-		size = in.Size
-		hint = fmt.Sprintf("if the program can work on pieces, cut it with --by lines, bytes=N or records=SEPARATOR; "+
-			"else give each large file to a job of its own: crowd run PROG.wasm --in %s", name)
+// tooLarge refuses an item. Only of one that is a whole file the size is known.
+func tooLarge(name string, in *input) error {
+	most := fmt.Sprintf("%d bytes (%s)", maxItem, sizeText(maxItem))
+	if name != in.Path {
+		return rpc.Errorf(rpc.TooLarge, "%s has more than %s, the most of an item of a batch: nodes hold many in memory", name, most).
+			WithHint("cut it smaller: --by lines=N, --by bytes=N, or --by records=SEPARATOR")
 	}
-	return rpc.Errorf(rpc.TooLarge, "%s has %s (%d bytes); an item of a batch has at most %s, as nodes hold many in memory",
-		name, sizeText(size), size, sizeText(maxItem)).WithHint("%s", hint)
+	return rpc.Errorf(rpc.TooLarge, "%s has %d bytes (%s); an item of a batch has at most %s: nodes hold many in memory", name, in.Size, sizeText(in.Size), most).
+		WithHint("if the program can work on pieces, cut it with --by lines, bytes=N or records=SEPARATOR; "+
+			"else give each large file to a job of its own: crowd run PROG.wasm --in %s", name)
 }
 
 func hashPath(path string) ([]byte, error) {
@@ -316,13 +319,13 @@ func (c cut) file(in *input, emit func(item) error) error {
 		}
 		if uint64(group.Size)+whole > maxItem {
 			group.Last = n
-			return tooLarge(c.name([]input{*in}, group), int64(uint64(group.Size)+whole), *in)
+			return tooLarge(c.name([]input{*in}, group), in)
 		}
 		group.Size, group.Last = group.Size+uint32(whole), n
 		at += size
 	}
 	if err := pieces.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return rpc.Errorf(rpc.TooLarge, "line or record %d has more than %s, the most of an item of a batch", n+1, sizeText(maxItem)).
+		return rpc.Errorf(rpc.TooLarge, "%s:%d has more than %d bytes (%s), the most of an item of a batch", in.Path, n+1, maxItem, sizeText(maxItem)).
 			WithHint("cut it smaller: --by bytes=N, or --by records=SEPARATOR with another one")
 	} else if err != nil {
 		return err

@@ -325,7 +325,8 @@ func writeBeside(root *os.Root, name string, write func(io.Writer) error) error 
 	return err
 }
 
-// kept is err, which kept a result from being written, and that the result is not lost. again is the command that gets it.
+// kept is err, which kept a result from being written, and that the result is not lost. again is the command that
+// gets it.
 func kept(err error, what, again string) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err

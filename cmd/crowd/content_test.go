@@ -84,7 +84,12 @@ func TestKept(t *testing.T) {
 	} {
 		err := kept(tt.err, "the result of job 12 is paid", "crowd job get 12")
 		var e *rpc.Error
-		if errors.As(err, &e); tt.want == "" && err != tt.err || tt.want != "" && (e == nil || e.Hint != tt.want || !strings.Contains(err.Error(), "job 12 is paid and kept")) {
+		errors.As(err, &e)
+		ok := err == tt.err
+		if tt.want != "" {
+			ok = e != nil && e.Hint == tt.want && strings.Contains(err.Error(), "job 12 is paid and kept")
+		}
+		if !ok {
 			t.Errorf("%s: got %v (%+v), want the hint %q", tt.name, err, e, tt.want)
 		}
 	}
@@ -156,14 +161,16 @@ func TestInput_ChangedMeansItsContent(t *testing.T) {
 	}
 }
 
-// TestCut_NamesTheSizeOfWhatIsTooLarge shows that a file that cannot be an item is refused with its own size and a cure.
+// TestCut_NamesTheSizeOfWhatIsTooLarge shows that a file that cannot be an item is refused with its own size and a
+// cure.
 func TestCut_NamesTheSizeOfWhatIsTooLarge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "photo.jpg")
 	if err := os.WriteFile(path, make([]byte, 3<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ by, want, hint string }{
-		{"files", "photo.jpg has 3145728 bytes (3 MiB); an item of a batch has at most 1048576 bytes (1 MiB)", "crowd run PROG.wasm --in " + path},
+		{"files", "photo.jpg has 3145728 bytes (3 MiB); an item of a batch has at most 1048576 bytes (1 MiB)",
+			"crowd run PROG.wasm --in " + path},
 		{"lines=1", "photo.jpg:1 has more than 1048576 bytes (1 MiB)", "--by bytes=N"},
 	} {
 		c, err := parseCut(tt.by)
@@ -191,9 +198,11 @@ func TestScarce(t *testing.T) {
 	}{
 		{"a small input", 1e6, 1 << 10, ""},
 		{"enough", 100e9, 64 << 20, ""},
-		{"little", 100e9, 256 << 20, "256 MiB of input and 100 Ggas: that is 372 gas for each byte, and programs that look at every byte often use 500 to 2000"},
+		{"little", 100e9, 256 << 20, "256 MiB of input and 100 Ggas: that is 372 gas for each byte, and programs " +
+			"that look at every byte often use 500 to 2000"},
 	} {
-		if got := strings.Join(scarce(tt.gas, tt.size), " "); (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
+		got := strings.Join(scarce(tt.gas, tt.size), " ")
+		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}

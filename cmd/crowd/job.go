@@ -221,7 +221,9 @@ func describeBatch(w io.Writer, b *rpc.BatchView) {
 	fmt.Fprintln(w, "\nbatch")
 	check, gas, failed, root := "every item by two executors", "", "", ""
 	if b.Plan != nil {
-		check = fmt.Sprintf("%s re-run %d of the items each, secretly chosen; a cheater escapes with probability %s", count(b.Plan.Verifiers, "verifier"), min(b.Plan.Checks, b.Items), chanceText(b.Undetected))
+		check = fmt.Sprintf("%s re-run %d of the items each, secretly chosen; a cheater escapes with probability %s",
+			count(b.Plan.Verifiers, "verifier"), min(b.Plan.Checks, b.Items),
+			chanceText(b.Undetected))
 	}
 	if b.Gas > 0 {
 		gas = fmt.Sprintf("%s useful, %s of checks: %s", gasText(b.Gas), gasText(b.CheckGas), percentText(float64(b.CheckGas)/float64(b.Gas)))

@@ -29,7 +29,8 @@ func TestMap_OnRealPartsWithALiar(t *testing.T) {
 		t.Skipf("the guest cannot be built here: %v: %s", err, said)
 	}
 	getenv := func(name string) string { return map[string]string{"HOME": home}[name] }
-	net, err := startNetwork(getenv)(t.Context(), upConfig{Dir: localDir(t, getenv), Providers: 7, Cheat: "wrong-items"})
+	net, err := startNetwork(getenv)(t.Context(), upConfig{Dir: localDir(t, getenv), Providers: 7,
+		Cheat: "wrong-items"})
 	if err != nil {
 		t.Fatal(err)
 	}

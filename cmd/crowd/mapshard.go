@@ -187,7 +187,8 @@ func unmet(say func(string, ...any), n uint64, q *rpc.BatchQuote) error {
 			say("%s", line)
 		}
 		if q.Best == nil {
-			hint = fmt.Sprintf("it takes %s and %s for a shard", creditText(q.Least.Bound), count(q.Least.Nodes, "node"))
+			hint = fmt.Sprintf("it takes %s and %s for a shard",
+				creditText(q.Least.Bound), count(q.Least.Nodes, "node"))
 		}
 	}
 	return &rpc.Error{Kind: rpc.NoProvider, Err: fmt.Errorf("no plan for %s: %s", count(n, "item"), q.Why), Hint: hint}

@@ -118,7 +118,8 @@ func (in *input) changed(f *os.File) error {
 		}
 		what = "it holds other bytes"
 	}
-	return &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("%s has changed since it was cut into items: %s", in.Path, what),
+	return &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("%s has changed since it was cut into items: %s",
+		in.Path, what),
 		Hint: "put back what it held, or begin anew with another --state or without the folder of this map"}
 }
 
@@ -241,10 +242,12 @@ func (c cut) index(files []input, path string) (all indexed, err error) {
 func tooLarge(name string, in *input) error {
 	most := fmt.Sprintf("%d bytes (%s)", maxItem, sizeText(maxItem))
 	if name != in.Path {
-		return rpc.Errorf(rpc.TooLarge, "%s has more than %s, the most of an item of a batch: nodes hold many in memory", name, most).
+		return rpc.Errorf(rpc.TooLarge, "%s has more than %s, the most of an item of a batch: nodes hold many in "+
+			"memory", name, most).
 			WithHint("cut it smaller: --by lines=N, --by bytes=N, or --by records=SEPARATOR")
 	}
-	return rpc.Errorf(rpc.TooLarge, "%s has %d bytes (%s); an item of a batch has at most %s: nodes hold many in memory", name, in.Size, sizeText(in.Size), most).
+	return rpc.Errorf(rpc.TooLarge, "%s has %d bytes (%s); an item of a batch has at most %s: nodes hold many in "+
+		"memory", name, in.Size, sizeText(in.Size), most).
 		WithHint("if the program can work on pieces, cut it with --by lines, bytes=N or records=SEPARATOR; "+
 			"else give each large file to a job of its own: crowd run PROG.wasm --in %s", name)
 }
@@ -325,7 +328,8 @@ func (c cut) file(in *input, emit func(item) error) error {
 		at += size
 	}
 	if err := pieces.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return rpc.Errorf(rpc.TooLarge, "%s:%d has more than %d bytes (%s), the most of an item of a batch", in.Path, n+1, maxItem, sizeText(maxItem)).
+		return rpc.Errorf(rpc.TooLarge, "%s:%d has more than %d bytes (%s), the most of an item of a batch",
+			in.Path, n+1, maxItem, sizeText(maxItem)).
 			WithHint("cut it smaller: --by bytes=N, or --by records=SEPARATOR with another one")
 	} else if err != nil {
 		return err

@@ -160,8 +160,8 @@ func openMapDir(dir string) (_ *mapDir, err error) {
 	return d, nil
 }
 
-// recognize compares inputs whose time is another than it was with what they held, once, so that each shard need not. What has
-// changed is left to the shards that need it.
+// recognize compares inputs whose time is another than it was with what they held, once, so that each shard need not.
+// What has changed is left to the shards that need it.
 func (d *mapDir) recognize() {
 	for _, st := range d.state.Stages {
 		for i := range st.Files {

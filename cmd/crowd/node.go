@@ -21,8 +21,10 @@ func (a *app) defaultDir() (string, error) {
 	if !filepath.IsAbs(base) {
 		home := a.getenv("HOME")
 		if !filepath.IsAbs(home) {
-			return "", &rpc.Error{Kind: rpc.BadRequest, Err: fmt.Errorf("find the folder for keys and credits: $HOME is %q, want an absolute path", home),
-				Hint: "set HOME, or XDG_DATA_HOME, or name the folder: --dir for crowd up and crowd node run, --node or $CROWD_NODE for the others"}
+			return "", &rpc.Error{Kind: rpc.BadRequest, Err: fmt.Errorf("find the folder for keys and credits: $HOME "+
+				"is %q, want an absolute path", home),
+				Hint: "set HOME, or XDG_DATA_HOME, or name the folder: --dir for crowd up and crowd node run, --node " +
+					"or $CROWD_NODE for the others"}
 		}
 		base = filepath.Join(home, ".local", "share")
 	}

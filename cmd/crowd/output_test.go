@@ -24,11 +24,14 @@ func TestTextOnly(t *testing.T) {
 	}
 }
 
-// TestPrintChecks_SaysWhatTheTwoChancesAre shows that a batch's receipt does not leave two numbers side by side unexplained.
+// TestPrintChecks_SaysWhatTheTwoChancesAre shows that a batch's receipt does not leave two numbers side by side
+// unexplained.
 func TestPrintChecks_SaysWhatTheTwoChancesAre(t *testing.T) {
 	batch := []Check{{"map shard 1: verdict", true, "3 verifiers committed; a cheater escapes with 1 in 117"},
-		{"map shard 1: chance", true, "4 nodes held a place: an executor that gets a tenth of its items wrong escapes with a chance of 1 in 1e3"}}
-	task := []Check{{"verdict", true, "2 drawn executors revealed the same outcome"}, {"chance", true, "2 nodes held a place: a wrong result passes with 1 in 100"}}
+		{"map shard 1: chance", true, "4 nodes held a place: an executor that gets a tenth of its items wrong " +
+			"escapes with a chance of 1 in 1e3"}}
+	task := []Check{{"verdict", true, "2 drawn executors revealed the same " +
+		"outcome"}, {"chance", true, "2 nodes held a place: a wrong result passes with 1 in 100"}}
 	for _, tt := range []struct {
 		name   string
 		checks []Check
@@ -81,7 +84,8 @@ func TestPlan_AssumesTheGasThatMapGives(t *testing.T) {
 		p, wish := stagePlan{indexed: indexed{Items: tt.items}}, stageWish{auto: true}
 		p.assumeGas(&wish)
 		if wish.request.Limits.Gas != tt.gas || len(p.Assumed) != 1 || !strings.HasPrefix(p.Assumed[0], tt.says) {
-			t.Errorf("%d items: got %d gas, %q; want %d, %q", tt.items, wish.request.Limits.Gas, p.Assumed, tt.gas, tt.says)
+			t.Errorf("%d items: got %d gas, %q; want %d, %q",
+				tt.items, wish.request.Limits.Gas, p.Assumed, tt.gas, tt.says)
 		}
 	}
 }

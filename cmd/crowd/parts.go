@@ -280,7 +280,8 @@ func explain(err error, rpcAddr string) error {
 	case err == nil:
 		return nil
 	case rpcAddr != "" && strings.Contains(err.Error(), "listen on "+rpcAddr):
-		return &rpc.Error{Kind: rpc.Conflict, Err: err, Hint: "choose another loopback address with --addr, as 127.0.0.1:0, or leave --addr out for any free port"}
+		return &rpc.Error{Kind: rpc.Conflict, Err: err, Hint: "choose another loopback address with --addr, as " +
+			"127.0.0.1:0, or leave --addr out for any free port"}
 	case errors.Is(err, syscall.EADDRINUSE), strings.Contains(err.Error(), "address already in use"):
 		return &rpc.Error{Kind: rpc.Conflict, Err: err, Hint: "another program has that port; choose one with --listen, as --listen 0.0.0.0:0 for any that is free"}
 	case errors.Is(err, syscall.EADDRNOTAVAIL), strings.Contains(err.Error(), "cannot assign requested address"):
@@ -291,8 +292,8 @@ func explain(err error, rpcAddr string) error {
 	return err
 }
 
-// chainsFile lists the chains that this user's own networks run, as known_hosts does for hosts; "" for a user without a home,
-// who has to name a genesis file instead.
+// chainsFile lists the chains that this user's own networks run, as known_hosts does for hosts; "" for a user without
+// a home, who has to name a genesis file instead.
 func chainsFile(getenv func(string) string) string {
 	local, err := (&app{env: env{getenv: getenv}}).defaultDir()
 	if err != nil {

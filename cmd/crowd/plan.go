@@ -149,11 +149,12 @@ func (a *app) plan(ctx context.Context, w *flowWish) error {
 	return a.sayPlan(&all)
 }
 
-// assumeGas is the limit of an item that nobody said: what crowd map gives its first items, if these are all, and otherwise
-// a guess, since crowd map measures it with them.
+// assumeGas is the limit of an item that nobody said: what crowd map gives its first items, if these are all, and
+// otherwise a guess, since crowd map measures it with them.
 func (p *stagePlan) assumeGas(wish *stageWish) {
 	wish.request.Limits.Gas = planGas
-	why := fmt.Sprintf("; say it with --gas (crowd map gives the first %d up to %s, unless the budget keeps from it, and measures)", pilotItems, gasText(pilotGas))
+	why := fmt.Sprintf("; say it with --gas (crowd map gives the first %d up to %s, unless the budget keeps from it, "+
+		"and measures)", pilotItems, gasText(pilotGas))
 	if p.Items <= pilotItems {
 		wish.request.Limits.Gas = pilotGas
 		why = ", as crowd map gives so few items; say another limit with --gas"
@@ -279,7 +280,8 @@ func printPlan(w io.Writer, s *stagePlan, elsewhere []string) {
 	all, q, p := &s.indexed, &s.BatchQuote, s.Plan
 	fields(w, "items", fmt.Sprintf("%d, %s, the largest %s", all.Items, sizeText(int64(all.Bytes)), sizeText(int64(all.Largest))),
 		"jobs", fmt.Sprintf("%d of up to %s, each with %s", p.Shards, count(p.Items, "item"), count(p.Nodes, "node")),
-		"check", fmt.Sprintf("%s of each job re-run %d of its items each, which nobody else knows", count(p.Verifiers, "verifier"), p.Checks),
+		"check", fmt.Sprintf("%s of each job re-run %d of its items each, which nobody else knows",
+			count(p.Verifiers, "verifier"), p.Checks),
 		"compare", compareText(p.Compare),
 		"overhead", percentText(p.Overhead)+" of the useful gas",
 		"a cheater escapes", chanceText(p.Undetected), "a job is wrong and accepted", chanceText(p.Accepted), "any job is", "at most "+chanceText(min(p.Any, 1)),

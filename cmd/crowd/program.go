@@ -16,16 +16,18 @@ import (
 // This file refuses what cannot run before anything of it is uploaded, posted or paid.
 
 // buildHint is what makes a program that runs.
-const buildHint = "compile it to WebAssembly with WASI preview 1: GOOS=wasip1 GOARCH=wasm go build, clang --target=wasm32-wasi, " +
+const buildHint = "compile it to WebAssembly with WASI preview 1: GOOS=wasip1 GOARCH=wasm go build, clang " +
+	"--target=wasm32-wasi, " +
 	"or cargo build --target wasm32-wasip1"
 
-// readProgram reads the program at path. It refuses a file of another kind, and a module that no executor runs, each with
-// what to do.
+// readProgram reads the program at path. It refuses a file of another kind, and a module that no executor runs, each
+// with what to do.
 func (a *app) readProgram(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && looksLikeImage(path):
-		return nil, notRunnable(fmt.Errorf("read program: there is no file %s; if it is the name of a container image: those do not run here", path), buildHint)
+		return nil, notRunnable(fmt.Errorf("read program: there is no file %s; if it is the name of a container "+
+			"image: those do not run here", path), buildHint)
 	case err != nil:
 		return nil, fmt.Errorf("read program: %w", err)
 	case info.IsDir():
@@ -35,7 +37,8 @@ func (a *app) readProgram(path string) ([]byte, error) {
 		}
 		return nil, notRunnable(fmt.Errorf("read program: %s is a folder", path), hint)
 	case !info.Mode().IsRegular():
-		return nil, notRunnable(fmt.Errorf("read program: %s is %s, not a file", path, rpc.NotFile(info.Mode())), "save the program in a file first")
+		return nil, notRunnable(fmt.Errorf("read program: %s is %s, not a file",
+			path, rpc.NotFile(info.Mode())), "save the program in a file first")
 	}
 	code, err := os.ReadFile(path)
 	if err != nil {
@@ -74,7 +77,8 @@ func foreign(path string, code []byte) (what, hint string) {
 	case starts("\x00asm\x01\x00\x00\x00"):
 		return "", ""
 	case starts("\x00asm"):
-		return "a WebAssembly component", "build a core module instead, for WASI preview 1: cargo build --target wasm32-wasip1, without wasm-tools component"
+		return "a WebAssembly component", "build a core module instead, for WASI preview 1: cargo build --target " +
+			"wasm32-wasip1, without wasm-tools component"
 	case len(code) == 0:
 		return "an empty file", "build it again: the last build may have failed"
 	case starts("\x7fELF"):
@@ -92,11 +96,14 @@ func foreign(path string, code []byte) (what, hint string) {
 	case ext == ".wat", strings.HasPrefix(text, "(module"):
 		return "WebAssembly as text", "translate it first: wat2wasm FILE.wat -o FILE.wasm"
 	case ext == ".py":
-		return "a Python script", "run a Python that is compiled to WebAssembly, and give it the script: crowd run python.wasm --in FOLDER -- /in/" + filepath.Base(path)
+		return "a Python script", "run a Python that is compiled to WebAssembly, and give it the script: crowd run " +
+			"python.wasm --in FOLDER -- /in/" + filepath.Base(path)
 	case starts("#!"):
-		return "a script", "run an interpreter that is compiled to WebAssembly, and give it the script in the folder of --in"
+		return "a script", "run an interpreter that is compiled to WebAssembly, and give it the script in the folder " +
+			"of --in"
 	case ext == ".js", ext == ".lua", ext == ".rb", ext == ".sh", ext == ".php":
-		return "a script", "run an interpreter that is compiled to WebAssembly, and give it the script in the folder of --in"
+		return "a script", "run an interpreter that is compiled to WebAssembly, and give it the script in the folder " +
+			"of --in"
 	case ext == ".c", ext == ".cc", ext == ".cpp", ext == ".go", ext == ".rs":
 		return "source code", buildHint
 	}
@@ -106,17 +113,21 @@ func foreign(path string, code []byte) (what, hint string) {
 // moduleHint is what helps against the reason for which a module was refused.
 func moduleHint(reason string) string {
 	for _, x := range []struct{ in, hint string }{
-		{"wasi_unstable", "build it with a newer compiler: wasi_unstable came before WASI preview 1 (wasi_snapshot_preview1)"},
+		{"wasi_unstable", "build it with a newer compiler: wasi_unstable came before WASI preview 1 " +
+			"(wasi_snapshot_preview1)"},
 		{"exceptions are not supported", "build it without exceptions: -fno-exceptions, and without setjmp"},
 		{"threads are not supported", "build it without threads: no -pthread, no wasm32-wasip1-threads"},
 		{"shared", "build it without threads: no -pthread, no wasm32-wasip1-threads"},
 		{"tail calls are not supported", "build it without tail calls: -mno-tail-call"},
-		{"garbage collection", "its compiler needs garbage collection of WebAssembly, which does not run here: use a language that brings its own"},
-		{`from "env"`, "a function was not there when it was linked: with Emscripten build with -sSTANDALONE_WASM, with clang link what is missing"},
+		{"garbage collection", "its compiler needs garbage collection of WebAssembly, which does not run here: use a " +
+			"language that brings its own"},
+		{`from "env"`, "a function was not there when it was linked: with Emscripten build with -sSTANDALONE_WASM, " +
+			"with clang link what is missing"},
 		{`from "wbindgen`, "it was made for a web page (wasm-bindgen): build it for wasm32-wasip1"},
 		{`from "gojs"`, "it was made for a web page: build it with GOOS=wasip1"},
 		{`from "wasi:`, "it was made for a later WASI: build it for preview 1, as wasm32-wasip1"},
-		{"has no such function", "it needs what programs do not have here, as a network or processes: build it without"},
+		{"has no such function", "it needs what programs do not have here, as a network or processes: build it " +
+			"without"},
 		{"_start", "it is a library: build it as a program with a main function"},
 	} {
 		if strings.Contains(reason, x.in) {

@@ -32,8 +32,10 @@ func TestReadProgram(t *testing.T) {
 		{"component.wasm", "\x00asm\x0d\x00\x01\x00", "a WebAssembly component", "preview 1"},
 		{"notes.txt", "hello\n", "a file of another kind", "compile it to WebAssembly"},
 		{"library.wasm", module, "no function _start", "main function"},
-		{"old.wasm", module + "\x01\x04\x01\x60\x00\x00" + "\x02\x13\x01\x0dwasi_unstable\x01f\x00\x00", `"wasi_unstable"`, "newer compiler"},
-		{"web.wasm", module + "\x01\x04\x01\x60\x00\x00" + "\x02\x09\x01\x03env\x01f\x00\x00", `from "env"`, "STANDALONE_WASM"},
+		{"old.wasm", module + "\x01\x04\x01\x60\x00\x00" + "\x02\x13\x01\x0dwasi_unstable\x01f\x00\x00",
+			`"wasi_unstable"`, "newer compiler"},
+		{"web.wasm", module + "\x01\x04\x01\x60\x00\x00" + "\x02\x09\x01\x03env\x01f\x00\x00", `from "env"`,
+			"STANDALONE_WASM"},
 		{"bin", "", "is a folder", "name the .wasm file in it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -50,7 +52,8 @@ func TestReadProgram(t *testing.T) {
 		refused(t, image, "if it is the name of a container image", "compile it to WebAssembly")
 	}
 	good := filepath.Join(dir, "good.wasm")
-	code := module + "\x01\x04\x01\x60\x00\x00" + "\x03\x02\x01\x00" + "\x07\x0a\x01\x06_start\x00\x00" + "\x0a\x04\x01\x02\x00\x0b"
+	code := module + "\x01\x04\x01\x60\x00\x00" +
+		"\x03\x02\x01\x00" + "\x07\x0a\x01\x06_start\x00\x00" + "\x0a\x04\x01\x02\x00\x0b"
 	if err := os.WriteFile(good, []byte(code), 0o600); err != nil {
 		t.Fatal(err)
 	}

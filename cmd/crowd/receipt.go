@@ -247,7 +247,8 @@ func printChecks(w io.Writer, checks []Check) {
 	}
 	table(w, "", rows)
 	if twoChances(checks) {
-		fmt.Fprintln(w, "\nof the two chances of a cheater: \"verdict\" has what the plan promised before the draw, with all the replacements that it allows; "+
+		fmt.Fprintln(w, "\nof the two chances of a cheater: \"verdict\" has what the plan promised before the draw, "+
+			"with all the replacements that it allows; "+
 			"\"chance\" is reckoned again\nwith the nodes that did hold a place, and is the one of this job")
 	}
 }
@@ -256,7 +257,8 @@ func printChecks(w io.Writer, checks []Check) {
 func twoChances(checks []Check) bool {
 	says := func(name string) bool {
 		return slices.ContainsFunc(checks, func(c Check) bool {
-			return (c.Name == name || strings.HasSuffix(c.Name, ": "+name)) && strings.Contains(c.Detail, "escapes with")
+			return (c.Name == name || strings.HasSuffix(c.Name, ": "+name)) && strings.Contains(c.Detail,
+				"escapes with")
 		})
 	}
 	return says("verdict") && says("chance")

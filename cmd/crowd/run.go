@@ -8,7 +8,6 @@ import (
 	"io"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -188,7 +187,8 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	if f.timeout == 0 {
 		wall = max(time.Minute, wall)
 	} else if wall > f.timeout {
-		f.raised = fmt.Sprintf("--timeout %v becomes %v: every job has as long as a slow machine may need for its gas (%s) and memory (%s)",
+		f.raised = fmt.Sprintf("--timeout %v becomes %v: every job has as long as a slow machine may need for its "+
+			"gas (%s) and memory (%s)",
 			f.timeout, wall, gasText(crowd.Gas(gas)), sizeText(int64(memory)))
 	}
 	r.Limits = rpc.Limits{Gas: crowd.Gas(gas), Memory: memory, Output: output, WallMillis: wall.Milliseconds()}
@@ -306,7 +306,8 @@ func (r *running) finish(ctx context.Context, id crowd.JobID, out *output) error
 	}
 	if f.receipt != "" {
 		if err := saveReceipt(ctx, c, id, f.receipt); err != nil {
-			return r.left(kept(err, "the receipt of job "+id.Short()+" is there", fmt.Sprintf("crowd receipt get %s --out %s", id.Short(), f.receipt)))
+			return r.left(kept(err, "the receipt of job "+id.Short()+" is there", fmt.Sprintf("crowd receipt get %s "+
+				"--out %s", id.Short(), f.receipt)))
 		}
 		if !f.quiet {
 			r.st.say("receipt saved in %s; check it with: crowd receipt verify %s", f.receipt, f.receipt)
@@ -338,7 +339,8 @@ func (r *running) outcomeError(ctx context.Context, id crowd.JobID, last rpc.Job
 	if last.Stage.Final() && last.Price == 0 {
 		paid = "it cost nothing"
 	}
-	e := &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("the program ended with: %s (%s; nobody else is to blame)", o.Why(), paid),
+	e := &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("the program ended with: %s (%s; nobody else is to blame)",
+		o.Why(), paid),
 		Hint: "its output is kept: crowd job get " + id.Short()}
 	hint := cure(&o)
 	switch o.Status {
@@ -351,7 +353,8 @@ func (r *running) outcomeError(ctx context.Context, id crowd.JobID, last rpc.Job
 		}
 	case crowd.OutOfGas.String():
 		if r.f.timed {
-			hint = fmt.Sprintf("--timeout %v gave it %s, what a slow machine does in that time: give it a longer --timeout, or say --gas",
+			hint = fmt.Sprintf("--timeout %v gave it %s, what a slow machine does in that time: give it a longer "+
+				"--timeout, or say --gas",
 				r.f.timeout, gasText(o.Gas))
 		}
 	}
@@ -361,7 +364,8 @@ func (r *running) outcomeError(ctx context.Context, id crowd.JobID, last rpc.Job
 	return e
 }
 
-// lack is what helps a program that ended for want of memory or of files, as far as its output shows; empty: that is not seen.
+// lack is what helps a program that ended for want of memory or of files, as far as its output shows; empty: that is
+// not seen.
 func (r *running) lack(ctx context.Context, id crowd.JobID) string {
 	const tail = 16 << 10
 	var text bytes.Buffer
@@ -382,13 +386,15 @@ func (r *running) lack(ctx context.Context, id crowd.JobID) string {
 		}
 	}
 	if files >= executor.MaxFiles {
-		return fmt.Sprintf("it made %d files and folders in /out, and may have no more: let it write fewer, larger files, as an archive", files)
+		return fmt.Sprintf("it made %d files and folders in /out, and may have no more: let it write fewer, larger "+
+			"files, as an archive", files)
 	}
 	return ""
 }
 
 // memoryTrouble is what runtimes write when they get no memory: those of Go, Rust, C++, Python, JavaScript and libc.
-var memoryTrouble = regexp.MustCompile(`(?i)out of memory|cannot allocate|memory allocation of \d+ bytes failed|bad_alloc|MemoryError|not enough memory`)
+var memoryTrouble = regexp.MustCompile(`(?i)out of memory|cannot allocate|memory allocation of \d+ bytes failed|` +
+	`bad_alloc|MemoryError|not enough memory`)
 
 // cure is what helps a program that ended so; empty: that depends on the program.
 func cure(o *rpc.Outcome) string {
@@ -443,16 +449,20 @@ func (r *running) fill(ctx context.Context, req *rpc.PostRequest, code []byte, i
 			st.say("%s", f.raised)
 		}
 		if f.timed {
-			st.say("--timeout %v gives it %s, what a slow machine does in that time; --gas says otherwise", f.timeout, gasText(req.Limits.Gas))
+			st.say("--timeout %v gives it %s, what a slow machine does in that time; --gas says otherwise",
+				f.timeout, gasText(req.Limits.Gas))
 		}
-		for _, line := range slices.Concat(planText(&q, req.Limits.Gas), scarce(req.Limits.Gas, in.size+in.holds.Bytes)) {
+		lines := append(planText(&q, req.Limits.Gas), scarce(req.Limits.Gas, in.size+in.holds.Bytes)...)
+		for _, line := range lines {
 			st.say("%s", line)
 		}
 		if q.Compare != "" {
-			st.say("outputs are compared by %s", compareText(withProgram(q.Compare, crowd.CID(filepath.Base(comparatorFile(req.Compare))))))
+			file := crowd.CID(filepath.Base(comparatorFile(req.Compare)))
+			st.say("outputs are compared by %s", compareText(withProgram(q.Compare, file)))
 		}
 	}
-	if req.Program, err = c.UploadFile(ctx, bytes.NewReader(code), st.transfer("uploading program", int64(len(code)))); err != nil {
+	told := st.transfer("uploading program", int64(len(code)))
+	if req.Program, err = c.UploadFile(ctx, bytes.NewReader(code), told); err != nil {
 		return err
 	}
 	if req.Compare, err = uploadComparator(ctx, c, req.Compare); err != nil {
@@ -471,7 +481,8 @@ func (r *running) fill(ctx context.Context, req *rpc.PostRequest, code []byte, i
 	return nil
 }
 
-// gasPerByte is about what a program uses for each byte that it reads and does something with: wordcount 800, count 1,900.
+// gasPerByte is about what a program uses for each byte that it reads and does something with: wordcount 800, count
+// 1,900.
 const gasPerByte = 1000
 
 // scarce warns of a job whose gas is little for its input. What runs out of gas is paid all the same.
@@ -481,8 +492,10 @@ func scarce(gas crowd.Gas, size int64) []string {
 		return nil
 	}
 	want := crowd.Gas(size) * 2 * gasPerByte
-	return []string{fmt.Sprintf("warning: %s of input and %s: that is %d gas for each byte, and programs that look at every byte often use %d to %d. "+
-		"A job that runs out of gas is paid all the same: see on a piece of the input what it takes, or give it --gas %dG",
+	return []string{fmt.Sprintf("warning: %s of input and %s: that is %d gas for each byte, and programs that look "+
+		"at every byte often use %d to %d. "+
+		"A job that runs out of gas is paid all the same: see on a piece of the input what it takes, or give it "+
+		"--gas %dG",
 		sizeText(size), gasText(gas), uint64(gas)/uint64(size), gasPerByte/2, 2*gasPerByte, (want+1e9-1)/1e9)}
 }
 
@@ -501,7 +514,8 @@ func planText(q *rpc.Quote, gas crowd.Gas) []string {
 	lines := []string{fmt.Sprintf("at most %s for %s, and %s for what the drawn nodes put on chain; %s: a wrong result passes with probability %s",
 		creditText(q.Bound), gasText(gas), creditText(q.Duties), how, chanceText(q.Undetected))}
 	if q.Plan == crowd.PlanAudit {
-		lines = append(lines, "no live output: under an audit what the program writes comes with the result, as a job that is read while it runs could be cancelled for little")
+		lines = append(lines, "no live output: under an audit what the program writes comes with the result, as a "+
+			"job that is read while it runs could be cancelled for little")
 		lines = append(lines, fmt.Sprintf("at most %s where the lot does not have it run again; an executor with less than %s of free stake, or a shorter record, is audited more often",
 			creditText(q.Unaudited), creditText(q.Stake)))
 	}
@@ -527,7 +541,8 @@ func resolveProviders(ctx context.Context, c *rpc.Client, prefixes []string) ([]
 			}
 		}
 		if found != 1 {
-			return nil, misuse("see: crowd provider list", "run: --provider %s: %s begin so", p, count(found, "provider"))
+			return nil, misuse("see: crowd provider list", "run: --provider %s: %s begin so",
+				p, count(found, "provider"))
 		}
 	}
 	return ids, nil

@@ -261,7 +261,8 @@ func (s *stages) folder(size rpc.FolderSize) func(files, bytes int) {
 	files, bytes, next := 0, int64(0), time.Now().Add(every)
 	return func(f, b int) {
 		files, bytes = files+f, bytes+int64(b)
-		text := fmt.Sprintf("uploaded %d of %d files, %s of %s", files, size.Files, sizeText(bytes), sizeText(size.Bytes))
+		text := fmt.Sprintf("uploaded %d of %d files, %s of %s",
+			files, size.Files, sizeText(bytes), sizeText(size.Bytes))
 		if files == size.Files {
 			text = "uploaded all files; the node puts them in its store"
 		}

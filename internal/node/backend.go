@@ -174,7 +174,8 @@ func (b backend) fit(ctx context.Context, r *rpc.PostRequest, spec *crowd.JobSpe
 	return e, have.WithHint("a %s of %d is within reach: --confidence %.12g", most.Method, most.Executors, 1-most.Undetected)
 }
 
-// staked refuses a job whose gas asks for more stake than enough providers hold, and says how much gas they may be given.
+// staked refuses a job whose gas asks for more stake than enough providers hold, and says how much gas they may be
+// given.
 func (b backend) staked(ctx context.Context, spec *crowd.JobSpec, e ledger.Eligibility) error {
 	need := ledger.Needs(&spec.Plan)
 	if int(e.Count) >= need || spec.Items > 0 {
@@ -208,9 +209,12 @@ func (b backend) staked(ctx context.Context, spec *crowd.JobSpec, e ledger.Eligi
 	if low >= 1e9 {
 		flag = fmt.Sprintf("%dG", low/1e9)
 	}
-	return rpc.Errorf(rpc.NoProvider, "a job of %d Ggas goes to providers that stake %d credits or more, so that lying about it loses more than it brings; "+
-		"%d of them do, and the plan %q needs %d", spec.Limits().Gas/1e9, (stake+crowd.Credit-1)/crowd.Credit, e.Count, spec.Plan.Method, need).
-		WithHint("the most for which enough is staked here is --gas %s; split what needs more into several jobs, or wait for providers with more stake", flag)
+	return rpc.Errorf(rpc.NoProvider, "a job of %d Ggas goes to providers that stake %d credits or more, so that "+
+		"lying about it loses more than it brings; "+
+		"%d of them do, and the plan %q needs %d",
+		spec.Limits().Gas/1e9, (stake+crowd.Credit-1)/crowd.Credit, e.Count, spec.Plan.Method, need).
+		WithHint("the most for which enough is staked here is --gas %s; split what needs more into several jobs, or "+
+			"wait for providers with more stake", flag)
 }
 
 func (b backend) eligible(ctx context.Context, owner crowd.NodeID, spec *crowd.JobSpec) (ledger.Eligibility, error) {

@@ -318,7 +318,8 @@ func TestLocal_UserErrorsArePaidAndBlameNobody(t *testing.T) {
 				const why = "invalid wasm at byte 0x0"
 				if err := errors.Join(err, err2, err3); err != nil || !strings.Contains(res.Outcome.Reason, why) ||
 					!strings.Contains(v.Outcome.Reason, why) || !strings.Contains(x.Why, why) {
-					t.Errorf("got %q, %q, %q, %v; want the reason %q in each", res.Outcome.Reason, v.Outcome.Reason, x.Why, err, why)
+					t.Errorf("got %q, %q, %q, %v; want the reason %q in each",
+						res.Outcome.Reason, v.Outcome.Reason, x.Why, err, why)
 				}
 			}
 			if last.Stage != rpc.Settled || last.Outcome == nil || last.Outcome.Status != c.status.String() || !last.Outcome.UserError {
@@ -342,14 +343,17 @@ func TestLocal_RefusalsNameTheCause(t *testing.T) {
 		says, hint string
 	}{ // before anything is uploaded
 		{"more gas than is staked for", func(r *rpc.PostRequest) { r.Limits.Gas, r.Limits.WallMillis = 2e12, 0 },
-			`goes to providers that stake 2000 credits or more, so that lying about it loses more than it brings; 0 of them do, and the plan "pair" needs 2`, "--gas 100G"},
+			`loses more than it brings; 0 of them do, and the plan "pair" needs 2`,
+			"--gas 100G"},
 		{"no gpu", func(r *rpc.PostRequest) { r.Filters.Tags = []string{"gpu"} }, "tag gpu", ""},
 	} {
 		r := good
 		r.Program = "to be uploaded"
 		c.change(&r)
 		var e *rpc.Error
-		if _, err := n.Quote(t.Context(), r); !errors.As(err, &e) || e.Kind != rpc.NoProvider || !strings.Contains(err.Error(), c.says) || !strings.Contains(e.Hint, c.hint) {
+		_, err := n.Quote(t.Context(), r)
+		if !errors.As(err, &e) || e.Kind != rpc.NoProvider || !strings.Contains(err.Error(), c.says) ||
+			!strings.Contains(e.Hint, c.hint) {
 			t.Errorf("quote, %s: got %v (%+v), want %q and the hint %q", c.name, err, e, c.says, c.hint)
 		}
 	}

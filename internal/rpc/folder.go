@@ -17,7 +17,8 @@ const (
 )
 
 // nameRule is the hint of every error about a name.
-const nameRule = "rename it: names are UTF-8 without control characters and backslashes; a path has at most 1024 bytes and 32 folders"
+const nameRule = "rename it: names are UTF-8 without control characters and backslashes; a path has at most 1024 " +
+	"bytes and 32 folders"
 
 // checkPath holds path to the rule for names: whoever stores it would refuse it otherwise, after it was sent.
 func checkPath(name string) error {
@@ -81,7 +82,8 @@ func regular(dir fs.FS, name string, d fs.DirEntry) (fs.FileInfo, error) {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, Errorf(BadRequest, "%q is a link to %q, which does not exist", name, target).WithHint(rule)
 		case err != nil:
-			return nil, Errorf(BadRequest, "%q is a link to %q, which leads out of the folder or in a circle", name, target).WithHint(rule)
+			return nil, Errorf(BadRequest, "%q is a link to %q, which leads out of the folder or in a circle",
+				name, target).WithHint(rule)
 		case info.IsDir():
 			return nil, Errorf(BadRequest, "%q is a link to the folder %q", name, target).WithHint(rule)
 		}
@@ -90,7 +92,8 @@ func regular(dir fs.FS, name string, d fs.DirEntry) (fs.FileInfo, error) {
 		return nil, err
 	}
 	if what := NotFile(info.Mode()); what != "" {
-		return nil, Errorf(BadRequest, "%q is %s, not a file", name, what).WithHint("leave out of the folder what is neither a file nor a folder")
+		return nil, Errorf(BadRequest, "%q is %s, not a file", name, what).WithHint("leave out of the folder what is " +
+			"neither a file nor a folder")
 	}
 	return info, nil
 }

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestScanFolder_RefusesByNameWhatCannotBeSent shows that a folder with anything that is no plain file is refused before
-// anything is sent, by its name and with a cure, and that a pipe, which would hold up whoever opens it, holds up nobody.
+// TestScanFolder_RefusesByNameWhatCannotBeSent shows that a folder with anything that is no plain file is refused
+// before anything is sent, by its name and with a cure, and that a pipe, which would hold up whoever opens it, holds
+// up nobody.
 func TestScanFolder_RefusesByNameWhatCannotBeSent(t *testing.T) {
 	file := func(name string) func(dir string) error {
 		return func(dir string) error { return os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600) }
@@ -35,8 +36,10 @@ func TestScanFolder_RefusesByNameWhatCannotBeSent(t *testing.T) {
 		{"link out", link("../x"), `"l" is a link to "../x", which leads out of the folder`},
 		{"circle", link("l"), `"l" is a link to "l", which leads out of the folder or in a circle`},
 		{"link to a folder", link("sub"), `"l" is a link to the folder "sub"`},
-		{"deep", func(dir string) error { return os.MkdirAll(filepath.Join(dir, strings.Repeat("d/", 34)), 0o700) }, "more than 32 folders"},
-		{"named pipe", func(dir string) error { return unix.Mkfifo(filepath.Join(dir, "p"), 0o600) }, `"p" is a named pipe`},
+		{"deep", func(dir string) error { return os.MkdirAll(filepath.Join(dir, strings.Repeat("d/", 34)), 0o700) },
+			"more than 32 folders"},
+		{"named pipe", func(dir string) error { return unix.Mkfifo(filepath.Join(dir, "p"), 0o600) },
+			`"p" is a named pipe`},
 		{"socket", func(dir string) error {
 			l, err := net.Listen("unix", filepath.Join(dir, "s"))
 			if err == nil {

@@ -189,14 +189,15 @@ type Outcome struct {
 	Result    crowd.CID `json:"result"`
 	UserError bool      `json:"userError"` // the program or its input is to blame
 
-	// Reason says more about a Status other than "exited", where that is known: the text of a trap, why the program is invalid.
-	// What an executor says begins with its ID; nobody has checked it.
+	// Reason says more about a Status other than "exited", where that is known: the text of a trap, why the program
+	// is invalid. What an executor says begins with its ID; nobody has checked it.
 	Reason string `json:"reason,omitempty"`
 }
 
 // ViewOutcome is the view of o.
 func ViewOutcome(o crowd.Outcome) *Outcome {
-	return &Outcome{Status: o.Status.String(), ExitCode: o.ExitCode, Gas: o.Gas, Result: o.Result, UserError: o.UserError()}
+	return &Outcome{Status: o.Status.String(), ExitCode: o.ExitCode, Gas: o.Gas, Result: o.Result,
+		UserError: o.UserError()}
 }
 
 func (o *Outcome) String() string {

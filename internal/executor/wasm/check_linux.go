@@ -27,10 +27,12 @@ func prepare(program []byte) (module []byte, p price, err error) {
 		return nil, p, err
 	}
 	plain := func(name string) bool {
-		return slices.ContainsFunc(info.Exports, func(x instrument.Export) bool { return x.Name == name && x.Kind == 0 && x.Plain })
+		return slices.ContainsFunc(info.Exports,
+			func(x instrument.Export) bool { return x.Name == name && x.Kind == 0 && x.Plain })
 	}
 	if !startable(plain) {
 		return nil, p, errNoStart
 	}
-	return module, price{Memory: uint64(info.MinPages) << 16, Code: info.Code, Begin: info.Begin, Effort: info.Effort}, nil
+	return module, price{Memory: uint64(info.MinPages) << 16, Code: info.Code, Begin: info.Begin,
+		Effort: info.Effort}, nil
 }

@@ -8,13 +8,15 @@ import (
 // TestCheck shows that what an executor would refuse is refused by Check, with the reason.
 func TestCheck(t *testing.T) {
 	const head = "\x00asm\x01\x00\x00\x00"
-	start := "\x01\x04\x01\x60\x00\x00" + "\x03\x02\x01\x00" + "\x07\x0a\x01\x06_start\x00\x00" + "\x0a\x04\x01\x02\x00\x0b"
+	start := "\x01\x04\x01\x60\x00\x00" +
+		"\x03\x02\x01\x00" + "\x07\x0a\x01\x06_start\x00\x00" + "\x0a\x04\x01\x02\x00\x0b"
 	for _, tt := range []struct{ name, module, want string }{
 		{"a program", head + start, ""},
 		{"nothing", "", "invalid wasm"},
 		{"ELF", "\x7fELF", "invalid wasm"},
 		{"no start", head, "no function _start"},
-		{"another host's import", head + "\x01\x04\x01\x60\x00\x00" + "\x02\x09\x01\x03env\x01f\x00\x00", `import of "f" from "env"`},
+		{"another host's import", head + "\x01\x04\x01\x60\x00\x00" + "\x02\x09\x01\x03env\x01f\x00\x00",
+			`import of "f" from "env"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := Check([]byte(tt.module))
@@ -27,7 +29,8 @@ func TestCheck(t *testing.T) {
 
 func TestCause(t *testing.T) {
 	for _, tt := range []struct{ name, message, want string }{
-		{"of wasmtime", "error while executing at wasm backtrace:\n    0:    0x526 - <unknown>\n\nCaused by:\n    wasm trap: wasm `unreachable` instruction executed\n",
+		{"of wasmtime", "error while executing at wasm backtrace:\n    0:    0x526 - <unknown>\n\nCaused by:\n    " +
+			"wasm trap: wasm `unreachable` instruction executed\n",
 			"wasm trap: wasm `unreachable` instruction executed"},
 		{"plain", "integer divide by zero", "integer divide by zero"},
 	} {

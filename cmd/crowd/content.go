@@ -76,6 +76,10 @@ func (a *app) openInputs(ctx context.Context, f *runFlags) (_ *inputs, err error
 		if err != nil {
 			return nil, fmt.Errorf("input: %w", err)
 		}
+		if info.Size() > rpc.MaxUpload {
+			return nil, rpc.Errorf(rpc.TooLarge, "input: %s has %s, at most %s", file, sizeText(info.Size()), sizeText(rpc.MaxUpload)).
+				WithHint("split it into several jobs")
+		}
 		in.stdin, in.size = opened, info.Size()
 	}
 	return in, nil

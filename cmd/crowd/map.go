@@ -75,6 +75,9 @@ func (f *batchFlags) request(command string) (r rpc.PostRequest, budget crowd.Cr
 	}
 	run := runFlags{gas: f.gas, memory: f.memory, maxOutput: f.maxOutput, budget: f.budget, maxPrice: f.maxPrice, timeout: f.timeout,
 		confidence: f.confidence, compare: f.compare, env: f.env, tags: f.tags, country: f.country}
+	if f.gas == "auto" {
+		run.gas = fmt.Sprint(uint64(pilotGas)) // until it is measured
+	}
 	r, err = run.request(f.args)
 	f.raised = run.raised
 	if err != nil {
@@ -90,9 +93,6 @@ func (f *batchFlags) request(command string) (r rpc.PostRequest, budget crowd.Cr
 	budget, r.Budget, r.Program = r.Budget, 0, ""
 	if f.timeout == 0 {
 		r.Limits.WallMillis = 0 // a shard's size decides
-	}
-	if f.gas == "auto" {
-		r.Limits.Gas = pilotGas
 	}
 	return r, budget, nil
 }

@@ -212,7 +212,7 @@ func planLines(n uint64, p *rpc.BatchPlan) []string {
 	}
 	return []string{
 		fmt.Sprintf("plan: %s in %s; of each %s %s that nobody else knows: %s more gas", count(n, "item"), shards, who, count(p.Checks, "item"), percentText(p.Overhead)),
-		fmt.Sprintf("price: %s; expected wait %s", price, elapsedText(time.Duration(p.WaitMillis)*time.Millisecond)),
+		fmt.Sprintf("price: %s; expected wait %s", price, waitText(p.WaitMillis)),
 		fmt.Sprintf("a cheating executor escapes with probability %s; any shard is wrong and accepted with at most %s", chanceText(p.Undetected), chanceText(min(p.Any, 1))),
 	}
 }

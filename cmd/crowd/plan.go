@@ -272,7 +272,7 @@ func waitText(millis int64) string {
 	if millis <= 0 {
 		return ""
 	}
-	return (time.Duration(millis) * time.Millisecond).Round(time.Second).String()
+	return max((time.Duration(millis) * time.Millisecond).Round(time.Second), time.Second).String()
 }
 
 // printPlan is the plan of a stage, less the assumptions that are said elsewhere.

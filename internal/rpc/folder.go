@@ -16,6 +16,12 @@ const (
 	maxDepth = 32   // folders
 )
 
+// Default bounds of an upload. The client holds to them before it sends anything.
+const (
+	MaxUpload  = 16 << 30 // bytes
+	maxEntries = 100_000  // files and folders
+)
+
 // nameRule is the hint of every error about a name.
 const nameRule = "rename it: names are UTF-8 without control characters and backslashes; a path has at most 1024 " +
 	"bytes and 32 folders"
@@ -50,12 +56,17 @@ type FolderSize struct {
 // rule, links that lead out of dir, to a folder or to nothing, and what is neither a file nor a folder. It opens no
 // file, so that a pipe cannot hold it up.
 func ScanFolder(ctx context.Context, dir fs.FS) (size FolderSize, err error) {
+	entries := 0
 	return size, fs.WalkDir(dir, ".", func(name string, d fs.DirEntry, err error) error {
 		if err := errors.Join(err, ctx.Err()); err != nil || name == "." {
 			return err
 		}
 		if err := checkPath(name); err != nil {
 			return err
+		}
+		if entries++; entries > maxEntries {
+			return Errorf(TooLarge, "more than %d files and folders", maxEntries).
+				WithHint("pack them into one file, as an archive")
 		}
 		if d.IsDir() {
 			return nil
@@ -64,6 +75,9 @@ func ScanFolder(ctx context.Context, dir fs.FS) (size FolderSize, err error) {
 		if err == nil {
 			size.Files++
 			size.Bytes += info.Size()
+		}
+		if err == nil && size.Bytes > MaxUpload {
+			return Errorf(TooLarge, "more than %d GiB in all", MaxUpload>>30).WithHint("split it into several jobs")
 		}
 		return err
 	})

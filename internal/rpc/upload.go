@@ -57,13 +57,13 @@ func (b UploadBounds) withDefaults() UploadBounds {
 			*p = v
 		}
 	}
-	set(&b.Size, 16<<30)
+	set(&b.Size, MaxUpload)
 	set(&b.Total, 64<<30)
 	if b.Open == 0 {
 		b.Open = 64
 	}
 	if b.Entries == 0 {
-		b.Entries = 100_000
+		b.Entries = maxEntries
 	}
 	if b.Expiry == 0 {
 		b.Expiry = 10 * time.Minute

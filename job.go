@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Limits bound one run. All of them are part of what is signed; only Wall is
@@ -139,6 +140,9 @@ func (s *JobSpec) Validate() error {
 		size += len(a)
 		if strings.ContainsRune(a, 0) {
 			bad("args and env: a zero byte in %q", a)
+		}
+		if !utf8.ValidString(a) { // neither JSON nor the encoding of a job could carry it as it is
+			bad("args and env: %q is not UTF-8; put such bytes into a file", a)
 		}
 	}
 	if len(t.Args) > MaxArgs || len(t.Env) > MaxArgs || size > MaxArgBytes {

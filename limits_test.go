@@ -58,6 +58,12 @@ func TestValidate_AtEveryLimit(t *testing.T) {
 		}, 1, "args and env"},
 		{"a zero byte in an argument", pair, func(s *JobSpec, n uint64) { s.Task.Args = []string{"a\x01"[:2-n] + "\x00"[:n]} }, 1, "a zero byte"},
 		{"a zero byte in the environment", pair, func(s *JobSpec, n uint64) { s.Task.Env = []string{"A=" + "\x00"[:n]} }, 1, "a zero byte"},
+		{"bytes beyond UTF-8 in an argument", pair, func(s *JobSpec, n uint64) {
+			s.Task.Args = []string{"caf" + "\xe9"[:n]}
+		}, 1, "is not UTF-8"},
+		{"bytes beyond UTF-8 in the environment", pair, func(s *JobSpec, n uint64) {
+			s.Task.Env = []string{"A=" + "\xff"[:n]}
+		}, 1, "is not UTF-8"},
 		{"a name in the environment", pair, func(s *JobSpec, n uint64) { s.Task.Env = []string{"A"[n:] + "="} }, 1, "want NAME=value"},
 		{"an equals sign in the environment", pair, func(s *JobSpec, n uint64) { s.Task.Env = []string{"A="[:2-n]} }, 1, "want NAME=value"},
 		{"no gas", pair, limits(1, func(l *Limits, n uint64) { l.Gas = Gas(n) }), ^uint64(0), "gas is zero"},

@@ -39,7 +39,7 @@ func comparatorFile(flag string) string {
 
 // parseCompare checks a --compare flag before anything is uploaded, and makes its program's path absolute.
 func parseCompare(flag string) (string, error) {
-	if _, err := crowd.ParseCompare(withProgram(flag, "to be uploaded")); err != nil {
+	if _, err := crowd.ParseCompare(withProgram(flag, unsent)); err != nil {
 		return "", fmt.Errorf("--%w", err)
 	}
 	file := comparatorFile(flag)
@@ -53,6 +53,18 @@ func parseCompare(flag string) (string, error) {
 	}
 	path, err := filepath.Abs(file)
 	return withProgram(flag, crowd.CID(path)), err
+}
+
+// checkComparator refuses a comparator that cannot run, before anything is uploaded.
+func (a *app) checkComparator(flag string) error {
+	file := comparatorFile(flag)
+	if file == "" {
+		return nil
+	}
+	if _, err := a.readProgram(file); err != nil {
+		return fmt.Errorf("--compare: %w", err)
+	}
+	return nil
 }
 
 // uploadComparator puts the CID of its program into a --compare flag that has one.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -20,6 +22,7 @@ type inputs struct {
 	stdin  io.Reader
 	size   int64 // of stdin, 0 when unknown
 	folder *os.Root
+	holds  rpc.FolderSize // the folder
 	closer io.Closer
 }
 
@@ -32,8 +35,14 @@ func (in *inputs) close() {
 	}
 }
 
-func (a *app) openInputs(f *runFlags) (*inputs, error) {
+// openInputs refuses what cannot be uploaded, by name, before anything is.
+func (a *app) openInputs(ctx context.Context, f *runFlags) (_ *inputs, err error) {
 	in := &inputs{}
+	defer func() {
+		if err != nil {
+			in.close()
+		}
+	}()
 	file := f.stdin
 	if f.in != "" {
 		info, err := os.Stat(f.in)
@@ -44,6 +53,9 @@ func (a *app) openInputs(f *runFlags) (*inputs, error) {
 			if in.folder, err = os.OpenRoot(f.in); err != nil {
 				return nil, fmt.Errorf("input: %w", err)
 			}
+			if in.holds, err = rpc.ScanFolder(ctx, in.folder.FS()); err != nil {
+				return nil, fmt.Errorf("input folder %s: %w", f.in, err)
+			}
 		case f.stdin != "":
 			return nil, misuse("give --in a folder, or leave out --stdin", "run: --in %s and --stdin %s are both stdin", f.in, f.stdin)
 		default:
@@ -53,25 +65,84 @@ func (a *app) openInputs(f *runFlags) (*inputs, error) {
 	switch file {
 	case "":
 	case "-":
-		in.stdin = a.stdin
+		in.stdin = &stoppable{ctx: ctx, r: a.stdin}
 	default:
-		opened, err := os.Open(file)
+		opened, err := openFile(file)
 		if err != nil {
-			in.close()
-			return nil, fmt.Errorf("input: %w", err)
+			return nil, err
 		}
+		in.closer = opened
 		info, err := opened.Stat()
-		if err == nil && info.IsDir() {
-			err = fmt.Errorf("%s is a folder: give it with --in", file)
-		}
 		if err != nil {
-			in.close()
-			opened.Close()
 			return nil, fmt.Errorf("input: %w", err)
 		}
-		in.stdin, in.closer, in.size = opened, opened, info.Size()
+		if info.Size() > rpc.MaxUpload {
+			return nil, rpc.Errorf(rpc.TooLarge, "input: %s has %s, at most %s", file, sizeText(info.Size()), sizeText(rpc.MaxUpload)).
+				WithHint("split it into several jobs")
+		}
+		in.stdin, in.size = opened, info.Size()
 	}
 	return in, nil
+}
+
+// openFile opens an input. It looks first at what that is, as the opening of a pipe would wait for a writer.
+func openFile(name string) (*os.File, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("input: %w", err)
+	}
+	if err := wantFile(name, info); err != nil {
+		return nil, fmt.Errorf("input: %w", err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("input: %w", err)
+	}
+	return f, nil
+}
+
+// wantFile refuses what is no regular file.
+func wantFile(name string, info fs.FileInfo) error {
+	what := rpc.NotFile(info.Mode())
+	hint := "pipe what it holds into this command and say --in -"
+	switch {
+	case what == "":
+		return nil
+	case info.IsDir():
+		hint = "give a folder with --in"
+	}
+	return &rpc.Error{Kind: rpc.BadRequest, Err: fmt.Errorf("%s is %s, not a file", name, what), Hint: hint}
+}
+
+// stoppable reads r until ctx ends, also while a Read waits for what does not come.
+type stoppable struct {
+	ctx context.Context
+	r   io.Reader
+	buf []byte // of the Read under way: nobody touches p when ctx has ended
+}
+
+func (s *stoppable) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if len(s.buf) < len(p) {
+		s.buf = make([]byte, len(p))
+	}
+	type read struct {
+		n   int
+		err error
+	}
+	done := make(chan read, 1) // capacity: it may end when nobody waits
+	go func() {
+		n, err := s.r.Read(s.buf[:len(p)])
+		done <- read{n, err}
+	}()
+	select {
+	case r := <-done:
+		return copy(p, s.buf[:r.n]), r.err
+	case <-s.ctx.Done():
+		return 0, s.ctx.Err()
+	}
 }
 
 // output is where a result goes: a writer, a file that appears when it is whole,
@@ -107,16 +178,30 @@ func openOutput(name string, stdout io.Writer) (*output, error) {
 	if target, err := filepath.EvalSymlinks(name); err == nil {
 		name = target
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return nil, fmt.Errorf("output: %w", err)
-	}
-	mode := fs.FileMode(0o644)
+	mode := fs.FileMode(0o666) // less what the umask takes
 	if info != nil {
 		mode = info.Mode().Perm()
 	}
-	return &output{w: f, file: f, name: name}, f.Chmod(mode)
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(name), besideName()), os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		var p *fs.PathError
+		if errors.As(err, &p) { // the name that the user knows
+			p.Path = name
+		}
+		return nil, fmt.Errorf("output: %w", err)
+	}
+	o := &output{w: f, file: f, name: name}
+	if info != nil { // what was made less open than that before stays so
+		if err := f.Chmod(mode); err != nil {
+			o.abandon()
+			return nil, fmt.Errorf("output: %w", err)
+		}
+	}
+	return o, nil
 }
+
+// besideName is the name of a file while it is written: it gets its own when it is whole.
+func besideName() string { return ".crowd-" + rand.Text()[:12] }
 
 func (o *output) abandon() {
 	if o.file != nil {
@@ -214,14 +299,49 @@ func download(ctx context.Context, c *rpc.Client, id crowd.JobID, dir string) er
 		if e.Folder {
 			continue
 		}
-		f, err := root.Create(path)
+		err := writeBeside(root, path, func(w io.Writer) error {
+			_, err := c.Download(ctx, id, e.Path, w)
+			return err
+		})
 		if err != nil {
-			return fmt.Errorf("output: %w", err)
-		}
-		_, err = c.Download(ctx, id, e.Path, f)
-		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeBeside makes a file below root appear under its name when it is whole, and leaves nothing behind otherwise.
+func writeBeside(root *os.Root, name string, write func(io.Writer) error) error {
+	tmp := filepath.Join(filepath.Dir(name), besideName())
+	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	err = errors.Join(write(f), f.Close())
+	if err == nil {
+		if err = root.Rename(tmp, name); err != nil {
+			err = fmt.Errorf("output: %w", err)
+		}
+	}
+	if err != nil {
+		root.Remove(tmp)
+	}
+	return err
+}
+
+// kept is err, which kept a result from being written, and that the result is not lost. again is the command that
+// gets it.
+func kept(err error, what, again string) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	first := ""
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		first = "free some space, then "
+	}
+	kind := rpc.KindOf(err)
+	if !errors.As(err, new(*rpc.Error)) {
+		kind = rpc.Conflict
+	}
+	return &rpc.Error{Kind: kind, Err: fmt.Errorf("%w; %s and kept", err, what), Hint: first + "get it with: " + again}
 }

@@ -207,7 +207,7 @@ func (a *app) demoJob(ctx context.Context, c *rpc.Client, req rpc.PostRequest, r
 		return nil, err
 	}
 	if res.Outcome.UserError {
-		return nil, outcomeError(id, last, res.Outcome)
+		return nil, (&running{app: a, f: &runFlags{}, c: c}).outcomeError(ctx, id, last, res.Outcome)
 	}
 	var picture bytes.Buffer
 	if _, err := c.Download(ctx, id, "stdout", &picture); err != nil {

@@ -49,7 +49,12 @@ func (a *app) examine(ctx context.Context) (checks []Check) {
 		}
 		add(name, false, "%s", detail)
 	}
-	if target, isURL := a.target(); !isURL {
+	target, isURL, err := a.target()
+	if err != nil {
+		fail("folder", err)
+		return checks
+	}
+	if !isURL {
 		if info, err := os.Stat(target); err != nil {
 			add("folder", false, "%v; it is made by: crowd up", err)
 		} else {

@@ -104,7 +104,7 @@ func (a *app) jobDescribeCommand() *cobra.Command {
 func describe(w io.Writer, j rpc.JobView, samples bool) {
 	r, outcome, price := j.Request, "", ""
 	if o := j.Outcome; o != nil {
-		outcome = fmt.Sprintf("%s, %s, %s", o, gasText(o.Gas), o.Result)
+		outcome = fmt.Sprintf("%s, %s, %s", o.Why(), gasText(o.Gas), o.Result)
 	}
 	if j.Price > 0 {
 		price = creditText(j.Price)
@@ -149,7 +149,7 @@ func describe(w io.Writer, j rpc.JobView, samples bool) {
 				gas = gasText(m.Gas)
 			}
 			if m.Checks > 0 {
-				gas = fmt.Sprintf("%d items", m.Checks)
+				gas = count(m.Checks, "item")
 			}
 			rows = append(rows, []string{m.Node.Short(), m.Role, proof, m.State, gas, yesNo(m.Committed), yesNo(m.Revealed), match})
 		}
@@ -221,7 +221,9 @@ func describeBatch(w io.Writer, b *rpc.BatchView) {
 	fmt.Fprintln(w, "\nbatch")
 	check, gas, failed, root := "every item by two executors", "", "", ""
 	if b.Plan != nil {
-		check = fmt.Sprintf("%d verifiers re-run %d of the items each, secretly chosen; a cheater escapes with probability %s", b.Plan.Verifiers, min(b.Plan.Checks, b.Items), chanceText(b.Undetected))
+		check = fmt.Sprintf("%s re-run %d of the items each, secretly chosen; a cheater escapes with probability %s",
+			count(b.Plan.Verifiers, "verifier"), min(b.Plan.Checks, b.Items),
+			chanceText(b.Undetected))
 	}
 	if b.Gas > 0 {
 		gas = fmt.Sprintf("%s useful, %s of checks: %s", gasText(b.Gas), gasText(b.CheckGas), percentText(float64(b.CheckGas)/float64(b.Gas)))
@@ -343,7 +345,11 @@ With --json and without --out: a description of the result and its files.`,
 				st := a.newStages(false)
 				defer st.done()
 				if err := out.deliver(ctx, c, id, res, st); err != nil {
-					return err
+					again := "crowd job get " + id.Short()
+					if to != "" {
+						again += " --out " + to
+					}
+					return kept(err, fmt.Sprintf("the result of job %s is paid", id.Short()), again)
 				}
 			}
 			if !a.json {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -388,13 +387,16 @@ func exactly(compare string) bool {
 }
 
 // check holds the named files against the disk, before anything is begun.
-func (w *flowWish) check() error {
+func (w *flowWish) check(a *app) error {
 	for _, s := range w.stages {
 		if read := slices.ContainsFunc(w.stages, func(r stageWish) bool { return slices.Contains(r.from, s.name) }); (read || len(s.from) > 0) && !exactly(s.request.Compare) {
 			return misuse("leave out compare where stages read each other", "stage %s: %s lets outputs differ, and what goes from stage to stage is compared byte for byte", s.name, s.request.Compare)
 		}
-		if st, err := os.Stat(s.program); err != nil || !st.Mode().IsRegular() {
-			return fmt.Errorf("program %s: %w", s.program, errors.Join(err, notFile(st)))
+		if _, err := a.readProgram(s.program); err != nil {
+			return err
+		}
+		if err := a.checkComparator(s.request.Compare); err != nil {
+			return err
 		}
 	}
 	return nil

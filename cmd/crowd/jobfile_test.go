@@ -144,7 +144,7 @@ func TestJobFile_NoLooseComparatorOnAnEdge(t *testing.T) {
 		for i := range w.stages {
 			w.stages[i].program = "jobfile_test.go" // any file
 		}
-		if err := w.check(); err == nil || !strings.Contains(err.Error(), "stage "+stage+": numeric") {
+		if err := w.check(&app{}); err == nil || !strings.Contains(err.Error(), "stage "+stage+": numeric") {
 			t.Errorf("%s: got %v", stage, err)
 		}
 	}

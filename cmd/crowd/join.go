@@ -99,7 +99,11 @@ the stake.`,
 				return notBuilt("node run")
 			}
 			if cfg.Dir == "" {
-				cfg.Dir = filepath.Join(filepath.Dir(a.defaultDir()), "node")
+				local, err := a.defaultDir()
+				if err != nil {
+					return err
+				}
+				cfg.Dir = filepath.Join(filepath.Dir(local), "node")
 			}
 			if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 				return err

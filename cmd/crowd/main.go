@@ -37,6 +37,7 @@ type env struct {
 	itemReceipt   func(receipt, leaves []byte, item uint32, stdout, stderr []byte) ([]byte, error)
 	joinNetwork   func(context.Context, joinConfig) (joined, error)
 	demo          func() (demoAssets, error)
+	checkProgram  func([]byte) error // why a program is none that executors run
 	wasmWorker    func() int
 }
 
@@ -55,6 +56,7 @@ func main() {
 func (e env) withParts() env {
 	e.startNetwork, e.joinNetwork = startNetwork(e.getenv), joinNetwork(e.getenv)
 	e.verifyReceipt, e.itemReceipt, e.demo, e.wasmWorker = verifyReceipt(e.getenv), itemReceipt, builtAssets, wasmWorker
+	e.checkProgram = checkModule
 	return e
 }
 
@@ -98,13 +100,26 @@ func run(ctx context.Context, e env) int {
 		return exitMisused
 	case errors.Is(err, errSaid):
 	case errors.As(err, &border):
-		a.complain(err.Error(), border.Hint)
+		a.complain(err.Error(), forUser(border.Hint, cmd))
 	case errors.Is(err, context.Canceled):
 		a.complain("interrupted", "")
 	default:
 		a.complain(err.Error(), "")
 	}
 	return exitFailed
+}
+
+// forUser is a node's hint in the terms of the command line, where it is one for programs.
+func forUser(hint string, cmd *cobra.Command) string {
+	switch {
+	case strings.Contains(hint, "rpc.discover"):
+		return "see: " + cmd.CommandPath() + " --help"
+	case strings.Contains(hint, "crowd_jobs"):
+		return "see: crowd job list"
+	case strings.Contains(hint, "crowd_planBatch"):
+		return "see: crowd plan --help"
+	}
+	return hint
 }
 
 // app is one invocation.

@@ -43,6 +43,8 @@ type batchFlags struct {
 	whole                         bool
 	shard                         uint64
 	compare                       string
+
+	raised string // what request makes of a timeout that is too short; ""
 }
 
 func (f *batchFlags) register(c *cobra.Command) {
@@ -73,7 +75,12 @@ func (f *batchFlags) request(command string) (r rpc.PostRequest, budget crowd.Cr
 	}
 	run := runFlags{gas: f.gas, memory: f.memory, maxOutput: f.maxOutput, budget: f.budget, maxPrice: f.maxPrice, timeout: f.timeout,
 		confidence: f.confidence, compare: f.compare, env: f.env, tags: f.tags, country: f.country}
-	if r, err = run.request(f.args); err != nil {
+	if f.gas == "auto" {
+		run.gas = fmt.Sprint(uint64(pilotGas)) // until it is measured
+	}
+	r, err = run.request(f.args)
+	f.raised = run.raised
+	if err != nil {
 		var u *usageError
 		if errors.As(err, &u) {
 			u.text, u.hint = command+strings.TrimPrefix(u.text, "run"), "see: crowd "+command+" --help"
@@ -86,9 +93,6 @@ func (f *batchFlags) request(command string) (r rpc.PostRequest, budget crowd.Cr
 	budget, r.Budget, r.Program = r.Budget, 0, ""
 	if f.timeout == 0 {
 		r.Limits.WallMillis = 0 // a shard's size decides
-	}
-	if f.gas == "auto" {
-		r.Limits.Gas = pilotGas
 	}
 	return r, budget, nil
 }
@@ -232,9 +236,11 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 		if a.json && w.out == "" {
 			return misuse("give --out FILE, so that the outputs and the JSON do not mix", "map: --json without --out")
 		}
-		d, err = a.newMap(w, f.state)
+		d, err = a.newMap(ctx, w, f.state)
 	} else {
-		d, err = openMapDir(f.resume)
+		if d, err = openMapDir(f.resume); err == nil {
+			d.recognize()
+		}
 	}
 	if err != nil {
 		return err
@@ -268,6 +274,9 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 			return err
 		}
 	}
+	if fresh && !f.quiet && f.raised != "" {
+		a.say("%s", f.raised)
+	}
 	m := &mapping{app: a, c: c, d: d, show: a.newProgress(f.quiet), again: 2 * time.Second,
 		flow: flow.Config{Parallel: f.parallel, Patience: f.patience, NoSpeculation: f.noSpeculation}}
 	defer m.show.done()
@@ -294,7 +303,7 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 	}
 	sum, err := m.deliver(out)
 	if err != nil {
-		return err
+		return kept(err, "the results are paid", "crowd map --resume "+d.dir)
 	}
 	m.show.done()
 	if !f.quiet {
@@ -315,7 +324,7 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 func (s *mapSummary) cure() string {
 	others, first := "the outputs of the others are delivered; --allow-failed makes that a success", ""
 	if len(s.Failures) > 0 {
-		first = cure(s.Failures[0].Status)
+		first = cure(&rpc.Outcome{Status: s.Failures[0].Status})
 	}
 	switch {
 	case first == "":
@@ -374,8 +383,8 @@ func (w *flowWish) resolve(ctx context.Context, c *rpc.Client) (err error) {
 }
 
 // newMap cuts the inputs and lays out the folder of a new crowd map.
-func (a *app) newMap(w *flowWish, dir string) (_ *mapDir, err error) {
-	if err := w.check(); err != nil {
+func (a *app) newMap(ctx context.Context, w *flowWish, dir string) (_ *mapDir, err error) {
+	if err := w.check(a); err != nil {
 		return nil, err
 	}
 	out := w.out
@@ -418,7 +427,7 @@ func (a *app) newMap(w *flowWish, dir string) (_ *mapDir, err error) {
 			return nil, err
 		}
 		if len(wish.from) == 0 {
-			if st.Files, err = findInputs(wish.inputs, a.stdin, d.path("stdin")); err != nil {
+			if st.Files, err = findInputs(wish.inputs, &stoppable{ctx: ctx, r: a.stdin}, d.path("stdin")); err != nil {
 				return nil, err
 			}
 			for k := range st.Files {
@@ -436,13 +445,6 @@ func (a *app) newMap(w *flowWish, dir string) (_ *mapDir, err error) {
 		s.Stages = append(s.Stages, st)
 	}
 	return d, d.change(func(was *mapState) { *was = s })
-}
-
-func notFile(st os.FileInfo) error {
-	if st == nil {
-		return nil
-	}
-	return errors.New("not a file")
 }
 
 // left is err, or what it means that the user left.
@@ -542,21 +544,23 @@ func (m *mapping) writeEnds(ends []int, out *output) error {
 	defer root.Close()
 	for _, stage := range ends {
 		st := m.d.state.Stages[stage]
-		f, err := root.Create(st.Name)
-		if err != nil {
-			return fmt.Errorf("output: %w", err)
-		}
-		for _, p := range m.d.state.pieces(stage) {
-			err = errors.Join(err, m.each(st, p, func(_ uint32, l batch.Leaf, stdout, _ io.Reader) error {
-				if l.UserError() {
-					return nil
+		err := writeBeside(root, st.Name, func(w io.Writer) error {
+			for _, p := range m.d.state.pieces(stage) {
+				err := m.each(st, p, func(_ uint32, l batch.Leaf, stdout, _ io.Reader) error {
+					if l.UserError() {
+						return nil
+					}
+					_, err := io.Copy(w, stdout)
+					return err
+				})
+				if err != nil {
+					return fmt.Errorf("output: %w", err)
 				}
-				_, err := io.Copy(f, stdout)
-				return err
-			}))
-		}
-		if err := errors.Join(err, f.Close()); err != nil {
-			return fmt.Errorf("output: %w", err)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -590,12 +594,10 @@ func (m *mapping) writeOutputs(stage int, out *output) error {
 				}
 				name += "-" + filepath.Base(st.Files[items[0].File].Path)
 			}
-			f, err := root.Create(name)
-			if err != nil {
+			return writeBeside(root, name, func(w io.Writer) error {
+				_, err := io.Copy(w, stdout)
 				return err
-			}
-			_, err = io.Copy(f, stdout)
-			return errors.Join(err, f.Close())
+			})
 		})
 		if err != nil {
 			return fmt.Errorf("output: %w", err)

@@ -29,7 +29,8 @@ func TestMap_OnRealPartsWithALiar(t *testing.T) {
 		t.Skipf("the guest cannot be built here: %v: %s", err, said)
 	}
 	getenv := func(name string) string { return map[string]string{"HOME": home}[name] }
-	net, err := startNetwork(getenv)(t.Context(), upConfig{Dir: (&app{env: env{getenv: getenv}}).defaultDir(), Providers: 6, Cheat: "wrong-items"})
+	net, err := startNetwork(getenv)(t.Context(), upConfig{Dir: localDir(t, getenv), Providers: 7,
+		Cheat: "wrong-items"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +194,7 @@ func TestMap_ReduceOnRealParts(t *testing.T) {
 		}
 	}
 	getenv := func(name string) string { return map[string]string{"HOME": home}[name] }
-	net, err := startNetwork(getenv)(t.Context(), upConfig{Dir: (&app{env: env{getenv: getenv}}).defaultDir(), Providers: 7})
+	net, err := startNetwork(getenv)(t.Context(), upConfig{Dir: localDir(t, getenv), Providers: 7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,4 +235,14 @@ func TestMap_ReduceOnRealParts(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %d words want %d", len(got), len(want))
 	}
+}
+
+// localDir is where the user with that environment has the local network.
+func localDir(t *testing.T, getenv func(string) string) string {
+	t.Helper()
+	dir, err := (&app{env: env{getenv: getenv}}).defaultDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }

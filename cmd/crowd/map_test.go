@@ -81,7 +81,7 @@ func TestCut(t *testing.T) {
 	}{
 		{"a file", "files", "a\nb", []string{"a\nb"}, []string{""}, ""},
 		{"an empty file", "files", "", []string{""}, []string{""}, ""},
-		{"a large file", "files", long, nil, nil, "an item has at most 1048576"},
+		{"a large file", "files", long, nil, nil, "an item of a batch has at most 1048576"},
 		{"lines", "lines", "a\n\nb", []string{"a\n\nb"}, []string{":1-3"}, ""},
 		{"groups of lines", "lines", nearly + "b\n" + nearly, []string{nearly + "b\n", nearly}, []string{":1-2", ":3"}, ""},
 		{"each line", "lines=1", "a\n\nb", []string{"a\n", "\n", "b"}, []string{":1", ":2", ":3"}, ""},
@@ -176,7 +176,18 @@ func TestCut_LargeInputInBoundedMemory(t *testing.T) {
 	if err := os.Chtimes(path, time.Now(), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if err := frames(io.Discard, files, items); err == nil || !strings.Contains(err.Error(), "has changed since") {
+	if err := frames(io.Discard, files, items[:1]); err != nil {
+		t.Errorf("an input that was touched: got %v", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("#"), 5); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := frames(io.Discard, files, items[:1]); err == nil || !strings.Contains(err.Error(), "has changed since") {
 		t.Errorf("an input that changed: got %v", err)
 	}
 }
@@ -322,7 +333,7 @@ func begun(t *testing.T, program, compare string, talk io.Writer, cfg flow.Confi
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := a.newMap(w, "")
+	d, err := a.newMap(t.Context(), w, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +388,7 @@ func TestMap_KilledAtEveryStage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := a.newMap(w, "")
+		d, err := a.newMap(t.Context(), w, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -458,7 +469,7 @@ func TestMap_LostParts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := a.newMap(w, "")
+	d, err := a.newMap(t.Context(), w, "")
 	if err != nil {
 		t.Fatal(err)
 	}

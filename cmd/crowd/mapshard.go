@@ -187,10 +187,11 @@ func unmet(say func(string, ...any), n uint64, q *rpc.BatchQuote) error {
 			say("%s", line)
 		}
 		if q.Best == nil {
-			hint = fmt.Sprintf("it takes %s and %d nodes for a shard", creditText(q.Least.Bound), q.Least.Nodes)
+			hint = fmt.Sprintf("it takes %s and %s for a shard",
+				creditText(q.Least.Bound), count(q.Least.Nodes, "node"))
 		}
 	}
-	return &rpc.Error{Kind: rpc.NoProvider, Err: fmt.Errorf("no plan for %d items: %s", n, q.Why), Hint: hint}
+	return &rpc.Error{Kind: rpc.NoProvider, Err: fmt.Errorf("no plan for %s: %s", count(n, "item"), q.Why), Hint: hint}
 }
 
 // floorTo cuts a probability to four digits, so that what is shown can be had.
@@ -211,7 +212,7 @@ func planLines(n uint64, p *rpc.BatchPlan) []string {
 	}
 	return []string{
 		fmt.Sprintf("plan: %s in %s; of each %s %s that nobody else knows: %s more gas", count(n, "item"), shards, who, count(p.Checks, "item"), percentText(p.Overhead)),
-		fmt.Sprintf("price: %s; expected wait %s", price, elapsedText(time.Duration(p.WaitMillis)*time.Millisecond)),
+		fmt.Sprintf("price: %s; expected wait %s", price, waitText(p.WaitMillis)),
 		fmt.Sprintf("a cheating executor escapes with probability %s; any shard is wrong and accepted with at most %s", chanceText(p.Undetected), chanceText(min(p.Any, 1))),
 	}
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/executor"
+	"github.com/crowdcompute/crowd/internal/rpc"
 )
 
 // This file cuts the inputs of crowd map into items. Only where each begins and ends is
@@ -87,11 +90,44 @@ func decodeItem(b []byte) item {
 	return item{binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:]), binary.BigEndian.Uint64(b[24:])}
 }
 
-// input is a file that is cut. It must not change until the work is posted.
+// input is a file that is cut. Its content must not change until the work is posted.
 type input struct {
 	Path    string    `json:"path"`
 	Size    int64     `json:"size"`
 	ModTime time.Time `json:"modTime"`
+	Hash    []byte    `json:"hash"` // SHA-256 of the content
+}
+
+// changed is an error if the open file is not what was cut. One that was only touched, or copied back, is the same.
+func (in *input) changed(f *os.File) error {
+	st, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("input: %w", err)
+	}
+	if st.Size() == in.Size && st.ModTime().Equal(in.ModTime) {
+		return nil
+	}
+	what := fmt.Sprintf("it has %d bytes and had %d", st.Size(), in.Size)
+	if st.Size() == in.Size {
+		hash, err := hashFile(f)
+		if err != nil {
+			return fmt.Errorf("input: %w", err)
+		}
+		if bytes.Equal(hash, in.Hash) {
+			return nil
+		}
+		what = "it holds other bytes"
+	}
+	return &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("%s has changed since it was cut into items: %s",
+		in.Path, what),
+		Hint: "put back what it held, or begin anew with another --state or without the folder of this map"}
+}
+
+// hashFile is the SHA-256 of all that f holds, wherever f stands.
+func hashFile(f *os.File) ([]byte, error) {
+	h := sha256.New()
+	_, err := io.Copy(h, io.NewSectionReader(f, 0, math.MaxInt64))
+	return h.Sum(nil), err
 }
 
 // name of an item for people.
@@ -134,10 +170,13 @@ func findInputs(patterns []string, stdin io.Reader, spool string) ([]input, erro
 				return nil, fmt.Errorf("input: %w", err)
 			case st.IsDir() && len(names) > 1:
 				continue // a pattern finds folders too
-			case !st.Mode().IsRegular():
+			case st.IsDir():
 				return nil, misuse("name files: "+filepath.Join(name, "*"), "map: %s is no file", name)
 			}
-			out = append(out, input{name, st.Size(), st.ModTime()})
+			if err := wantFile(name, st); err != nil {
+				return nil, err
+			}
+			out = append(out, input{Path: name, Size: st.Size(), ModTime: st.ModTime()})
 		}
 	}
 	if len(out) == 0 {
@@ -175,7 +214,7 @@ func (c cut) index(files []input, path string) (all indexed, err error) {
 		err := c.file(&files[k], func(i item) error {
 			i.File = uint32(k)
 			if i.Size > maxItem {
-				return fmt.Errorf("%s has %d bytes; an item has at most %d", c.name(files, i), i.Size, maxItem)
+				return tooLarge(c.name(files, i), &files[k])
 			}
 			all.Items++
 			all.Bytes += uint64(i.Size)
@@ -184,13 +223,42 @@ func (c cut) index(files []input, path string) (all indexed, err error) {
 			return err
 		})
 		if err != nil {
+			if errors.As(err, new(*rpc.Error)) { // it names the file
+				return all, err
+			}
 			return all, fmt.Errorf("cut %s: %w", files[k].Path, err)
+		}
+		if files[k].Hash, err = hashPath(files[k].Path); err != nil {
+			return all, err
 		}
 	}
 	if all.Items == 0 {
 		return all, errors.New("the inputs hold nothing to work on")
 	}
 	return all, w.Flush()
+}
+
+// tooLarge refuses an item. Only of one that is a whole file the size is known.
+func tooLarge(name string, in *input) error {
+	most := fmt.Sprintf("%d bytes (%s)", maxItem, sizeText(maxItem))
+	if name != in.Path {
+		return rpc.Errorf(rpc.TooLarge, "%s has more than %s, the most of an item of a batch: nodes hold many in "+
+			"memory", name, most).
+			WithHint("cut it smaller: --by lines=N, --by bytes=N, or --by records=SEPARATOR")
+	}
+	return rpc.Errorf(rpc.TooLarge, "%s has %d bytes (%s); an item of a batch has at most %s: nodes hold many in "+
+		"memory", name, in.Size, sizeText(in.Size), most).
+		WithHint("if the program can work on pieces, cut it with --by lines, bytes=N or records=SEPARATOR; "+
+			"else give each large file to a job of its own: crowd run PROG.wasm --in %s", name)
+}
+
+func hashPath(path string) ([]byte, error) {
+	f, err := openFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return hashFile(f)
 }
 
 func (c cut) file(in *input, emit func(item) error) error {
@@ -254,13 +322,15 @@ func (c cut) file(in *input, emit func(item) error) error {
 		}
 		if uint64(group.Size)+whole > maxItem {
 			group.Last = n
-			return fmt.Errorf("%s has more than %d bytes", c.name([]input{*in}, group), maxItem)
+			return tooLarge(c.name([]input{*in}, group), in)
 		}
 		group.Size, group.Last = group.Size+uint32(whole), n
 		at += size
 	}
 	if err := pieces.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return fmt.Errorf("line or record %d has more than %d bytes", n+1, maxItem)
+		return rpc.Errorf(rpc.TooLarge, "%s:%d has more than %d bytes (%s), the most of an item of a batch",
+			in.Path, n+1, maxItem, sizeText(maxItem)).
+			WithHint("cut it smaller: --by bytes=N, or --by records=SEPARATOR with another one")
 	} else if err != nil {
 		return err
 	}
@@ -303,13 +373,13 @@ func frames(w io.Writer, files []input, items []item) error {
 			if open != nil {
 				open.Close()
 			}
-			in := files[it.File]
+			in := &files[it.File]
 			var err error
-			if open, err = os.Open(in.Path); err != nil {
+			if open, err = openFile(in.Path); err != nil {
 				return err
 			}
-			if st, err := open.Stat(); err != nil || st.Size() != in.Size || !st.ModTime().Equal(in.ModTime) {
-				return fmt.Errorf("%s has changed since it was cut into items (%v)", in.Path, err)
+			if err := in.changed(open); err != nil {
+				return err
 			}
 			at = int(it.File)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,32 +15,43 @@ import (
 const dialTimeout = 10 * time.Second
 
 // defaultDir is the folder of the local network: XDG's place for a user's data.
-func (a *app) defaultDir() string {
+// There is none without a home: keys and credits do not go into the folder that happens to be the current one.
+func (a *app) defaultDir() (string, error) {
 	base := a.getenv("XDG_DATA_HOME")
 	if !filepath.IsAbs(base) {
-		base = filepath.Join(a.getenv("HOME"), ".local", "share")
+		home := a.getenv("HOME")
+		if !filepath.IsAbs(home) {
+			return "", &rpc.Error{Kind: rpc.BadRequest, Err: fmt.Errorf("find the folder for keys and credits: $HOME "+
+				"is %q, want an absolute path", home),
+				Hint: "set HOME, or XDG_DATA_HOME, or name the folder: --dir for crowd up and crowd node run, --node " +
+					"or $CROWD_NODE for the others"}
+		}
+		base = filepath.Join(home, ".local", "share")
 	}
-	return filepath.Join(base, "crowd", "local")
+	return filepath.Join(base, "crowd", "local"), nil
 }
 
 // target is the node that the user means: a URL or a folder.
-func (a *app) target() (target string, isURL bool) {
-	target = a.defaultDir()
-	if v := a.getenv("CROWD_NODE"); v != "" {
-		target = v
+func (a *app) target() (target string, isURL bool, err error) {
+	target = a.node
+	if target == "" {
+		target = a.getenv("CROWD_NODE")
 	}
-	if a.node != "" {
-		target = a.node
+	if target == "" {
+		target, err = a.defaultDir()
 	}
-	return target, strings.Contains(target, "://")
+	return target, strings.Contains(target, "://"), err
 }
 
 func (a *app) endpoint() (rpc.Endpoint, error) {
-	target, isURL := a.target()
+	target, isURL, err := a.target()
+	if err != nil {
+		return rpc.Endpoint{}, err
+	}
 	if !isURL {
 		end, err := rpc.Discover(target)
 		var e *rpc.Error
-		if errors.As(err, &e) && e.Kind == rpc.Unavailable && target != a.defaultDir() {
+		if local, _ := a.defaultDir(); errors.As(err, &e) && e.Kind == rpc.Unavailable && target != local {
 			e.Hint = "start one with: crowd up --dir " + target
 		}
 		return end, err

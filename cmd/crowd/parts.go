@@ -111,7 +111,7 @@ func startNetwork(getenv func(string) string) func(context.Context, upConfig) (n
 		case <-local.Ready():
 		case <-n.ended:
 			stop()
-			return nil, explain(n.err)
+			return nil, explain(n.err, c.Addr)
 		case <-ctx.Done():
 			return nil, errors.Join(ctx.Err(), n.Close())
 		}
@@ -185,13 +185,13 @@ func joinNetwork(getenv func(string) string) func(context.Context, joinConfig) (
 		}
 		n, err := node.New(cfg)
 		if err != nil {
-			return nil, errors.Join(explain(err), closeExec())
+			return nil, errors.Join(explain(err, c.Addr), closeExec())
 		}
 		run, stop := context.WithCancel(context.WithoutCancel(ctx)) // an interrupt closes it in order, through Close
 		l := &localNode{Node: n, stop: stop, ended: make(chan struct{})}
 		go func() {
 			defer close(l.ended)
-			l.err = errors.Join(n.Run(run), closeExec())
+			l.err = errors.Join(explain(n.Run(run), c.Addr), closeExec())
 		}()
 		return l, nil
 	}
@@ -274,11 +274,14 @@ func noGenesis(chain string, err error) error {
 	return e
 }
 
-// explain adds what to do to errors of a start that users can help.
-func explain(err error) error {
+// explain adds what to do to errors of a start that users can help. rpcAddr is what --addr says.
+func explain(err error, rpcAddr string) error {
 	switch {
 	case err == nil:
 		return nil
+	case rpcAddr != "" && strings.Contains(err.Error(), "listen on "+rpcAddr):
+		return &rpc.Error{Kind: rpc.Conflict, Err: err, Hint: "choose another loopback address with --addr, as " +
+			"127.0.0.1:0, or leave --addr out for any free port"}
 	case errors.Is(err, syscall.EADDRINUSE), strings.Contains(err.Error(), "address already in use"):
 		return &rpc.Error{Kind: rpc.Conflict, Err: err, Hint: "another program has that port; choose one with --listen, as --listen 0.0.0.0:0 for any that is free"}
 	case errors.Is(err, syscall.EADDRNOTAVAIL), strings.Contains(err.Error(), "cannot assign requested address"):
@@ -289,14 +292,22 @@ func explain(err error) error {
 	return err
 }
 
-// chainsFile lists the chains that this user's own networks run, as known_hosts does for hosts.
+// chainsFile lists the chains that this user's own networks run, as known_hosts does for hosts; "" for a user without
+// a home, who has to name a genesis file instead.
 func chainsFile(getenv func(string) string) string {
-	a := app{env: env{getenv: getenv}}
-	return filepath.Join(filepath.Dir(a.defaultDir()), "known_chains")
+	local, err := (&app{env: env{getenv: getenv}}).defaultDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(local), "known_chains")
 }
 
 func knownChains(getenv func(string) string) ([]string, error) {
-	data, err := os.ReadFile(chainsFile(getenv))
+	path := chainsFile(getenv)
+	if path == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -306,10 +317,10 @@ func knownChains(getenv func(string) string) ([]string, error) {
 // trustChain notes a chain that this user began.
 func trustChain(getenv func(string) string, chain string) error {
 	known, err := knownChains(getenv)
-	if err != nil || slices.Contains(known, chain) {
+	path := chainsFile(getenv)
+	if err != nil || path == "" || slices.Contains(known, chain) {
 		return err
 	}
-	path := chainsFile(getenv)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}

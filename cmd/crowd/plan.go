@@ -49,6 +49,9 @@ file writes for others is what its "writes" says, or as much as it reads.`,
 			if err != nil {
 				return err
 			}
+			if m.raised != "" {
+				a.say("%s", m.raised)
+			}
 			return a.plan(ctx, w)
 		}),
 	}
@@ -85,7 +88,7 @@ type flowPlan struct {
 }
 
 func (a *app) plan(ctx context.Context, w *flowWish) error {
-	if err := w.check(); err != nil {
+	if err := w.check(a); err != nil {
 		return err
 	}
 	order, err := flow.New(w.nodes())
@@ -101,10 +104,6 @@ func (a *app) plan(ctx context.Context, w *flowWish) error {
 	for i := range order.Stages { // first what needs no node
 		wish, p := w.stage(order.Stages[i].Name), &all.Stages[i]
 		p.Name, p.From = wish.name, wish.from
-		if wish.auto {
-			wish.request.Limits.Gas = planGas
-			p.Assumed = append(p.Assumed, fmt.Sprintf("at most %s for an item; say it with --gas (crowd map gives the first %d up to %s, unless the budget keeps from it)", gasText(planGas), pilotItems, gasText(pilotGas)))
-		}
 		if len(wish.from) == 0 {
 			err = p.cut(wish, a.stdin, tmp)
 		} else {
@@ -112,6 +111,9 @@ func (a *app) plan(ctx context.Context, w *flowWish) error {
 		}
 		if err != nil {
 			return err
+		}
+		if wish.auto {
+			p.assumeGas(wish)
 		}
 	}
 	c, err := a.connect(ctx)
@@ -127,11 +129,16 @@ func (a *app) plan(ctx context.Context, w *flowWish) error {
 		wish := w.stage(p.Name)
 		st := stage{Index: p.indexed, ShardSize: wish.shard}
 		r := rpc.BatchRequest{Items: p.Items, Shard: st.shardLimit(), Limits: wish.request.Limits, Filters: wish.request.Filters,
-			Confidence: wish.request.Confidence, Whole: wish.whole, Compare: withProgram(wish.request.Compare, "to be uploaded")}
+			Confidence: wish.request.Confidence, Whole: wish.whole, Compare: withProgram(wish.request.Compare, unsent)}
 		if w.budget > 0 {
 			r.Budget = max(1, w.budget-min(w.budget, all.Bound)) // what other stages may lock is not there any more
 		}
-		if p.BatchQuote, err = c.PlanBatch(ctx, r); err != nil {
+		p.BatchQuote, err = c.PlanBatch(ctx, r)
+		if err == nil && p.Plan == nil && wish.auto && r.Budget > 0 && r.Limits.Gas != planGas { // as crowd map does
+			wish.request.Limits.Gas, r.Limits.Gas = planGas, planGas
+			p.BatchQuote, err = c.PlanBatch(ctx, r)
+		}
+		if err != nil {
 			return err
 		}
 		if p.Plan == nil {
@@ -140,6 +147,19 @@ func (a *app) plan(ctx context.Context, w *flowWish) error {
 		all.add(p, order.Stages[i].From, wish.request.Limits.Gas)
 	}
 	return a.sayPlan(&all)
+}
+
+// assumeGas is the limit of an item that nobody said: what crowd map gives its first items, if these are all, and
+// otherwise a guess, since crowd map measures it with them.
+func (p *stagePlan) assumeGas(wish *stageWish) {
+	wish.request.Limits.Gas = planGas
+	why := fmt.Sprintf("; say it with --gas (crowd map gives the first %d up to %s, unless the budget keeps from it, "+
+		"and measures)", pilotItems, gasText(pilotGas))
+	if p.Items <= pilotItems {
+		wish.request.Limits.Gas = pilotGas
+		why = ", as crowd map gives so few items; say another limit with --gas"
+	}
+	p.Assumed = append(p.Assumed, fmt.Sprintf("at most %s for an item%s", gasText(wish.request.Limits.Gas), why))
 }
 
 // cut counts the items of a stage that reads files.
@@ -252,15 +272,16 @@ func waitText(millis int64) string {
 	if millis <= 0 {
 		return ""
 	}
-	return (time.Duration(millis) * time.Millisecond).Round(time.Second).String()
+	return max((time.Duration(millis) * time.Millisecond).Round(time.Second), time.Second).String()
 }
 
 // printPlan is the plan of a stage, less the assumptions that are said elsewhere.
 func printPlan(w io.Writer, s *stagePlan, elsewhere []string) {
 	all, q, p := &s.indexed, &s.BatchQuote, s.Plan
 	fields(w, "items", fmt.Sprintf("%d, %s, the largest %s", all.Items, sizeText(int64(all.Bytes)), sizeText(int64(all.Largest))),
-		"jobs", fmt.Sprintf("%d of up to %s, each with %d nodes", p.Shards, count(p.Items, "item"), p.Nodes),
-		"check", fmt.Sprintf("%d verifiers of each job re-run %d of its items each, which nobody else knows", p.Verifiers, p.Checks),
+		"jobs", fmt.Sprintf("%d of up to %s, each with %s", p.Shards, count(p.Items, "item"), count(p.Nodes, "node")),
+		"check", fmt.Sprintf("%s of each job re-run %d of its items each, which nobody else knows",
+			count(p.Verifiers, "verifier"), p.Checks),
 		"compare", compareText(p.Compare),
 		"overhead", percentText(p.Overhead)+" of the useful gas",
 		"a cheater escapes", chanceText(p.Undetected), "a job is wrong and accepted", chanceText(p.Accepted), "any job is", "at most "+chanceText(min(p.Any, 1)),

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -245,6 +246,22 @@ func printChecks(w io.Writer, checks []Check) {
 		rows = append(rows, []string{verdict, c.Name, c.Detail})
 	}
 	table(w, "", rows)
+	if twoChances(checks) {
+		fmt.Fprintln(w, "\nof the two chances of a cheater: \"verdict\" has what the plan promised before the draw, "+
+			"with all the replacements that it allows; "+
+			"\"chance\" is reckoned again\nwith the nodes that did hold a place, and is the one of this job")
+	}
+}
+
+// twoChances reports whether the checks are of a batch: its plan's chance and that of its nodes both stand in them.
+func twoChances(checks []Check) bool {
+	says := func(name string) bool {
+		return slices.ContainsFunc(checks, func(c Check) bool {
+			return (c.Name == name || strings.HasSuffix(c.Name, ": "+name)) && strings.Contains(c.Detail,
+				"escapes with")
+		})
+	}
+	return says("verdict") && says("chance")
 }
 
 func checksError(what string, checks []Check) error {

@@ -6,7 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/crowdcompute/crowd"
+	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/rpc"
 )
 
@@ -36,8 +38,12 @@ type runFlags struct {
 	confidence                    float64
 	plan                          string
 	sure                          bool // confidence was typed
-	compare                       string
-	detach, quiet                 bool
+
+	// what request makes of them
+	timed         bool   // the gas is what a slow machine does in timeout
+	raised        string // what becomes of a timeout that is too short; ""
+	compare       string
+	detach, quiet bool
 
 	replacements uint
 	replaces     bool // replacements were given
@@ -48,21 +54,27 @@ func (a *app) runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run PROG.wasm [flags] [-- ARGS]",
 		Short: "Run a program on the network and get its checked result",
-		Long: `Run a WebAssembly program (WASI preview 1) on machines drawn by lot, have its
+		Long: fmt.Sprintf(`Run a WebAssembly program (WASI preview 1) on machines drawn by lot, have its
 result checked, and get it with a receipt. --plan says how it is checked, or --confidence,
 for which the cheapest plan is taken that reaches it:
 
   audit        one machine runs it. Once it is bound to its result a lot decides whether another
                runs it again: at least one in twenty, more for newcomers and for small stakes, so
-               that lying loses. The verdict says whether it was run again. There is nothing cheaper.
+               that lying loses. The verdict says whether it was run again. Where providers have a
+               record and enough stake nothing is cheaper; what newcomers do is always run again, and
+               then it costs as much as a pair.
   pair         two run it, any difference goes to court: the default
   committee=N  the same with 3 to 9; one honest among them is enough
 
 --in FILE is the program's stdin, --in DIR its read-only folder /in.
 --out FILE receives its stdout; --out DIR receives stdout, stderr and what it wrote
 to /out. Without --out its stdout is this command's, so pipes work.
+A program may have %d files and folders in /out and /tmp at a time. Where it can end for want of
+memory, gas, time or space, the last line says so, and which flag gives it more.
+If the program exits with another code than 0, this command exits with 1, as at any failure; the program's
+code is in the last line, and with --json in the result, as outcome.exitCode.
 Ctrl-C cancels the job where that is still possible; a second one leaves at once. A
-cancelled job is paid for the time that it ran: see crowd job cancel --help.`,
+cancelled job is paid for the time that it ran: see crowd job cancel --help.`, executor.MaxFiles),
 		Example: `  crowd run blur.wasm --in photo.png --out blurred.png -- --radius 8
   cat words.txt | crowd run wc.wasm --in - | sort
   crowd run simulate.wasm --in data/ --out results/ --gas 20G --budget 50
@@ -124,7 +136,9 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 			return r, bad(err)
 		}
 	} else if f.timeout > 0 { // no more than a slow machine does in that time
-		gas = max(1, min(gas, uint64(f.timeout.Seconds()*float64(crowd.LeastSpeed))))
+		if least := max(1, uint64(f.timeout.Seconds()*float64(crowd.LeastSpeed))); least < gas {
+			gas, f.timed = least, true
+		}
 	}
 	memory, err := parseUnits("--memory", f.memory, sizeUnits)
 	if err != nil {
@@ -172,9 +186,13 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	wall := max(f.timeout, crowd.LeastWall(crowd.Limits{Gas: crowd.Gas(gas), Memory: memory}))
 	if f.timeout == 0 {
 		wall = max(time.Minute, wall)
+	} else if wall > f.timeout {
+		f.raised = fmt.Sprintf("--timeout %v becomes %v: every job has as long as a slow machine may need for its "+
+			"gas (%s) and memory (%s)",
+			f.timeout, wall, gasText(crowd.Gas(gas)), sizeText(int64(memory)))
 	}
 	r.Limits = rpc.Limits{Gas: crowd.Gas(gas), Memory: memory, Output: output, WallMillis: wall.Milliseconds()}
-	r.Program = "to be uploaded"
+	r.Program = unsent
 	if _, err := r.Spec(); err != nil { // the same checks that the node makes
 		return r, bad(err)
 	}
@@ -213,9 +231,23 @@ func (a *app) run(ctx context.Context, f *runFlags, program string, args []strin
 	if a.json && !f.detach && f.out == "" {
 		return misuse("give --out FILE, so that the program's output and the JSON do not mix", "run: --json without --out")
 	}
-	in, err := a.openInputs(f)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	st := a.newStages(f.quiet)
+	defer st.done()
+	r := &running{app: a, f: f, st: st, leave: cancel}
+	defer r.watchInterrupts(ctx)()
+
+	code, err := a.readProgram(program)
+	if err == nil {
+		err = a.checkComparator(req.Compare)
+	}
 	if err != nil {
 		return err
+	}
+	in, err := a.openInputs(ctx, f)
+	if err != nil {
+		return r.left(err)
 	}
 	defer in.close()
 	out, err := openOutput(f.out, a.stdout)
@@ -223,27 +255,14 @@ func (a *app) run(ctx context.Context, f *runFlags, program string, args []strin
 		return err
 	}
 	defer out.abandon()
-	code, err := os.ReadFile(program)
-	if err != nil {
-		return fmt.Errorf("read program: %w", err)
-	}
-
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	c, err := a.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	st := a.newStages(f.quiet)
-	defer st.done()
-	r := &running{app: a, c: c, st: st, leave: cancel}
-	defer r.watchInterrupts(ctx)()
-
-	if err := a.fill(ctx, c, f, &req, code, in, st); err != nil {
+	if r.c, err = a.connect(ctx); err != nil {
 		return r.left(err)
 	}
-	id, err := c.Post(ctx, req)
+	defer r.c.Close()
+	if err := r.fill(ctx, &req, code, in); err != nil {
+		return r.left(err)
+	}
+	id, err := r.c.Post(ctx, req)
 	if err != nil {
 		return r.left(err)
 	}
@@ -258,12 +277,12 @@ func (a *app) run(ctx context.Context, f *runFlags, program string, args []strin
 		}
 		return nil
 	}
-	return r.finish(ctx, f, id, out)
+	return r.finish(ctx, id, out)
 }
 
 // finish waits for the job's end and delivers.
-func (r *running) finish(ctx context.Context, f *runFlags, id crowd.JobID, out *output) error {
-	a, c := r.app, r.c
+func (r *running) finish(ctx context.Context, id crowd.JobID, out *output) error {
+	a, c, f := r.app, r.c, r.f
 	if !f.quiet {
 		r.st.say("job %s", id.Short())
 	}
@@ -275,12 +294,20 @@ func (r *running) finish(ctx context.Context, f *runFlags, id crowd.JobID, out *
 	if err != nil {
 		return r.left(err)
 	}
+	what, again := fmt.Sprintf("the result of job %s is paid", id.Short()), "crowd job get "+id.Short()
+	switch f.out {
+	case "", "-":
+		again += " > FILE"
+	default:
+		again += " --out " + f.out
+	}
 	if err := out.deliver(ctx, c, id, res, r.st); err != nil {
-		return r.left(err)
+		return r.left(kept(err, what, again))
 	}
 	if f.receipt != "" {
 		if err := saveReceipt(ctx, c, id, f.receipt); err != nil {
-			return r.left(err)
+			return r.left(kept(err, "the receipt of job "+id.Short()+" is there", fmt.Sprintf("crowd receipt get %s "+
+				"--out %s", id.Short(), f.receipt)))
 		}
 		if !f.quiet {
 			r.st.say("receipt saved in %s; check it with: crowd receipt verify %s", f.receipt, f.receipt)
@@ -292,7 +319,7 @@ func (r *running) finish(ctx context.Context, f *runFlags, id crowd.JobID, out *
 			return err
 		}
 	}
-	return outcomeError(id, last, res.Outcome)
+	return r.outcomeError(ctx, id, last, res.Outcome)
 }
 
 // cancelHint says what a cancelled job cost.
@@ -304,58 +331,97 @@ func cancelHint(last rpc.JobEvent) string {
 }
 
 // outcomeError is what a program's own failure means for its user.
-func outcomeError(id crowd.JobID, last rpc.JobEvent, o rpc.Outcome) error {
+func (r *running) outcomeError(ctx context.Context, id crowd.JobID, last rpc.JobEvent, o rpc.Outcome) error {
 	if !o.UserError {
 		return nil
 	}
-	e := &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("the program ended with: %s (it is paid; nobody else is to blame)", &o),
-		Hint: "its output is kept: crowd job get " + id.Short()}
-	if o.Status == crowd.Exited.String() {
-		e.Err = fmt.Errorf("the program exited with code %d (it is paid; nobody else is to blame)", o.ExitCode)
+	paid := "it is paid"
+	if last.Stage.Final() && last.Price == 0 {
+		paid = "it cost nothing"
 	}
-	if hint := cure(o.Status); hint != "" {
+	e := &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("the program ended with: %s (%s; nobody else is to blame)",
+		o.Why(), paid),
+		Hint: "its output is kept: crowd job get " + id.Short()}
+	hint := cure(&o)
+	switch o.Status {
+	case crowd.Exited.String():
+		e.Err = fmt.Errorf("the program exited with code %d (%s; nobody else is to blame)", o.ExitCode, paid)
+		hint = r.lack(ctx, id)
+	case crowd.Trapped.String():
+		if hint = r.lack(ctx, id); strings.Contains(o.Reason, "bytes of memory, the limit is") {
+			hint = "give it more with --memory"
+		}
+	case crowd.OutOfGas.String():
+		if r.f.timed {
+			hint = fmt.Sprintf("--timeout %v gave it %s, what a slow machine does in that time: give it a longer "+
+				"--timeout, or say --gas",
+				r.f.timeout, gasText(o.Gas))
+		}
+	}
+	if hint != "" {
 		e.Hint = hint
 	}
 	return e
 }
 
+// lack is what helps a program that ended for want of memory or of files, as far as its output shows; empty: that is
+// not seen.
+func (r *running) lack(ctx context.Context, id crowd.JobID) string {
+	const tail = 16 << 10
+	var text bytes.Buffer
+	res, err := r.c.Result(ctx, id)
+	if err != nil || readFrom(ctx, r.c, id, "stderr", max(0, res.Stderr-tail), &text) != nil {
+		return ""
+	}
+	if memoryTrouble.Match(text.Bytes()) {
+		return fmt.Sprintf("it seems to lack memory: give it more with --memory (it had %s)", r.f.memory)
+	}
+	files := 0
+	for e, err := range r.c.ListResult(ctx, id) {
+		if err != nil {
+			return ""
+		}
+		if strings.HasPrefix(e.Path, "out/") {
+			files++
+		}
+	}
+	if files >= executor.MaxFiles {
+		return fmt.Sprintf("it made %d files and folders in /out, and may have no more: let it write fewer, larger "+
+			"files, as an archive", files)
+	}
+	return ""
+}
+
+// memoryTrouble is what runtimes write when they get no memory: those of Go, Rust, C++, Python, JavaScript and libc.
+var memoryTrouble = regexp.MustCompile(`(?i)out of memory|cannot allocate|memory allocation of \d+ bytes failed|` +
+	`bad_alloc|MemoryError|not enough memory`)
+
 // cure is what helps a program that ended so; empty: that depends on the program.
-func cure(status string) string {
-	switch status {
+func cure(o *rpc.Outcome) string {
+	switch o.Status {
 	case crowd.OutOfGas.String():
 		return "give it more gas, with --gas or a larger --budget"
 	case crowd.OutputFull.String():
 		return "allow it more with --max-output"
 	case crowd.Invalid.String():
-		return "it must be WebAssembly with WASI preview 1, as GOOS=wasip1 GOARCH=wasm go build makes it"
+		return moduleHint(o.Reason)
 	}
 	return ""
 }
 
-// fill uploads the content, finds the named providers and the affordable gas.
-func (a *app) fill(ctx context.Context, c *rpc.Client, f *runFlags, req *rpc.PostRequest, code []byte, in *inputs, st *stages) (err error) {
-	if req.Program, err = c.UploadFile(ctx, bytes.NewReader(code), st.transfer("uploading program", int64(len(code)))); err != nil {
-		return err
-	}
-	if req.Compare, err = uploadComparator(ctx, c, req.Compare); err != nil {
-		return err
-	}
-	if in.folder != nil {
-		if req.Inputs, err = c.UploadFolder(ctx, in.folder.FS(), nil); err != nil {
-			return err
-		}
-	}
-	if in.stdin != nil {
-		if req.Stdin, err = c.UploadFile(ctx, in.stdin, st.transfer("uploading input", in.size)); err != nil {
-			return err
-		}
-	}
+// unsent stands for content of a request that is not uploaded yet: a price is asked for first.
+const unsent = "to be uploaded"
+
+// fill finds the named providers and the affordable gas, says what the job can cost, and uploads the content.
+func (r *running) fill(ctx context.Context, req *rpc.PostRequest, code []byte, in *inputs) (err error) {
+	c, f, st := r.c, r.f, r.st
 	if len(f.providers) > 0 {
 		if req.Filters.Providers, err = resolveProviders(ctx, c, f.providers); err != nil {
 			return err
 		}
 	}
 	ask := *req
+	ask.Compare = withProgram(req.Compare, unsent)
 	if f.gas == "auto" {
 		ask.Budget = 0 // what would it cost without one?
 	}
@@ -379,14 +445,58 @@ func (a *app) fill(ctx context.Context, c *rpc.Client, f *runFlags, req *rpc.Pos
 		q.Bound = req.Budget
 	}
 	if !f.quiet {
-		for _, line := range planText(&q, req.Limits.Gas) {
+		if f.raised != "" {
+			st.say("%s", f.raised)
+		}
+		if f.timed {
+			st.say("--timeout %v gives it %s, what a slow machine does in that time; --gas says otherwise",
+				f.timeout, gasText(req.Limits.Gas))
+		}
+		lines := append(planText(&q, req.Limits.Gas), scarce(req.Limits.Gas, in.size+in.holds.Bytes)...)
+		for _, line := range lines {
 			st.say("%s", line)
 		}
 		if q.Compare != "" {
-			st.say("outputs are compared by %s", compareText(q.Compare))
+			file := crowd.CID(filepath.Base(comparatorFile(req.Compare)))
+			st.say("outputs are compared by %s", compareText(withProgram(q.Compare, file)))
+		}
+	}
+	told := st.transfer("uploading program", int64(len(code)))
+	if req.Program, err = c.UploadFile(ctx, bytes.NewReader(code), told); err != nil {
+		return err
+	}
+	if req.Compare, err = uploadComparator(ctx, c, req.Compare); err != nil {
+		return err
+	}
+	if in.folder != nil {
+		if req.Inputs, err = c.UploadFolder(ctx, in.folder.FS(), st.folder(in.holds)); err != nil {
+			return err
+		}
+	}
+	if in.stdin != nil {
+		if req.Stdin, err = c.UploadFile(ctx, in.stdin, st.transfer("uploading input", in.size)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// gasPerByte is about what a program uses for each byte that it reads and does something with: wordcount 800, count
+// 1,900.
+const gasPerByte = 1000
+
+// scarce warns of a job whose gas is little for its input. What runs out of gas is paid all the same.
+func scarce(gas crowd.Gas, size int64) []string {
+	const notable = 1 << 20
+	if size < notable || uint64(gas)/uint64(size) >= gasPerByte {
+		return nil
+	}
+	want := crowd.Gas(size) * 2 * gasPerByte
+	return []string{fmt.Sprintf("warning: %s of input and %s: that is %d gas for each byte, and programs that look "+
+		"at every byte often use %d to %d. "+
+		"A job that runs out of gas is paid all the same: see on a piece of the input what it takes, or give it "+
+		"--gas %dG",
+		sizeText(size), gasText(gas), uint64(gas)/uint64(size), gasPerByte/2, 2*gasPerByte, (want+1e9-1)/1e9)}
 }
 
 // planText is what a job costs and how it is checked.
@@ -404,6 +514,8 @@ func planText(q *rpc.Quote, gas crowd.Gas) []string {
 	lines := []string{fmt.Sprintf("at most %s for %s, and %s for what the drawn nodes put on chain; %s: a wrong result passes with probability %s",
 		creditText(q.Bound), gasText(gas), creditText(q.Duties), how, chanceText(q.Undetected))}
 	if q.Plan == crowd.PlanAudit {
+		lines = append(lines, "no live output: under an audit what the program writes comes with the result, as a "+
+			"job that is read while it runs could be cancelled for little")
 		lines = append(lines, fmt.Sprintf("at most %s where the lot does not have it run again; an executor with less than %s of free stake, or a shorter record, is audited more often",
 			creditText(q.Unaudited), creditText(q.Stake)))
 	}
@@ -429,7 +541,8 @@ func resolveProviders(ctx context.Context, c *rpc.Client, prefixes []string) ([]
 			}
 		}
 		if found != 1 {
-			return nil, misuse("see: crowd provider list", "run: --provider %s: %d providers begin so", p, found)
+			return nil, misuse("see: crowd provider list", "run: --provider %s: %s begin so",
+				p, count(found, "provider"))
 		}
 	}
 	return ids, nil
@@ -508,7 +621,8 @@ func readFrom(ctx context.Context, c *rpc.Client, id crowd.JobID, path string, a
 // running is a job that a user waits for.
 type running struct {
 	app   *app
-	c     *rpc.Client
+	f     *runFlags
+	c     *rpc.Client // nil before it is connected
 	st    *stages
 	leave context.CancelFunc
 	id    atomic.Pointer[crowd.JobID] // set once it is posted

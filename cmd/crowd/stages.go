@@ -250,3 +250,31 @@ func (s *stages) transfer(what string, total int64) func(int) {
 		progressbar.OptionThrottle(65*time.Millisecond), progressbar.OptionClearOnFinish())
 	return func(n int) { bar.Add(n) }
 }
+
+// folder shows the files of one upload, when that takes a while: a line every ten seconds, or on a terminal what moves.
+func (s *stages) folder(size rpc.FolderSize) func(files, bytes int) {
+	const many, large, every = 500, 4 << 20, 10 * time.Second
+	if s.quiet || size.Files < many && size.Bytes < large {
+		return nil
+	}
+	s.say("uploading %s, %s", count(uint64(size.Files), "file"), sizeText(size.Bytes))
+	files, bytes, next := 0, int64(0), time.Now().Add(every)
+	return func(f, b int) {
+		files, bytes = files+f, bytes+int64(b)
+		text := fmt.Sprintf("uploaded %d of %d files, %s of %s",
+			files, size.Files, sizeText(bytes), sizeText(size.Bytes))
+		if files == size.Files {
+			text = "uploaded all files; the node puts them in its store"
+		}
+		if s.terminal {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.spin(text)
+			return
+		}
+		if now := time.Now(); !now.Before(next) || files == size.Files && size.Files >= many {
+			next = now.Add(every)
+			s.say("%s", text)
+		}
+	}
+}

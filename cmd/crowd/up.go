@@ -54,7 +54,10 @@ with the file network.json in that folder: crowd node run --network network.json
 				return notBuilt("up")
 			}
 			if cfg.Dir == "" {
-				cfg.Dir = a.defaultDir()
+				var err error
+				if cfg.Dir, err = a.defaultDir(); err != nil {
+					return err
+				}
 			}
 			dir, err := filepath.Abs(cfg.Dir)
 			if err != nil {
@@ -107,7 +110,7 @@ func (a *app) greet(net network, cfg upConfig) error {
 		rpc.Endpoint
 	}{cfg.Dir, end}, func(w io.Writer) {
 		env := ""
-		if cfg.Dir != a.defaultDir() {
+		if local, _ := a.defaultDir(); cfg.Dir != local {
 			env = "export CROWD_NODE=" + cfg.Dir
 		}
 		fmt.Fprintf(w, "the network is up: 1 authority, %d providers, and your node\n\n", net.Providers())

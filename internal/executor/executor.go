@@ -15,6 +15,10 @@ import (
 	"github.com/crowdcompute/crowd"
 )
 
+// MaxFiles is how many files and folders of a program may be alive at a time, in /out and /tmp together. What it
+// makes beyond that fails with "no space left on device".
+const MaxFiles = 4096
+
 // Spec is one run. All but Output and Limits.Wall decides the result, byte for byte.
 type Spec struct {
 	Program string     // path of the program's file, already checked against its CID by the caller

@@ -15,6 +15,7 @@ import (
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/chain"
+	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
 	"github.com/crowdcompute/crowd/internal/store"
@@ -128,6 +129,9 @@ func (b backend) Quote(ctx context.Context, r rpc.PostRequest) (rpc.Quote, error
 		return rpc.Quote{}, err
 	}
 	e, err := b.fit(ctx, &r, &spec, &plan)
+	if err == nil {
+		err = b.staked(ctx, &spec, e)
+	}
 	if err != nil {
 		return rpc.Quote{}, err
 	}
@@ -168,6 +172,49 @@ func (b backend) fit(ctx context.Context, r *rpc.PostRequest, spec *crowd.JobSpe
 	}
 	have := rpc.Errorf(rpc.NoProvider, "%d providers could be drawn, the plan %q needs %d%s", e.Count, plan.Method, ledger.Needs(&spec.Plan), why)
 	return e, have.WithHint("a %s of %d is within reach: --confidence %.12g", most.Method, most.Executors, 1-most.Undetected)
+}
+
+// staked refuses a job whose gas asks for more stake than enough providers hold, and says how much gas they may be
+// given.
+func (b backend) staked(ctx context.Context, spec *crowd.JobSpec, e ledger.Eligibility) error {
+	need := ledger.Needs(&spec.Plan)
+	if int(e.Count) >= need || spec.Items > 0 {
+		return nil
+	}
+	s, h, err := b.providers(ctx)
+	if err != nil {
+		return rpc.Errorf(rpc.Unavailable, "read the providers off the chain: %w", err)
+	}
+	enough := func(gas crowd.Gas) bool {
+		less := *spec
+		less.Task.Limits.Gas = gas
+		return int(s.Eligible(b.id, &less, h).Count) >= need
+	}
+	if !enough(1) { // the stake is not what is missing, or not alone
+		if why := e.Why(); why != "" {
+			return rpc.Errorf(rpc.NoProvider, "%s", why)
+		}
+		return nil
+	}
+	low, high := crowd.Gas(1), spec.Task.Limits.Gas // enough for the one, not for the other
+	for high-low > 1 {
+		if mid := low + (high-low)/2; enough(mid) {
+			low = mid
+		} else {
+			high = mid
+		}
+	}
+	stake := max(b.params.MinStake, spec.Filters.MaxPrice.Cost(spec.Limits().Gas))
+	flag := fmt.Sprintf("%dM", low/1e6)
+	if low >= 1e9 {
+		flag = fmt.Sprintf("%dG", low/1e9)
+	}
+	return rpc.Errorf(rpc.NoProvider, "a job of %d Ggas goes to providers that stake %d credits or more, so that "+
+		"lying about it loses more than it brings; "+
+		"%d of them do, and the plan %q needs %d",
+		spec.Limits().Gas/1e9, (stake+crowd.Credit-1)/crowd.Credit, e.Count, spec.Plan.Method, need).
+		WithHint("the most for which enough is staked here is --gas %s; split what needs more into several jobs, or "+
+			"wait for providers with more stake", flag)
 }
 
 func (b backend) eligible(ctx context.Context, owner crowd.NodeID, spec *crowd.JobSpec) (ledger.Eligibility, error) {
@@ -278,7 +325,7 @@ func (b backend) MatchJobs(_ context.Context, prefix string, limit int) ([]crowd
 	return b.book.match(prefix, limit)
 }
 
-func (b backend) Job(_ context.Context, id crowd.JobID) (rpc.JobView, error) {
+func (b backend) Job(ctx context.Context, id crowd.JobID) (rpc.JobView, error) {
 	p, err := b.page(id)
 	if err != nil {
 		return rpc.JobView{}, err
@@ -289,6 +336,7 @@ func (b backend) Job(_ context.Context, id crowd.JobID) (rpc.JobView, error) {
 		Committee: committee(j, b.params.CommitteeUnits), Verdict: verdict(j), Payments: payments(j), Failure: failure(j), Advice: p.advice,
 		Cancel: b.params.CancelPay(j, max(b.chain.Head().Time, crowd.Time(time.Now().UnixMilli()))), // a quiet chain makes no blocks
 	}
+	v.Outcome = b.outcome(ctx, &p)
 	for i := range j.History {
 		ev := event(j, i, b.params.CommitteeUnits)
 		ev.Seq, ev.Committee = i+1, nil
@@ -308,6 +356,9 @@ func (b backend) Explain(ctx context.Context, id crowd.JobID) (rpc.Explanation, 
 		return rpc.Explanation{}, err
 	}
 	x := rpc.Explanation{Job: id, Stage: stage(j, j.State), Why: lastStep(j).Why, Requirements: requirements(e)}
+	if o := b.outcome(ctx, &p); o != nil && o.UserError {
+		x.Why += "; the program ended with " + o.Why()
+	}
 	switch j.State {
 	case ledger.Posted:
 		x.Fix = "wait: the lot is drawn two blocks after the post"
@@ -356,12 +407,12 @@ func (b backend) Receipt(ctx context.Context, id crowd.JobID) ([]byte, error) {
 	}
 }
 
-func (b backend) Result(_ context.Context, id crowd.JobID) (rpc.Result, error) {
+func (b backend) Result(ctx context.Context, id crowd.JobID) (rpc.Result, error) {
 	p, err := b.delivered(id)
 	if err != nil {
 		return rpc.Result{}, err
 	}
-	r := rpc.Result{Job: id, Outcome: *outcome(&p.job), Verdict: verdict(&p.job), Items: p.job.Spec.Items}
+	r := rpc.Result{Job: id, Outcome: *b.outcome(ctx, &p), Verdict: verdict(&p.job), Items: p.job.Spec.Items}
 	if p.job.State.Ended() {
 		r.Price = p.job.Spent()
 	}
@@ -375,6 +426,28 @@ func (b backend) Result(_ context.Context, id crowd.JobID) (rpc.Result, error) {
 	}
 	return r, nil
 }
+
+// outcome is what a job came to, with the reason where it is known: this node finds out itself why a program is
+// invalid, if it has the program still; of other ends only an executor may have said something, while this node ran.
+func (b backend) outcome(ctx context.Context, p *page) *rpc.Outcome {
+	o := outcome(&p.job)
+	if o == nil || o.Status == crowd.Exited.String() {
+		return o
+	}
+	if o.Status == crowd.Invalid.String() {
+		if program, err := jobBlocks(b).Read(ctx, p.job.Spec.Task.Program, maxProgram); err == nil {
+			if err := wasm.Check(program); err != nil {
+				o.Reason = err.Error()
+				return o
+			}
+		}
+	}
+	o.Reason = p.note
+	return o
+}
+
+// maxProgram is how much of a program is read to say what is wrong with it, in bytes: what executors take.
+const maxProgram = 64 << 20
 
 func (b backend) delivered(id crowd.JobID) (page, error) {
 	p, err := b.page(id)

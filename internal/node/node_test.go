@@ -309,8 +309,19 @@ func TestLocal_UserErrorsArePaidAndBlameNobody(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := hello
 			c.change(&r)
-			_, events := n.finish(r)
+			id, events := n.finish(r)
 			last := events[len(events)-1]
+			if c.status == crowd.Invalid { // whoever looks at the job is told why
+				res, err := n.Result(t.Context(), id)
+				v, err2 := n.Job(t.Context(), id)
+				x, err3 := n.Explain(t.Context(), id)
+				const why = "invalid wasm at byte 0x0"
+				if err := errors.Join(err, err2, err3); err != nil || !strings.Contains(res.Outcome.Reason, why) ||
+					!strings.Contains(v.Outcome.Reason, why) || !strings.Contains(x.Why, why) {
+					t.Errorf("got %q, %q, %q, %v; want the reason %q in each",
+						res.Outcome.Reason, v.Outcome.Reason, x.Why, err, why)
+				}
+			}
 			if last.Stage != rpc.Settled || last.Outcome == nil || last.Outcome.Status != c.status.String() || !last.Outcome.UserError {
 				t.Fatalf("got %+v %+v want %s", last, last.Outcome, c.status)
 			}
@@ -326,6 +337,26 @@ func TestLocal_UserErrorsArePaidAndBlameNobody(t *testing.T) {
 func TestLocal_RefusalsNameTheCause(t *testing.T) {
 	n := start(t, LocalConfig{Providers: 2})
 	good := n.request(guest(t, "trivial"))
+	for _, c := range []struct {
+		name       string
+		change     func(*rpc.PostRequest)
+		says, hint string
+	}{ // before anything is uploaded
+		{"more gas than is staked for", func(r *rpc.PostRequest) { r.Limits.Gas, r.Limits.WallMillis = 2e12, 0 },
+			`loses more than it brings; 0 of them do, and the plan "pair" needs 2`,
+			"--gas 100G"},
+		{"no gpu", func(r *rpc.PostRequest) { r.Filters.Tags = []string{"gpu"} }, "tag gpu", ""},
+	} {
+		r := good
+		r.Program = "to be uploaded"
+		c.change(&r)
+		var e *rpc.Error
+		_, err := n.Quote(t.Context(), r)
+		if !errors.As(err, &e) || e.Kind != rpc.NoProvider || !strings.Contains(err.Error(), c.says) ||
+			!strings.Contains(e.Hint, c.hint) {
+			t.Errorf("quote, %s: got %v (%+v), want %q and the hint %q", c.name, err, e, c.says, c.hint)
+		}
+	}
 	for _, c := range []struct {
 		name   string
 		change func(*rpc.PostRequest)

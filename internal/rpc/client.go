@@ -262,9 +262,15 @@ func (c *Client) UploadFile(ctx context.Context, r io.Reader, progress func(int)
 	return c.upload(ctx, KindFile, func(id string) error { return c.send(ctx, id, "", r, progress) })
 }
 
-// UploadFolder stores the files and folders of dir. Links to files are followed,
-// all else that is neither file nor folder is refused.
-func (c *Client) UploadFolder(ctx context.Context, dir fs.FS, progress func(int)) (crowd.CID, error) {
+// UploadFolder stores the files and folders of dir, which ScanFolder has to find no fault with. progress, which may be
+// nil, is told the files that were sent, and the bytes of each chunk.
+func (c *Client) UploadFolder(ctx context.Context, dir fs.FS, progress func(files, bytes int)) (crowd.CID, error) {
+	if _, err := ScanFolder(ctx, dir); err != nil {
+		return "", err
+	}
+	if progress == nil {
+		progress = func(int, int) {}
+	}
 	return c.upload(ctx, KindFolder, func(id string) error {
 		return fs.WalkDir(dir, ".", func(path string, d fs.DirEntry, err error) error {
 			if err != nil || path == "." {
@@ -273,17 +279,19 @@ func (c *Client) UploadFolder(ctx context.Context, dir fs.FS, progress func(int)
 			if d.IsDir() {
 				return do0(ctx, c, "upload "+path, "crowd_writeUpload", id, path+"/", 0, []byte{})
 			}
+			if _, err := regular(dir, path, d); err != nil { // it may have changed: opening a pipe would wait
+				return err
+			}
 			f, err := dir.Open(path)
 			if err != nil {
 				return err
 			}
 			defer f.Close()
-			if info, err := f.Stat(); err != nil {
-				return err
-			} else if !info.Mode().IsRegular() {
-				return Errorf(BadRequest, "upload %s: not a file", path).WithHint("leave out links to folders, pipes and devices")
+			err = c.send(ctx, id, path, f, func(n int) { progress(0, n) })
+			if err == nil {
+				progress(1, 0)
 			}
-			return c.send(ctx, id, path, f, progress)
+			return err
 		})
 	})
 }

@@ -638,7 +638,7 @@ func TestUploadFolder(t *testing.T) {
 	for name, end := range w.ends() {
 		t.Run(name, func(t *testing.T) {
 			sent := 0
-			id, err := dial(t, end).UploadFolder(t.Context(), src, func(n int) { sent += n })
+			id, err := dial(t, end).UploadFolder(t.Context(), src, func(_, n int) { sent += n })
 			if err != nil {
 				t.Fatal(err)
 			}

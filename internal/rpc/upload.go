@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -25,11 +24,8 @@ const (
 	KindFolder = "folder"
 )
 
-const (
-	maxPath  = 1024 // bytes of a path in an uploaded folder
-	maxDepth = 32   // folders in a path
-	fileName = "file"
-)
+// fileName is what an upload of the kind KindFile has in its folder.
+const fileName = "file"
 
 // uploads are the contents on their way in. They lie in files until they are
 // complete, so that memory stays small; what is abandoned expires.
@@ -61,13 +57,13 @@ func (b UploadBounds) withDefaults() UploadBounds {
 			*p = v
 		}
 	}
-	set(&b.Size, 16<<30)
+	set(&b.Size, MaxUpload)
 	set(&b.Total, 64<<30)
 	if b.Open == 0 {
 		b.Open = 64
 	}
 	if b.Entries == 0 {
-		b.Entries = 100_000
+		b.Entries = maxEntries
 	}
 	if b.Expiry == 0 {
 		b.Expiry = 10 * time.Minute
@@ -261,18 +257,6 @@ func appendAt(root *os.Root, name string, offset int64, data []byte) (err error)
 	}
 	_, err = f.WriteAt(data, offset)
 	return err
-}
-
-func checkPath(name string) error {
-	switch {
-	case len(name) > maxPath:
-		return Errorf(BadRequest, "path of %d bytes, at most %d", len(name), maxPath)
-	case name == "." || !fs.ValidPath(name) || strings.ContainsAny(name, "\x00\\"):
-		return Errorf(BadRequest, "path %q: want a relative path with slashes and without . or ..", name)
-	case strings.Count(name, "/") >= maxDepth:
-		return Errorf(BadRequest, "path with more than %d folders", maxDepth)
-	}
-	return nil
 }
 
 // finish hands the content to the backend. The upload is over in any case.

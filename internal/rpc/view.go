@@ -188,11 +188,16 @@ type Outcome struct {
 	Gas       crowd.Gas `json:"gas"`
 	Result    crowd.CID `json:"result"`
 	UserError bool      `json:"userError"` // the program or its input is to blame
+
+	// Reason says more about a Status other than "exited", where that is known: the text of a trap, why the program
+	// is invalid. What an executor says begins with its ID; nobody has checked it.
+	Reason string `json:"reason,omitempty"`
 }
 
 // ViewOutcome is the view of o.
 func ViewOutcome(o crowd.Outcome) *Outcome {
-	return &Outcome{o.Status.String(), o.ExitCode, o.Gas, o.Result, o.UserError()}
+	return &Outcome{Status: o.Status.String(), ExitCode: o.ExitCode, Gas: o.Gas, Result: o.Result,
+		UserError: o.UserError()}
 }
 
 func (o *Outcome) String() string {
@@ -200,6 +205,14 @@ func (o *Outcome) String() string {
 		return fmt.Sprintf("exit code %d", o.ExitCode)
 	}
 	return o.Status
+}
+
+// Why is how the run ended, with the reason where it is known.
+func (o *Outcome) Why() string {
+	if o.Reason == "" {
+		return o.String()
+	}
+	return o.String() + ": " + o.Reason
 }
 
 // Member is one node in a job's committee.

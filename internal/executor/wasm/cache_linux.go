@@ -46,13 +46,12 @@ var build = sync.OnceValue(func() string {
 
 const (
 	// What goes beyond one of these is let go of, the oldest first.
-	maxCacheBytes  = 4 << 30 // on disk
-	maxCacheFiles  = 8192    // on disk: programs that are none, and those that are only priced, are small and have one, too
-	maxOpenCode    = 64      // entries kept open, with what is only known of others
-	maxOpenBytes   = 1 << 30 // of code kept open: it stays on disk although its file may have been removed
-	maxPricing     = 2       // programs that are checked and priced at once
-	maxSumFile     = 4 << 10
-	maxProgramFile = 64 << 20
+	maxCacheBytes = 4 << 30 // on disk
+	maxCacheFiles = 8192    // on disk: programs that are none, and those that are only priced, are small and have one, too
+	maxOpenCode   = 64      // entries kept open, with what is only known of others
+	maxOpenBytes  = 1 << 30 // of code kept open: it stays on disk although its file may have been removed
+	maxPricing    = 2       // programs that are checked and priced at once
+	maxSumFile    = 4 << 10
 	// quickEffort is the most compiling, in nanoseconds, for which a program waits in the queue of the quick ones: what
 	// compilers make hardly needs more. The others have a queue of their own, so that they hold up only each other.
 	quickEffort = 8_000_000_000

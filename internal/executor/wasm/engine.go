@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor/wasm/instrument"
@@ -114,6 +115,14 @@ var errNoStart = fmt.Errorf("%w: no function _start without parameters and resul
 type trap struct{ reason string }
 
 func (t *trap) Error() string { return t.reason }
+
+// cause is an engine's message without the stack before the cause, on one line: what people read.
+func cause(message string) string {
+	if _, after, found := strings.Cut(message, "Caused by:"); found {
+		message = after
+	}
+	return strings.Join(strings.Fields(message), " ")
+}
 
 // errEngine marks an end that depends on the engine, such as its stack running
 // out below the depth limit: a fault of this machine and no trap.

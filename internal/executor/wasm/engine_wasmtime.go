@@ -203,7 +203,7 @@ func wasmtimeError(err error) error {
 		return err
 	}
 	if code := t.Code(); code == nil || *code != wasmtime.StackOverflow {
-		return &trap{t.Message()}
+		return &trap{cause(t.Message())}
 	}
 	return fmt.Errorf("%w: native stack used up", errEngine)
 }

@@ -18,7 +18,6 @@ import (
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/executor"
-	"github.com/crowdcompute/crowd/internal/executor/wasm/instrument"
 )
 
 // maxLinear is the most memory that any program gets: a 32-bit size must be able
@@ -560,19 +559,4 @@ func (p *process) reply(x *session, k kind, r *request) error {
 	}
 	defer f.Close()
 	return p.send(mReply, a, f)
-}
-
-// prepare checks and instruments a program, and says what it costs before it runs.
-func prepare(program []byte) (module []byte, p price, err error) {
-	module, info, err := instrument.Module(program, instrument.Options{MaxModule: maxProgramFile, Imports: checkImport})
-	if err != nil {
-		return nil, p, err
-	}
-	plain := func(name string) bool {
-		return slices.ContainsFunc(info.Exports, func(x instrument.Export) bool { return x.Name == name && x.Kind == 0 && x.Plain })
-	}
-	if !startable(plain) {
-		return nil, p, errNoStart
-	}
-	return module, price{Memory: uint64(info.MinPages) << 16, Code: info.Code, Begin: info.Begin, Effort: info.Effort}, nil
 }

@@ -40,6 +40,9 @@ func RunMemory() uint64 { return 0 }
 // Worker fails.
 func Worker(context.Context) error { return errLinux }
 
+// Check finds no fault with any program: executors will.
+func Check([]byte) error { return nil }
+
 // Engines lists none.
 func Engines() []string { return nil }
 

@@ -5,6 +5,8 @@ import (
 	"sort"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/crowdcompute/crowd/internal/executor"
 )
 
 // The tree that a program sees. Its names live here, in the worker's memory; of
@@ -17,15 +19,15 @@ import (
 //
 // Bounds. All are constants, so that running into one is the same everywhere.
 const (
-	maxNodes   = 4096     // files and folders alive in /out and /tmp together
-	maxInputs  = 1 << 17  // entries of /in looked at
-	maxFDs     = 1024     // open descriptors
-	maxName    = 255      // bytes of one name
-	maxPath    = 1024     // bytes of any path in a call
-	maxMade    = 1020     // bytes of a path below /out or /tmp: a store takes 1024, with "out/" before it
-	maxDepth   = 32       // folders above a file in /out or /tmp
-	maxTmp     = 64 << 20 // bytes in /tmp
-	maxInDepth = 64       // folders above a file in /in
+	maxNodes   = executor.MaxFiles // files and folders alive in /out and /tmp together
+	maxInputs  = 1 << 17           // entries of /in looked at
+	maxFDs     = 1024              // open descriptors
+	maxName    = 255               // bytes of one name
+	maxPath    = 1024              // bytes of any path in a call
+	maxMade    = 1020              // bytes of a path below /out or /tmp: a store takes 1024, with "out/" before it
+	maxDepth   = 32                // folders above a file in /out or /tmp
+	maxTmp     = 64 << 20          // bytes in /tmp
+	maxInDepth = 64                // folders above a file in /in
 )
 
 type place uint8

@@ -46,6 +46,8 @@ func Node(i int) (n crowd.NodeID) {
 //	exit N      fails with that code
 //	gas         runs out of gas
 //	cheat       as cat, but one executor is wrong; the court decides
+//	memory      exits as programs do that get no memory
+//	trap        traps, for a reason
 //	fault       no executor answers
 //	spin        runs until it is cancelled
 //	late        runs until Release; too late to cancel
@@ -151,10 +153,16 @@ func (b *Backend) program(r rpc.PostRequest) (word, arg string, err error) {
 	return word, arg, nil
 }
 
+// unsent is the program of a quote that is asked for before anything is uploaded.
+const unsent = "to be uploaded"
+
 func (b *Backend) Quote(_ context.Context, r rpc.PostRequest) (rpc.Quote, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, _, err := b.program(r)
+	var err error
+	if r.Program != unsent {
+		_, _, err = b.program(r)
+	}
 	one := crowd.ReferencePrice.Cost(r.Limits.Gas)
 	q := rpc.Quote{Bound: 2 * one, Price: crowd.ReferencePrice, Plan: crowd.PlanPair,
 		Undetected: 0.0025, Duties: 1500, Executors: 2, Stake: 100 * crowd.Credit, Eligible: 7, Needed: 2, Requirements: []rpc.Requirement{{Name: "online", Met: 7, Of: 8}}}
@@ -240,6 +248,11 @@ func (b *Backend) run(j *job, word, arg string) {
 		files["stderr"] = []byte("something is wrong with the input\n")
 	case "gas":
 		out.Status, out.Gas, out.UserError = crowd.OutOfGas.String(), r.Limits.Gas, true
+	case "memory":
+		out.ExitCode, out.UserError = 2, true
+		files["stderr"] = []byte("fatal error: runtime: out of memory\n")
+	case "trap":
+		out.Status, out.UserError, out.Reason = crowd.Trapped.String(), true, "5fe7f977 says: unreachable"
 	case "fault":
 		b.add(j, rpc.JobEvent{Stage: rpc.Failed, Why: "no executor answered in time", Failure: &rpc.Failure{
 			Kind: rpc.NodeFault, Message: "2 executors and 1 alternate were silent", Hint: "run the job again; other nodes are drawn"},

@@ -21,7 +21,7 @@ PACKAGES := gcc libc6-dev make git ca-certificates clang-14 lld-14 wasi-libc lib
 WASM_CC  := $(CLANG) --target=wasm32-wasi --sysroot=$(WASI_SYSROOT) -O2
 WASM_GO  := GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 $(GO) build -trimpath
 
-.PHONY: help deps build test demo night bench clean
+.PHONY: help deps build test demo night soak bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -90,6 +90,9 @@ night: deps ## fuzz each target for FUZZTIME (30s), then the long simulations
 		echo "night: failed:$$failed" >&2
 		exit 1
 	fi
+
+soak: deps ## a local network under a mix of work for SOAK (30m); fails on a trend
+	SOAK=$${SOAK:-30m} $(GO) test -count=1 -timeout 12h -v ./internal/soak
 
 bench: deps ## all benchmarks
 	$(GO) test -run '^$$' -bench . ./...

@@ -32,7 +32,8 @@ const (
 	readyTime  = 20 * time.Second       // after a start, on a machine that tests besides
 	sampleTime = 500 * time.Millisecond // between two looks at the process
 
-	// A trend is told from the medians of the first and the last of so many parts of the time after the kill.
+	// A trend is told from the medians of the first and the last of so many parts of the time after the kill; in a short run,
+	// of the middle one and the last.
 	parts = 5
 )
 
@@ -407,18 +408,18 @@ func (s *soak) report(began time.Time, long time.Duration, disk int64) {
 	}
 	said, _ := json.Marshal(s.count)
 	s.t.Logf("%v: %d jobs, %.1f a second; %s; disk %d bytes a job", long, jobs, float64(jobs)/long.Seconds(), said, disk/int64(max(jobs, 1)))
-	slack := 0.5
+	slack, base := 0.5, parts/2 // a short run is for half of its time on its way to where it stays
 	if long >= 20*time.Minute {
-		slack = 0.1
+		slack, base = 0.1, 0
 	}
 	for _, x := range []struct {
 		what  string
 		parts [][]float64
 		grace float64 // that is no trend whatever it is of the first
 	}{{"latency, ms", latency, 200}, {"memory, MiB", memory, 64}, {"descriptors", files, 32}, {"goroutines", goroutines, 200}} {
-		first, last := median(x.parts[0]), median(x.parts[parts-1])
+		first, last := median(x.parts[base]), median(x.parts[parts-1])
 		s.t.Logf("%-12s median of each fifth: %s", x.what, medians(x.parts))
-		if len(x.parts[0]) == 0 || len(x.parts[parts-1]) == 0 {
+		if len(x.parts[base]) == 0 || len(x.parts[parts-1]) == 0 {
 			s.t.Errorf("%s: nothing was seen", x.what)
 		} else if last > first*(1+slack) && last > first+x.grace*slack {
 			s.t.Errorf("%s: a trend, from %.0f to %.0f", x.what, first, last)

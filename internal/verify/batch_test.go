@@ -114,6 +114,37 @@ func TestReceipt_SaysWhatTheOwnerLeftInTheDraw(t *testing.T) {
 	}
 }
 
+// Who keeps others from claiming, as by a flood of jobs, has a larger share of the places than of the draw.
+func TestReceipt_ReckonsWithTheTicketsThatWereClaimed(t *testing.T) {
+	receipt, _, _ := playedBatch(t, false)
+	j, _ := evidence(t, receipt)
+	p := newStage(t, 4).g.Params
+	all, tickets := uint64(0), j.Tickets
+	for i := range j.Drawn {
+		all += uint64(j.Drawn[i].Won)
+	}
+	if all != tickets {
+		t.Fatalf("%d of %d tickets were claimed: the test needs all of them", all, tickets)
+	}
+	for _, tt := range []struct {
+		tickets, units uint64
+		ppm            uint32 // of the places, a tenth of the draw; 0: no more than that
+	}{
+		{tickets, p.CommitteeUnits, 0},
+		{tickets * 5 / 4, p.CommitteeUnits, 0},
+		{4 * tickets, p.CommitteeUnits, 400_000},
+		{20 * tickets, p.CommitteeUnits, 1_000_000},
+		{20 * tickets, tickets, 0}, // few of them win
+	} {
+		j.Tickets, p.CommitteeUnits = tt.tickets, tt.units
+		got, err := checkChance(&p, &j)
+		want, _ := Passed(&j, max(tt.ppm, defaultColluding))
+		if said := strings.Contains(got, want.String()+" if they are 10 % of all weight"); err != nil || said != (tt.ppm > 0) {
+			t.Errorf("%d of %d winning tickets: got %q, %v, want %s", all, min(tt.tickets, tt.units), got, err, want)
+		}
+	}
+}
+
 func TestReceipt_OfABatch(t *testing.T) {
 	for _, lie := range []bool{false, true} {
 		receipt, leaves, chain := playedBatch(t, lie)

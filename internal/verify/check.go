@@ -91,7 +91,7 @@ func Check(data []byte, trust Trust) (findings []Finding, good bool) {
 	note("commitments", fmt.Sprintf("%d openings fit what was committed", n), err)
 	by, err := checkVerdict(&g, &j)
 	note("verdict", by, err)
-	odds, err := checkChance(&j)
+	odds, err := checkChance(&g.Params, &j)
 	note("chance", odds, err)
 	note("payments", fmt.Sprintf("%d payments account for the escrow and slashed stakes to the last micro-credit", len(j.Payments)), checkPayments(&g.Params, &j))
 	if trust.Result != "" {
@@ -125,7 +125,7 @@ func caveat(j *ledger.Job) string {
 
 // checkChance recomputes from the record with what chance a wrong result would have come to this verdict: the plan's
 // formula, with as many replacements as there were.
-func checkChance(j *ledger.Job) (string, error) {
+func checkChance(p *ledger.Params, j *ledger.Job) (string, error) {
 	c, ok := Passed(j, defaultColluding)
 	switch {
 	case j.Verdict == nil:
@@ -140,11 +140,36 @@ func checkChance(j *ledger.Job) (string, error) {
 		what = "an executor that gets a tenth of its items wrong, whoever its verifiers are, escapes"
 	}
 	s := fmt.Sprintf("%d nodes held a place: %s with a chance of %s if %.3g %% of the weight in the draw, the job's author included, act as one", len(j.Places), what, c, 100*DefaultColluding)
-	if j.Open < Million {
-		c, _ = Passed(j, uint32(min(Million, Million*uint64(defaultColluding)/uint64(max(j.Open, 1)))))
+	came := claimed(p, j)
+	left := uint64(j.Open) * came / Million
+	if left < Million {
+		c, _ = Passed(j, uint32(min(Million, Million*uint64(defaultColluding)/max(left, 1))))
 		s += fmt.Sprintf("; %s if they are %.3g %% of all weight, and the job's demands left all of them in the draw", c, 100*DefaultColluding)
 	}
+	if came < Million {
+		s += fmt.Sprintf(", for which %.3g %% of the winning tickets were claimed", float64(came)/(Million/100))
+	}
 	return s, nil
+}
+
+// fewClaims is the share of the winning tickets, in ppm, below which a receipt reckons with them alone: who keeps others from
+// claiming, as by a flood of jobs, has a larger share of the places than of the draw. More than this many is chance.
+const fewClaims = 800_000
+
+// claimed is the share of the winning tickets that were claimed, in ppm; 1e6 if they are as many as can be expected, or if
+// better ones filled the list.
+func claimed(p *ledger.Params, j *ledger.Job) uint64 {
+	won, want := uint64(0), min(p.CommitteeUnits, j.Tickets)
+	for i := range j.Drawn {
+		won += uint64(j.Drawn[i].Won)
+	}
+	if uint32(len(j.Drawn)) >= p.MaxClaims || want == 0 || won >= want {
+		return Million
+	}
+	if share := won * Million / want; share < fewClaims {
+		return share
+	}
+	return Million
 }
 
 // Passed is the chance that a wrong result came to j's verdict, of a batch that an executor which got a tenth of its items wrong did, when

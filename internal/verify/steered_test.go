@@ -137,7 +137,7 @@ func TestReceipt_CountsTheNodesThatHeldAPlace(t *testing.T) {
 			if !slices.Contains(names, "job") { // its ID is the specification's
 				t.Errorf("got %v", names)
 			}
-			if _, err := checkChance(&j); err == nil {
+			if _, err := checkChance(&ledger.Params{}, &j); err == nil {
 				t.Error("the chance of a record beyond its plan was stated")
 			}
 			if err := checkDraw(&st.g.Params, &j); err == nil {

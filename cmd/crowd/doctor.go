@@ -88,6 +88,11 @@ func (a *app) examine(ctx context.Context) (checks []Check) {
 	young := time.Since(info.Started) < time.Minute // its first transaction makes the first block
 	add("chain", info.Height > 0 || young, "%s, block %d%s", info.Chain, info.Height, unless(info.Height > 0, "; no block yet: if this does not change with your first job, are the authorities running?"))
 	checks = append(checks, ruleChecks(info)...)
+	if st, err := c.Status(ctx); err != nil {
+		fail("load", err)
+	} else {
+		checks = append(checks, loadCheck(st.Load))
+	}
 	add("peers", info.Peers > 0, "%d connected%s", info.Peers, unless(info.Peers > 0, "; nobody can be reached: check the network and the firewall"))
 	if list, err := c.Providers(ctx); err != nil {
 		fail("providers", err)
@@ -106,6 +111,17 @@ func (a *app) examine(ctx context.Context) (checks []Check) {
 		add("account", account.Balance > 0, "%s%s", creditText(account.Balance), unless(account.Balance > 0, "; fund "+info.Address.String()))
 	}
 	return checks
+}
+
+// mostLost is how often a stream from a full node may end in five minutes: one may restart.
+const mostLost = 3
+
+// loadCheck says whether the node keeps up with the chain.
+func loadCheck(l rpc.Load) Check {
+	ok := l.Lost <= mostLost
+	return Check{"load", ok, fmt.Sprintf("%d own jobs at work, %s of memory, %d open files", l.Jobs, sizeText(int64(l.Memory)), l.Files) +
+		unless(ok, fmt.Sprintf("; the connection to the chain was lost %d times in five minutes: this machine or the network is too busy, "+
+			"so run fewer jobs at a time (crowd map --parallel) until this check passes", l.Lost))}
 }
 
 // ruleChecks are about the rules of the network: whether the node has them, and whether the ledger broke any of its own.

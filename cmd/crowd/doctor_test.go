@@ -28,3 +28,15 @@ func TestRuleChecks(t *testing.T) {
 		}
 	}
 }
+
+func TestLoadCheck(t *testing.T) {
+	for _, c := range []struct {
+		lost int
+		ok   bool
+	}{{0, true}, {mostLost, true}, {mostLost + 1, false}} {
+		got := loadCheck(rpc.Load{Jobs: 2, Memory: 3 << 20, Lost: c.lost})
+		if got.OK != c.ok || strings.Contains(got.Detail, "lost") == c.ok || !strings.HasPrefix(got.Detail, "2 own jobs at work, 3 MiB of memory") {
+			t.Errorf("%d streams lost: got %+v, want ok %v", c.lost, got, c.ok)
+		}
+	}
+}

@@ -131,10 +131,11 @@ func New(cfg Config) (_ *Node, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open node: %w", err)
 	}
-	if n.book, err = openBook(filepath.Join(cfg.Dir, "jobs"), n.params.CommitteeUnits, cfg.Log); err != nil {
+	// The store's lock is the folder's: it comes first.
+	if n.store, err = store.Open(filepath.Join(cfg.Dir, "store"), store.Config{Reserve: reserve}); err != nil {
 		return nil, err
 	}
-	if n.store, err = store.Open(filepath.Join(cfg.Dir, "store"), store.Config{Reserve: reserve}); err != nil {
+	if n.book, err = openBook(filepath.Join(cfg.Dir, "jobs"), n.params.CommitteeUnits, cfg.Log); err != nil {
 		return nil, err
 	}
 	n.host, err = p2p.New(p2p.Config{
@@ -273,14 +274,14 @@ func (n *Node) close() {
 	if n.host != nil {
 		n.host.Close()
 	}
-	if n.store != nil {
-		if err := n.store.Close(); err != nil {
-			n.log.Warn("close store", "err", err)
-		}
-	}
 	if n.book != nil {
 		if err := n.book.close(); err != nil {
 			n.log.Warn("close job book", "err", err)
+		}
+	}
+	if n.store != nil {
+		if err := n.store.Close(); err != nil {
+			n.log.Warn("close store", "err", err)
 		}
 	}
 }

@@ -184,11 +184,7 @@ func openOutput(name string, stdout io.Writer) (*output, error) {
 	}
 	f, err := os.OpenFile(filepath.Join(filepath.Dir(name), besideName()), os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
-		var p *fs.PathError
-		if errors.As(err, &p) { // the name that the user knows
-			p.Path = name
-		}
-		return nil, fmt.Errorf("output: %w", err)
+		return nil, fmt.Errorf("output: %w", named(err, name))
 	}
 	o := &output{w: f, file: f, name: name}
 	if info != nil { // what was made less open than that before stays so
@@ -198,6 +194,15 @@ func openOutput(name string, stdout io.Writer) (*output, error) {
 		}
 	}
 	return o, nil
+}
+
+// named is err about the file name, which is written under another name.
+func named(err error, name string) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		p.Path = name
+	}
+	return err
 }
 
 // besideName is the name of a file while it is written: it gets its own when it is whole.
@@ -210,7 +215,12 @@ func (o *output) abandon() {
 	}
 }
 
-func (o *output) deliver(ctx context.Context, c *rpc.Client, id crowd.JobID, res rpc.Result, st *stages) error {
+func (o *output) deliver(ctx context.Context, c *rpc.Client, id crowd.JobID, res rpc.Result, st *stages) (err error) {
+	defer func() {
+		if err != nil && o.file != nil {
+			err = named(err, o.name)
+		}
+	}()
 	if o.dir != "" {
 		return download(ctx, c, id, o.dir)
 	}
@@ -325,8 +335,9 @@ func writeBeside(root *os.Root, name string, write func(io.Writer) error) error 
 	}
 	if err != nil {
 		root.Remove(tmp)
+		return named(err, name)
 	}
-	return err
+	return nil
 }
 
 // kept is err, which kept a result from being written, and that the result is not lost. again is the command that

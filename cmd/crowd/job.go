@@ -317,6 +317,9 @@ On a terminal, control characters and escape sequences are left out.`,
 					return err
 				}
 			}
+			if v, err := c.Job(ctx, id); err == nil && v.Outcome != nil && v.Outcome.UserError && !a.json {
+				a.say("the program ended with: %s", v.Outcome.Why())
+			}
 			return nil
 		}),
 	}

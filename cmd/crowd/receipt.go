@@ -55,8 +55,17 @@ func saveReceipt(ctx context.Context, c *rpc.Client, id crowd.JobID, file string
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(file, data, 0o644); err != nil {
-		return fmt.Errorf("save receipt: %w", err)
+	o, err := openOutput(file, nil)
+	if err == nil && o.w == nil {
+		err = fmt.Errorf("%s: not a file", file)
+	}
+	if err == nil {
+		defer o.abandon()
+		_, err = o.w.Write(data)
+		err = errors.Join(err, o.finish())
+	}
+	if err != nil {
+		return fmt.Errorf("save receipt: %w", named(err, file))
 	}
 	return nil
 }

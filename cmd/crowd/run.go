@@ -494,8 +494,8 @@ func scarce(gas crowd.Gas, size int64) []string {
 	want := crowd.Gas(size) * 2 * gasPerByte
 	return []string{fmt.Sprintf("warning: %s of input and %s: that is %d gas for each byte, and programs that look "+
 		"at every byte often use %d to %d. "+
-		"A job that runs out of gas is paid all the same: see on a piece of the input what it takes, or give it "+
-		"--gas %dG",
+		"A job that runs out of gas is paid all the same: see on a piece of the input what it takes, split it, "+
+		"or give it --gas %dG",
 		sizeText(size), gasText(gas), uint64(gas)/uint64(size), gasPerByte/2, 2*gasPerByte, (want+1e9-1)/1e9)}
 }
 

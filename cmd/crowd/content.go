@@ -77,7 +77,8 @@ func (a *app) openInputs(ctx context.Context, f *runFlags) (_ *inputs, err error
 			return nil, fmt.Errorf("input: %w", err)
 		}
 		if info.Size() > rpc.MaxUpload {
-			return nil, rpc.Errorf(rpc.TooLarge, "input: %s has %s, at most %s", file, sizeText(info.Size()), sizeText(rpc.MaxUpload)).
+			most := sizeText(rpc.MaxUpload)
+			return nil, rpc.Errorf(rpc.TooLarge, "input: %s has %s, at most %s", file, sizeText(info.Size()), most).
 				WithHint("split it into several jobs")
 		}
 		in.stdin, in.size = opened, info.Size()

@@ -37,27 +37,7 @@ func (half) ReadResult(_ context.Context, _ crowd.JobID, _ string, at int64, _ i
 
 // TestDownload_LeavesNoTruncatedFile shows that a file has its name only when it is whole.
 func TestDownload_LeavesNoTruncatedFile(t *testing.T) {
-	dir, err := os.MkdirTemp("", "crowd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	s, err := rpc.NewServer(rpc.Config{Dir: filepath.Join(dir, "node")}, half{rpctest.New()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	defer func() { cancel(); <-done }()
-	c, err := rpc.Dial(t.Context(), s.Endpoint())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c, dir := served(t, half{rpctest.New()})
 	out := filepath.Join(dir, "out")
 	if err := os.Mkdir(out, 0o755); err != nil {
 		t.Fatal(err)

@@ -425,29 +425,35 @@ func TestText(t *testing.T) {
 	}
 }
 
-// TestDownload_StaysInside has a node that names files outside of the folder.
-func TestDownload_StaysInside(t *testing.T) {
-	dir, err := os.MkdirTemp("", "crowd")
+// served is a client of a node that is b, and an empty folder.
+func served(t *testing.T, b rpc.Backend) (c *rpc.Client, dir string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "crowd") // the path of a socket is short
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	s, err := rpc.NewServer(rpc.Config{Dir: filepath.Join(dir, "node")}, liar{rpctest.New()})
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s, err := rpc.NewServer(rpc.Config{Dir: filepath.Join(dir, "node")}, b)
+	if err == nil {
+		err = s.Listen()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	defer func() { cancel(); <-done }()
-	c, err := rpc.Dial(t.Context(), s.Endpoint())
-	if err != nil {
+	t.Cleanup(func() { cancel(); <-done })
+	if c, err = rpc.Dial(ctx, s.Endpoint()); err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(c.Close)
+	return c, dir
+}
+
+// TestDownload_StaysInside has a node that names files outside of the folder.
+func TestDownload_StaysInside(t *testing.T) {
+	c, dir := served(t, liar{rpctest.New()})
 	out := filepath.Join(dir, "deep", "out")
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ func (l *Light) question(ctx context.Context, s *session, place *inLine, r *ledg
 				return nil
 			}
 			l.doubted = time.Now()
-			return fmt.Errorf("a refusal that only another full node can confirm: %v", r)
+			return fmt.Errorf("%w: %v", errConfirm, r)
 		}
 		t := time.NewTimer(settleTime)
 		select {
@@ -138,7 +138,9 @@ func (l *Light) fit(ctx context.Context, place *inLine, r *ledger.Refusal) (fit,
 			return 0, err
 		case !ok && r.Code == ledger.NotFound, ok && r.Code == ledger.TooEarly && j.State < from, ok && r.Code == ledger.TooLate && j.State > to:
 			return fits, nil
-		case ok && r.Code == ledger.Duplicate && did(tx, &j):
+		case ok && r.Code == ledger.TooEarly && cancels(tx) && j.State >= ledger.Claiming:
+			return fits, nil // its places were being drawn, or are
+		case ok && r.Code != ledger.NotFound && did(tx, &j):
 			return fits, nil
 		case ok && from <= j.State && j.State <= to && !did(tx, &j):
 			return contradicted, nil
@@ -185,8 +187,15 @@ func stage(m ledger.Message) (id crowd.JobID, from, to ledger.JobState) {
 		return m.Job, ledger.Delivering, ledger.Inspecting
 	case *ledger.Complain:
 		return m.Job, ledger.Delivering, ledger.Delivering
+	case *ledger.Cancel:
+		return m.Job, ledger.Posted, ledger.Running
 	}
 	return id, 0, 0
+}
+
+func cancels(tx ledger.Tx) bool {
+	_, ok := tx.Message().(*ledger.Cancel)
+	return ok
 }
 
 // did reports whether j shows that the sender of tx need not, or cannot, do in it what tx does.
@@ -206,6 +215,8 @@ func did(tx ledger.Tx, j *ledger.Job) bool {
 		return p == nil || p.State != ledger.Working
 	case *ledger.Reveal:
 		return p == nil || p.State != ledger.Committed
+	case *ledger.Cancel:
+		return j.State == ledger.Claiming || j.Bound()
 	}
 	return false
 }

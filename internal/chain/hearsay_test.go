@@ -111,6 +111,14 @@ func TestLight_StaysWithWhoRefusesRightly(t *testing.T) {
 	ctx := deadline(t)
 	must(t, NewWallet(w.people[0], f), &ledger.Transfer{To: w.people[1].ID().Address(), Amount: 1})
 	raw := func(nonce uint64, m ledger.Message) []byte { return ledger.Sign(w.people[0], f.ChainID(), nonce, m) }
+	ended, _ := cancelled(t, f, w.people[1], 0, w.spec())
+	spec := w.spec()
+	drawn := spec.ID(w.people[0].ID(), 1)
+	must(t, NewWallet(w.people[0], f), &ledger.Post{Spec: spec})
+	blocks := f.Watch(ctx)
+	for j, _ := f.Head().State.Job(drawn); j.State != ledger.Claiming; j, _ = f.Head().State.Job(drawn) {
+		<-blocks
+	}
 	for _, c := range []struct {
 		name string
 		raw  []byte
@@ -118,8 +126,10 @@ func TestLight_StaysWithWhoRefusesRightly(t *testing.T) {
 	}{
 		{"a nonce that is taken", raw(0, &ledger.Awake{}), ledger.BadNonce},
 		{"a nonce with a gap before it", raw(5, &ledger.Awake{}), ledger.BadNonce},
-		{"a transfer of too much", raw(1, &ledger.Transfer{To: w.people[1].ID().Address(), Amount: 2 * thousand}), ledger.NoFunds},
-		{"a job that is not there", raw(1, &ledger.Accept{Job: crowd.JobID{1}}), ledger.NotFound},
+		{"a transfer of too much", raw(2, &ledger.Transfer{To: w.people[1].ID().Address(), Amount: 2 * thousand}), ledger.NoFunds},
+		{"a job that is not there", raw(2, &ledger.Accept{Job: crowd.JobID{1}}), ledger.NotFound},
+		{"a cancel of a job that has ended", raw(2, &ledger.Cancel{Job: ended}), ledger.TooLate},
+		{"a cancel while places are drawn", raw(2, &ledger.Cancel{Job: drawn}), ledger.TooEarly},
 	} {
 		in, err := l.Send(ctx, c.raw)
 		if err != nil || in.Refusal == nil || in.Refusal.Code != c.want || !in.Hearsay {

@@ -1,8 +1,11 @@
 package chain
 
 import (
+	"bytes"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/identity"
@@ -141,5 +144,40 @@ func TestPulse_GrowsWithWhatItMeasures(t *testing.T) {
 	}
 	if got := p.patience(); got != beatTime {
 		t.Errorf("after a minute of quick answers: got %v, want %v", got, beatTime)
+	}
+}
+
+// A full node lives as long as it answers, or sends anything else, in time.
+func TestLight_Beat(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		after time.Duration               // what happens then
+		do    func(s *session, id uint64) // to the session, which has asked under that ID
+		took  time.Duration               // of the beat
+		alive bool
+	}{
+		{"silent", 0, func(*session, uint64) {}, beatTime, false},
+		{"slow", beatTime * 3 / 4, func(s *session, id uint64) { s.answer(frame{ID: id, Kind: kEvidence}) }, beatTime * 3 / 4, true},
+		{"another answer", 0, func(s *session, id uint64) { s.answer(frame{ID: id, Kind: kValues}) }, 0, false},
+		{"only pushes", time.Second, func(s *session, _ uint64) { s.answer(frame{Kind: kValues}) }, beatTime, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &session{out: make(chan []byte, 16), gone: make(chan struct{}), calls: map[uint64]chan frame{}}
+				go func() {
+					f, err := readFrame(bytes.NewReader(<-s.out), maxRequest)
+					if err != nil || f.Kind != kHeader {
+						t.Errorf("got a question of kind %d, %v", f.Kind, err)
+					}
+					time.Sleep(tt.after) // virtual
+					tt.do(s, f.ID)
+				}()
+				at, p := time.Now(), pulse{}
+				err := (&Light{}).beat(t.Context(), s, &p)
+				if took := time.Since(at); (err == nil) != tt.alive || took != tt.took || p.slow != took {
+					t.Errorf("got %v after %v, remembered as %v; want alive %v after %v", err, took, p.slow, tt.alive, tt.took)
+				}
+			})
+		})
 	}
 }

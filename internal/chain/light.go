@@ -125,7 +125,7 @@ func (l *Light) Run(ctx context.Context) error {
 		} else {
 			first = firstTime
 		}
-		if time.Since(at) > maxPause {
+		if time.Since(at) > maxPause || errors.Is(err, errConfirm) { // which is no fault of the full node's, and there may be no other
 			pause = minPause
 		}
 		level := slog.LevelWarn
@@ -278,7 +278,9 @@ func (l *Light) follow(ctx context.Context, patience time.Duration) error {
 		}
 	})
 	err = g.Wait()
-	l.lost()
+	if !errors.Is(err, errConfirm) {
+		l.lost()
+	}
 	l.use(nil)
 	close(s.gone)
 	return err
@@ -301,9 +303,6 @@ func (l *Light) read(s *session, stream io.Reader, first chan struct{}) error {
 		if err != nil {
 			return err
 		}
-		s.mu.Lock()
-		s.heard = time.Now()
-		s.mu.Unlock()
 		switch {
 		case f.Kind == kError && f.ID == 0:
 			b, err := body[errorBody](f)
@@ -327,16 +326,19 @@ func (l *Light) read(s *session, stream io.Reader, first chan struct{}) error {
 		case !begun:
 			return fmt.Errorf("a frame of kind %d before the head", f.Kind)
 		}
-		if f.ID == 0 {
-			continue
-		}
-		s.mu.Lock()
-		c := s.calls[f.ID]
-		delete(s.calls, f.ID)
-		s.mu.Unlock()
-		if c != nil { // nobody: who asked has gone
-			c <- f
-		}
+		s.answer(f)
+	}
+}
+
+// answer hands a frame that has come to the call that waits for it, if there is one.
+func (s *session) answer(f frame) {
+	s.mu.Lock()
+	s.heard = time.Now()
+	c := s.calls[f.ID] // none has ID 0
+	delete(s.calls, f.ID)
+	s.mu.Unlock()
+	if c != nil {
+		c <- f
 	}
 }
 
@@ -532,6 +534,7 @@ var (
 	errGone     = errors.New("the stream has ended")
 	errNoStream = errors.New("dial")
 	errNoHead   = errors.New("no head in time")
+	errConfirm  = errors.New("a refusal that only another full node can confirm")
 )
 
 // call asks and waits for the answer. It calls asked once the question stands before all later ones.

@@ -99,6 +99,12 @@ type service struct {
 	slots chan struct{} // a question holds one
 
 	order chan struct{} // capacity 1: held from looking at the newest snapshot to queueing what it gave
+
+	mine struct { // the newest answer to kMine; order must be held
+		snap  *snapshot
+		since crowd.Height
+		jobs  []crowd.JobID
+	}
 }
 
 func (s *service) write(ctx context.Context, w io.Writer) error {
@@ -247,7 +253,10 @@ func (s *service) question(ctx context.Context, q frame) (answer func() error, e
 		b, err := body[mineBody](q)
 		return func() error {
 			return s.underOrder(ctx, b.Min, func(snap *snapshot) error {
-				return s.queue(ctx, encodeFrame(q.ID, kJobs, jobsBody{Jobs: s.f.mine(snap, s.self, b.Since)}))
+				if s.mine.snap != snap || s.mine.since != b.Since { // one look at all open jobs a block, however often it is asked
+					s.mine.snap, s.mine.since, s.mine.jobs = snap, b.Since, s.f.mine(snap, s.self, b.Since)
+				}
+				return s.queue(ctx, encodeFrame(q.ID, kJobs, jobsBody{Jobs: s.mine.jobs}))
 			})
 		}, err
 	case kHeader:

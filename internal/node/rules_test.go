@@ -34,3 +34,26 @@ func TestNode_WithOtherRulesTakesNoPart(t *testing.T) {
 		}
 	}
 }
+
+// A provider that others passed over in a draw looks at once what the chain says of it; one that claimed does not, nor an owner.
+func TestNode_LooksWhetherItIsAsleep(t *testing.T) {
+	self, other := crowd.NodeID{1}, crowd.NodeID{2}
+	for _, tt := range []struct {
+		name string
+		job  ledger.Job
+		want int
+	}{
+		{"the claims are open", ledger.Job{State: ledger.Claiming}, 0},
+		{"others claimed", ledger.Job{State: ledger.Running, Drawn: []ledger.Drawn{{Node: other}}}, 1},
+		{"it claimed", ledger.Job{State: ledger.Running, Drawn: []ledger.Drawn{{Node: other}, {Node: self}}}, 0},
+		{"its own job", ledger.Job{Owner: self, State: ledger.Running, Drawn: []ledger.Drawn{{Node: other}}}, 0},
+	} {
+		n := &Node{id: self, cfg: Config{Exec: idle{}}, params: ledger.DevParams(), dozed: make(chan struct{}, 1)}
+		for range 2 { // it does not wait
+			n.claimsClosed(&tt.job)
+		}
+		if got := len(n.dozed); got != tt.want {
+			t.Errorf("%s: got %d looks wanted, want %d", tt.name, got, tt.want)
+		}
+	}
+}

@@ -28,6 +28,7 @@ const (
 	clients    = 4   // post single jobs at the same time
 	mapItems   = 300 // of each crowd map
 	mapEvery   = 40 * time.Second
+	mostLost   = 3                      // streams in five minutes, as crowd doctor has it
 	killAt     = 0.15                   // of the whole time
 	readyTime  = 20 * time.Second       // after a start, on a machine that tests besides
 	sampleTime = 500 * time.Millisecond // between two looks at the process
@@ -322,9 +323,7 @@ func (s *soak) watch(ctx context.Context) {
 			l := st.Load
 			s.mu.Lock()
 			s.samples = append(s.samples, sample{time.Now(), l.Memory, l.Files, l.Goroutines})
-			if l.Lost > 0 && s.killed.IsZero() {
-				s.count["streams lost"] = max(s.count["streams lost"], l.Lost)
-			}
+			s.count["streams lost"] = max(s.count["streams lost"], l.Lost)
 			s.mu.Unlock()
 		}
 		c.Close()
@@ -408,6 +407,9 @@ func (s *soak) report(began time.Time, long time.Duration, disk int64) {
 	}
 	said, _ := json.Marshal(s.count)
 	s.t.Logf("%v: %d jobs, %.1f a second; %s; disk %d bytes a job", long, jobs, float64(jobs)/long.Seconds(), said, disk/int64(max(jobs, 1)))
+	if n := s.count["streams lost"]; n > mostLost {
+		s.t.Errorf("the node lost its stream from the full node %d times in five minutes", n)
+	}
 	slack, base := 0.5, parts/2 // a short run is for half of its time on its way to where it stays
 	if long >= 20*time.Minute {
 		slack, base = 0.1, 0

@@ -15,6 +15,9 @@ import (
 	"github.com/crowdcompute/crowd"
 )
 
+// MaxProgram bounds a program, in bytes.
+const MaxProgram = 64 << 20
+
 // MaxFiles is how many files and folders of a program may be alive at a time, in /out and /tmp together. What it
 // makes beyond that fails with "no space left on device".
 const MaxFiles = 4096

@@ -15,6 +15,7 @@ import (
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
 	"github.com/crowdcompute/crowd/internal/chain"
+	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/executor/wasm"
 	"github.com/crowdcompute/crowd/internal/ledger"
 	"github.com/crowdcompute/crowd/internal/rpc"
@@ -435,7 +436,7 @@ func (b backend) outcome(ctx context.Context, p *page) *rpc.Outcome {
 		return o
 	}
 	if o.Status == crowd.Invalid.String() {
-		if program, err := jobBlocks(b).Read(ctx, p.job.Spec.Task.Program, maxProgram); err == nil {
+		if program, err := jobBlocks(b).Read(ctx, p.job.Spec.Task.Program, executor.MaxProgram); err == nil {
 			if err := wasm.Check(program); err != nil {
 				o.Reason = err.Error()
 				return o
@@ -445,9 +446,6 @@ func (b backend) outcome(ctx context.Context, p *page) *rpc.Outcome {
 	o.Reason = p.note
 	return o
 }
-
-// maxProgram is how much of a program is read to say what is wrong with it, in bytes: what executors take.
-const maxProgram = 64 << 20
 
 func (b backend) delivered(id crowd.JobID) (page, error) {
 	p, err := b.page(id)

@@ -71,21 +71,22 @@ func openBook(dir string, units uint64, log *slog.Logger) (*book, error) {
 		return nil, fmt.Errorf("open job book: %w", err)
 	}
 	if b.file, err = openBookFile(filepath.Join(dir, "book")); err != nil {
-		return nil, fmt.Errorf("open job book: %w", err)
+		return nil, bookError(dir, err)
 	}
 	err = b.file.each([]byte(bookOpen), func(id crowd.JobID) bool {
-		var p page
-		var ok bool
-		if p, ok, err = b.file.load(id, dir); ok {
-			p.changed = make(chan struct{})
-			b.open[id] = &p
+		if p := b.find(id); p != nil { // a record that is damaged comes again from the chain
+			b.open[id] = p
 		}
-		return err == nil
+		return true
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open job book: %w", errors.Join(err, b.file.db.Close()))
+		return nil, bookError(dir, errors.Join(err, b.file.db.Close()))
 	}
 	return b, nil
+}
+
+func bookError(dir string, err error) error {
+	return fmt.Errorf("open job book: %w; if it is damaged, remove %s: the chain still has the newest jobs", err, filepath.Join(dir, "book"))
 }
 
 func (b *book) close() error { return b.file.db.Close() }

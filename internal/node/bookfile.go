@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 
 	"github.com/syndtr/goleveldb/leveldb"
-	leveldberrors "github.com/syndtr/goleveldb/leveldb/errors"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/util"
 
@@ -36,9 +35,6 @@ const (
 
 func openBookFile(dir string) (bookFile, error) {
 	db, err := leveldb.OpenFile(dir, &opt.Options{WriteBuffer: 1 << 20, BlockCacheCapacity: 1 << 20, OpenFilesCacheCapacity: 32})
-	if leveldberrors.IsCorrupted(err) {
-		err = fmt.Errorf("%s is damaged (%v); remove that folder: the chain still has the newest jobs", dir, err)
-	}
 	return bookFile{db}, err
 }
 

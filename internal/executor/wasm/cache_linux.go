@@ -153,7 +153,7 @@ func (c *cache) key(f *os.File) (key, error) {
 	}
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\x00%s\x00%s\x00", c.build, engineVersions[c.engine], runtime.GOARCH)
-	if _, err := io.Copy(h, io.LimitReader(f, maxProgramFile+1)); err != nil {
+	if _, err := io.Copy(h, io.LimitReader(f, executor.MaxProgram+1)); err != nil {
 		return key{}, err
 	}
 	return key(h.Sum(nil)), nil

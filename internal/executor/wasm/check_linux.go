@@ -4,17 +4,15 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/crowdcompute/crowd/internal/executor"
 	"github.com/crowdcompute/crowd/internal/executor/wasm/instrument"
 )
-
-// maxProgramFile bounds a program, in bytes.
-const maxProgramFile = 64 << 20
 
 // Check says why program is none that an executor runs, without running it; nil if it is one. Executors of the same
 // rules find the same.
 func Check(program []byte) error {
-	if len(program) > maxProgramFile {
-		return fmt.Errorf("%w: %d bytes, at most %d", errModule, len(program), maxProgramFile)
+	if len(program) > executor.MaxProgram {
+		return fmt.Errorf("%w: %d bytes, at most %d", errModule, len(program), executor.MaxProgram)
 	}
 	_, _, err := prepare(program)
 	return err
@@ -22,7 +20,7 @@ func Check(program []byte) error {
 
 // prepare checks and instruments a program, and says what it costs before it runs.
 func prepare(program []byte) (module []byte, p price, err error) {
-	module, info, err := instrument.Module(program, instrument.Options{MaxModule: maxProgramFile, Imports: checkImport})
+	module, info, err := instrument.Module(program, instrument.Options{MaxModule: executor.MaxProgram, Imports: checkImport})
 	if err != nil {
 		return nil, p, err
 	}

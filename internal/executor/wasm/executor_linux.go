@@ -405,7 +405,7 @@ func (e *Executor) compile(ctx context.Context, program, code *os.File) (compile
 	}
 	defer p.end()
 	defer context.AfterFunc(ctx, p.kill)()
-	if err := p.bound(4*maxProgramFile, maxCode); err != nil {
+	if err := p.bound(4*executor.MaxProgram, maxCode); err != nil {
 		return compiled{}, err
 	}
 	if err := p.send(mCompile, o, files...); err != nil {

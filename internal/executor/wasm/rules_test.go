@@ -25,7 +25,7 @@ func TestRules(t *testing.T) {
 		fmt.Fprintf(h, "%s %x %x %d\n", f.name, params, results, f.gas)
 	}
 	fmt.Fprintln(h, gasCall, gasFile, gasPath, gasCreate, gasEntry, gasVector, gasByte, gasWrite, gasString, uint64(maxGas))
-	fmt.Fprintln(h, uint64(epoch), tick, uint64(maxLinear), maxProgramFile, maxVectors, maxSubscription)
+	fmt.Fprintln(h, uint64(epoch), tick, uint64(maxLinear), executor.MaxProgram, maxVectors, maxSubscription)
 	fmt.Fprintln(h, maxNodes, maxInputs, maxFDs, maxName, maxPath, maxMade, maxDepth, maxTmp, maxInDepth)
 	fmt.Fprintln(h, executor.LayOut(1, 0), executor.LayOut(0, 1), executor.Unusable, executor.Share(10, 3), executor.MaxItemStdin, executor.MaxItemOutput, uint64(job.MaxInput))
 	p := price{Code: 10, Begin: 1000}

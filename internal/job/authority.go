@@ -79,8 +79,8 @@ func (a *Authority) act(now time.Time) {
 		}
 	case ledger.Inspecting:
 		a.inspect(now)
-	case ledger.Settled: // its owner had all the time until now, and executors keep it longer
-		a.retire(now, j.Verdict.Outcome.Result, j.History[len(j.History)-1].Time+crowd.Time(a.Params.DeliveryWindow))
+	case ledger.Settled: // its owner had all the time until now; if it did not accept, executors keep the result longer
+		a.retire(now, j.Verdict.Outcome.Result, a.keptUntil())
 	case ledger.Cancelled, ledger.Failed:
 		a.end()
 	}

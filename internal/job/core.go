@@ -460,6 +460,11 @@ func (c *core) end() {
 	c.done, c.wake = true, time.Time{}
 }
 
+// keptUntil is how long a result is kept whose owner has it, or knows who has: a delivery may be under way.
+func (c *core) keptUntil() crowd.Time {
+	return c.job.History[len(c.job.History)-1].Time + crowd.Time(c.Params.DeliveryWindow)
+}
+
 // endsAt is when the ended job leaves the state.
 func (c *core) endsAt() crowd.Time {
 	return c.job.History[len(c.job.History)-1].Time + crowd.Time(c.Params.Retention)

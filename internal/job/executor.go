@@ -44,7 +44,11 @@ func (e *Executor) act(now time.Time) {
 	case j.Owner == e.self:
 		e.end()
 	case j.State == ledger.Settled && p != nil && p.State == ledger.Revealed && e.jrn.Opening != nil && (p.Verifier || p.Opening.Outcome == j.Verdict.Outcome):
-		e.retire(now, j.Verdict.Outcome.Result, e.endsAt()) // a verifier has it where outputs go on to others
+		until := e.endsAt() // a verifier has it where outputs go on to others; an owner that did not accept may come back
+		if j.Spec.Shuffle.Parts == 0 && !j.Inspected() {
+			until = e.keptUntil()
+		}
+		e.retire(now, j.Verdict.Outcome.Result, until)
 	case j.State.Ended():
 		e.end()
 	case j.State == ledger.Claiming:

@@ -185,10 +185,26 @@ func TestExecutor_BindsBeforeItSpeaks(t *testing.T) {
 
 	w.delivering(good, w.one, w.two)
 	expect(t, "delivering", e.Step(w.now, w.record(t)), "")
-	w.enter(ledger.Settled, ledger.DevParams().Retention)
-	expect(t, "settled", e.Step(w.now, w.record(t)), "release release persist")
-	w.now = e.Deadline()
-	expect(t, "retention over", e.Step(w.now, Woke{}), "release done")
+	// An owner that has accepted has the result; one that has not may come back for it.
+	params, delivering := ledger.DevParams(), slices.Clone(w.job.History)
+	for _, tt := range []struct {
+		name      string
+		inspected bool
+		ms        int64
+	}{{"accepted", false, params.DeliveryWindow}, {"not accepted", true, params.Retention}} {
+		e := w.machine(t, w.one, AsExecutor, journal)
+		e.Step(w.now, Woke{})
+		w.job.History = slices.Clone(delivering)
+		if tt.inspected {
+			w.enter(ledger.Inspecting, params.CourtWindow)
+		}
+		w.enter(ledger.Settled, params.Retention)
+		expect(t, tt.name, e.Step(w.now, w.record(t)), "release release persist")
+		if got, want := e.Deadline().Sub(w.now), time.Duration(tt.ms)*time.Millisecond; got < want || got > want+time.Second {
+			t.Errorf("%s: it holds the result for %v, want %v", tt.name, got, want)
+		}
+		expect(t, tt.name+", then", e.Step(e.Deadline(), Woke{}), "release done")
+	}
 }
 
 // The ledger refuses a reveal that comes before all have committed, but the transaction shows the outcome and its salt to

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/batch"
@@ -235,6 +236,11 @@ func (j *Job) earliest() (t crowd.Time) {
 		}
 	}
 	return t
+}
+
+// Inspected reports whether the authorities were asked to look at the result: its owner did not accept it, at first or at all.
+func (j *Job) Inspected() bool {
+	return slices.ContainsFunc(j.History, func(s Step) bool { return s.State == Inspecting })
 }
 
 // Spent is what an ended job cost its owner besides the fee of its post: the duties of the drawn nodes, and the escrow less what came back.

@@ -3,7 +3,6 @@ package node
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/crowdcompute/crowd"
@@ -92,8 +91,7 @@ func match(j *ledger.Job, p *ledger.Place) *bool {
 		return nil
 	case p.State == ledger.Fraud:
 	case p.Verifier: // the owner accepts when it has compared all answers with the leaves; authorities do not compare
-		inspected := slices.ContainsFunc(j.History, func(s ledger.Step) bool { return s.State == ledger.Inspecting })
-		if j.State != ledger.Settled || inspected {
+		if j.State != ledger.Settled || j.Inspected() {
 			return nil
 		}
 		is = true

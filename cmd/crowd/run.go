@@ -236,7 +236,13 @@ func (a *app) run(ctx context.Context, f *runFlags, program string, args []strin
 	st := a.newStages(f.quiet)
 	defer st.done()
 	r := &running{app: a, f: f, st: st, leave: cancel}
-	defer r.watchInterrupts(ctx)()
+	stop := r.watchInterrupts(ctx)
+	defer func() { // the client must outlive a cancel that is on its way
+		stop()
+		if r.c != nil {
+			r.c.Close()
+		}
+	}()
 
 	code, err := a.readProgram(program)
 	if err == nil {
@@ -258,7 +264,6 @@ func (a *app) run(ctx context.Context, f *runFlags, program string, args []strin
 	if r.c, err = a.connect(ctx); err != nil {
 		return r.left(err)
 	}
-	defer r.c.Close()
 	if err := r.fill(ctx, &req, code, in); err != nil {
 		return r.left(err)
 	}

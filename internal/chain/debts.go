@@ -34,7 +34,11 @@ const (
 	maxDebtors = 4096                   // beyond, the one that owes least is let off
 )
 
+// errBusy says nothing about the transaction: it may be offered again, as one that was dropped.
 var errBusy = errors.New("the full node has refused too much of this kind that was costly to check")
+
+// offerAgain reports whether a transaction may be offered again after err, since it is in no block and on no way to one.
+func offerAgain(err error) bool { return errors.Is(err, ErrDropped) || errors.Is(err, errBusy) }
 
 func debtorsOf(peer crowd.NodeID, tx ledger.Tx) [2]debtor {
 	kind := reflect.TypeOf(tx.Message())

@@ -184,6 +184,7 @@ func TestVectors_Frames(t *testing.T) {
 		{"evidence", 5, kEvidence, evidenceBody{Evidence: ev}},
 		{"error", 5, kError, errorBody{Text: "no"}},
 		{"dropped", 4, kError, newErrorBody(ErrDropped)},
+		{"busy", 4, kError, newErrorBody(errBusy)},
 		{"which jobs concern the node", 6, kMine, mineBody{Since: 5, Min: 7}},
 		{"jobs", 6, kJobs, jobsBody{Jobs: []crowd.JobID{{0x22}, {0x33}}}},
 	} {

@@ -2,7 +2,6 @@ package chain
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -334,7 +333,7 @@ func (w *Wallet) deliver(ctx context.Context, raw []byte, inLine func()) (Includ
 	for {
 		once, cancel := context.WithTimeout(ctx, w.patience)
 		in, err := send(once)
-		lost := errors.Is(err, ErrDropped) || err != nil && once.Err() != nil && ctx.Err() == nil
+		lost := offerAgain(err) || err != nil && once.Err() != nil && ctx.Err() == nil
 		cancel()
 		if !lost {
 			return in, err

@@ -62,6 +62,36 @@ func TestWallet_ClaimsABurstInTime(t *testing.T) {
 	}
 }
 
+// Who owes a full node for refusals waits, on a machine that is slow for longer, and its transaction is not lost.
+func TestWallet_WaitsForABusyFullNode(t *testing.T) {
+	w := newWorld(t, 1, 0, 2)
+	f := start(t, solo(t, w, t.TempDir()))
+	self := w.people[0].ID()
+	serving, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	l := startLight(t, LightConfig{Genesis: w.genesis, Dial: func(context.Context) (io.ReadWriteCloser, error) {
+		a, b := net.Pipe()
+		wg.Go(func() { _ = f.Serve(serving, self, b) })
+		return a, nil
+	}})
+	ready(t, l)
+	m := &ledger.Transfer{To: w.people[1].ID().Address(), Amount: 1}
+	tx, err := ledger.Open(f.ChainID(), ledger.Sign(w.people[0], f.ChainID(), 0, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const owed = 3 * debtWait
+	at := time.Now()
+	f.debts.charge(self, tx, owed/debtFactor)
+	if in, err := NewWallet(w.people[0], l).Send(deadline(t), m); err != nil || in.Refusal != nil {
+		t.Errorf("got %+v, %v, want done once the debt is paid", in, err)
+	}
+	if took := time.Since(at); took < owed {
+		t.Errorf("done after %v, want not before %v", took, owed)
+	}
+}
+
 // chaos is a full node whose answers get lost, and whose transactions do, at random.
 type chaos struct {
 	*Full

@@ -141,18 +141,18 @@ type evidenceBody struct {
 
 type errorBody struct {
 	_    struct{} `cbor:",toarray"`
-	Lost bool     // ErrDropped: the same transaction may be sent again
+	Lost bool     // the same transaction may be sent again
 	Text string
 }
 
 func newErrorBody(err error) errorBody {
 	text := err.Error()
-	return errorBody{Lost: errors.Is(err, ErrDropped), Text: strings.ToValidUTF8(text[:min(len(text), maxText)], "")}
+	return errorBody{Lost: offerAgain(err), Text: strings.ToValidUTF8(text[:min(len(text), maxText)], "")}
 }
 
 func (b errorBody) error() error {
 	if b.Lost {
-		return fmt.Errorf("the full node says: %w", ErrDropped)
+		return fmt.Errorf("%w; the full node says: %.512q", ErrDropped, b.Text)
 	}
 	return fmt.Errorf("the full node says: %.512q", b.Text)
 }

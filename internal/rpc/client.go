@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	geth "github.com/ethereum/go-ethereum/rpc"
 
@@ -19,8 +20,10 @@ import (
 // Client calls one node. Its errors are *Error. It may be used by many goroutines.
 type Client struct {
 	// set once
-	end  Endpoint
-	call *geth.Client
+	end     Endpoint
+	call    *geth.Client
+	lasting bool      // call is one connection for all calls
+	started time.Time // of the node that was dialled
 
 	// guarded by mu
 	mu     sync.Mutex
@@ -44,10 +47,12 @@ func Dial(ctx context.Context, end Endpoint) (*Client, error) {
 	if err != nil {
 		return nil, fromWire("connect to node", err)
 	}
-	if _, err := c.Info(ctx); err != nil {
+	info, err := c.Info(ctx)
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
+	c.started, c.lasting = info.Started, c.stream != nil
 	return c, nil
 }
 
@@ -74,12 +79,12 @@ func (c *Client) Close() {
 }
 
 func do[T any](ctx context.Context, c *Client, op, method string, args ...any) (out T, err error) {
-	err = fromWire(op, c.call.CallContext(ctx, &out, method, args...))
+	err = c.ask(ctx, &out, op, method, args...)
 	return out, err
 }
 
 func do0(ctx context.Context, c *Client, op, method string, args ...any) error {
-	return fromWire(op, c.call.CallContext(ctx, nil, method, args...))
+	return c.ask(ctx, nil, op, method, args...)
 }
 
 func (c *Client) Info(ctx context.Context) (Info, error) {
@@ -379,7 +384,10 @@ func listen[T any](ctx context.Context, c *Client, op string, args ...any) iter.
 		// No capacity: go-ethereum's client queues what we have not taken yet, up to
 		// 20,000 notes, and then ends the subscription.
 		notes := make(chan note[T])
-		sub, err := conn.Subscribe(ctx, namespace, notes, args...)
+		wait, done := c.awaiting(ctx, conn)
+		sub, err := conn.Subscribe(wait, namespace, notes, args...)
+		err = gone(wait, op, err)
+		done()
 		if err != nil {
 			yield(zero, fromWire(op, err))
 			return

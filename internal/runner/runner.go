@@ -241,9 +241,9 @@ func New(c Config) (*Runner, error) {
 }
 
 // Run resumes what the journals hold, takes part in what is open, and goes on
-// until ctx ends, which is no error. It is called once.
-func (r *Runner) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+// until outer ends, which is no error. It is called once.
+func (r *Runner) Run(outer context.Context) error {
+	ctx, cancel := context.WithCancel(outer)
 	defer func() {
 		cancel()
 		close(r.over)
@@ -270,7 +270,7 @@ func (r *Runner) Run(ctx context.Context) error {
 			f(ctx)
 		case u, ok := <-updates:
 			if !ok {
-				if ctx.Err() != nil {
+				if outer.Err() != nil { // the chain may have seen that it ended before ctx did
 					return nil
 				}
 				return errors.New("the chain has no more news")

@@ -80,7 +80,7 @@ attack alone or two together (a+b), against each plan, where --byzantine of the
 providers and the owners that attack are one hand. Of each job that it is about:
 
   wrong     jobs settled with a result that the attacker made up; stated: the chance
-            of that by the plan's formula, with the attacker's share of the providers
+            of that by the plan's formula, with the attacker's share of what was claimed
   profit    what the attacker got and read without paying, less what it paid
   damage    to others: credits, fees, and work of honest nodes and authorities at its
             gas price that nobody paid; a second of a line or of a disk is a credit, too

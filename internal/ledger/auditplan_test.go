@@ -392,7 +392,7 @@ func TestAudit_TooFewToHideTheAuditorIsRefused(t *testing.T) {
 	w.refused(NoProvider, w.owner, &Post{Spec: auditSpec()})
 	w = newWorld(t, 1, 4)
 	id := w.drawn(auditSpec(), w.providers[:2]...)
-	w.wait(w.s.Params().ClaimWindow + 1)
+	w.closed(id)
 	w.in(id, Failed)
 }
 

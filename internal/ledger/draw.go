@@ -150,11 +150,51 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 	return nil
 }
 
-// dispatch closes the claims and gives out the places.
-func (w *work) dispatch(j *Job) {
+// Came counts the winning tickets of j that were claimed, and those that were to be expected. A full list of claims
+// counts as all: better tickets may have pushed others out of it.
+func (p Params) Came(j *Job) (won, want uint64) {
+	want = min(p.CommitteeUnits, j.Tickets)
+	if uint32(len(j.Drawn)) >= p.MaxClaims {
+		return want, want
+	}
+	for i := range j.Drawn {
+		won += uint64(j.Drawn[i].Won)
+	}
+	return won, want
+}
+
+// claimWindows is how many windows a draw is open for when less than half of the winning tickets come. Whoever keeps others from
+// claiming has twice its share of the places at most, or no places. By lot alone, of 60 tickets expected (CommitteeUnits) less
+// than 30 win once in 10^5 draws.
+const claimWindows = 4
+
+// closeClaims ends a window: for good, or the draw stays open for those that the network was too slow for.
+func (w *work) closeClaims(j *Job) {
+	won, want := w.params.Came(j)
+	if 2*won >= want && len(j.Drawn) >= Needs(&j.Spec.Plan) {
+		w.dispatch(j)
+		return
+	}
+	windows := 0
+	for i := range j.History {
+		if j.History[i].State == Claiming {
+			windows++
+		}
+	}
+	if windows < claimWindows {
+		w.move(j, Claiming, w.in(w.params.ClaimWindow), "%d of %d winning tickets were claimed in time, too few: the draw stays open", won, want)
+		return
+	}
+	w.absent(j)
+	w.end(j, Failed, "%d of %d eligible providers claimed their place, with %d of %d winning tickets; the plan needs %d providers and half of the tickets, or a few would stand for all",
+		len(j.Drawn), j.Eligible, won, want, Needs(&j.Spec.Plan))
+}
+
+// absent notes who missed a draw in which everybody wins.
+func (w *work) absent(j *Job) {
 	// A full list says nothing about who is not in it; an empty one, that the network was slower than the window.
 	if n := uint32(len(j.Drawn)); w.certain(j) && n > 0 && n < w.params.MaxClaims {
-		opened := j.History[len(j.History)-1].Time
+		opened := j.History[slices.IndexFunc(j.History, func(s Step) bool { return s.State == Claiming })].Time
 		w.eachEligible(j, func(p Provider) {
 			if !slices.ContainsFunc(j.Drawn, func(d Drawn) bool { return d.Node == p.ID }) {
 				w.reputation(p.ID.Address(), func(r *Reputation) {
@@ -167,11 +207,12 @@ func (w *work) dispatch(j *Job) {
 			}
 		})
 	}
+}
+
+// dispatch closes the claims and gives out the places.
+func (w *work) dispatch(j *Job) {
+	w.absent(j)
 	executors, verifiers := Seats(&j.Spec.Plan)
-	if n := Needs(&j.Spec.Plan); len(j.Drawn) < n {
-		w.end(j, Failed, "%d of %d eligible providers claimed their place, the plan needs %d", len(j.Drawn), j.Eligible, n)
-		return
-	}
 	for range executors {
 		w.seat(j, false)
 	}

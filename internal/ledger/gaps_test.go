@@ -717,16 +717,16 @@ func TestAnswer_OfAPlaceThatHasNone(t *testing.T) {
 // If the list of claims is full it says nothing about the nodes that are not in it.
 func TestDispatch_NobodyMissesAFullList(t *testing.T) {
 	for _, full := range []bool{true, false} {
-		w := newWorld(t, 1, 5, func(g *Genesis) { g.Params.MaxClaims = 3 })
-		claims := 2
+		most := uint32(4)
 		if full {
-			claims = 3
+			most = 3
 		}
-		id := w.drawn(testSpec(), w.providers[:claims]...)
-		w.wait(w.s.Params().ClaimWindow)
+		w := newWorld(t, 1, 5, func(g *Genesis) { g.Params.MaxClaims = most })
+		id := w.drawn(testSpec(), w.providers[:3]...)
+		w.closed(id)
 		w.in(id, Running)
 		if got := w.s.Reputation(w.providers[4].ID().Address()).Missed; (got == 0) != full {
-			t.Errorf("%d of at most 3 claims: got %d missed by one that did not claim", claims, got)
+			t.Errorf("3 of at most %d claims: got %d missed by one that did not claim", most, got)
 		}
 	}
 }
@@ -949,6 +949,44 @@ func TestTolerant_TheReporterGetsTheBounty(t *testing.T) {
 	}
 }
 
+// Who keeps others from claiming, as by a flood of jobs, gets no place by it: with less than half of the winning tickets a draw
+// stays open, and with no more at its last window the job fails.
+func TestAttack_AFewClaimsGiveNoPlaces(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	id := w.drawn(testSpec(), w.providers[:2]...)
+	w.wait(w.s.Params().ClaimWindow + 1)
+	if j := w.in(id, Claiming); len(j.Places) > 0 {
+		t.Errorf("%d places given out by 2 of 5 claims", len(j.Places))
+	}
+	m := w.claimMsg(w.providers[2], id) // the network was too slow for it in the first window
+	w.must(m.k, m.m)
+	w.wait(w.s.Params().ClaimWindow + 1)
+	w.in(id, Running)
+	if got := w.s.Reputation(w.providers[4].ID().Address()).Missed; got != 1 {
+		t.Errorf("got %d missed by one that claimed in no window, want 1", got)
+	}
+
+	w = newWorld(t, 1, 5)
+	id = w.drawn(testSpec(), w.providers[:2]...)
+	had := w.balance(w.owner.ID())
+	locked := w.job(id).Escrow
+	for i := range claimWindows - 1 {
+		w.wait(w.s.Params().ClaimWindow + 1)
+		if got := w.s.Reputation(w.providers[4].ID().Address()).Missed; got != 0 {
+			t.Errorf("window %d: got %d missed while the draw is open", i, got)
+		}
+		w.in(id, Claiming)
+	}
+	w.wait(w.s.Params().ClaimWindow + 1)
+	j := w.in(id, Failed)
+	if got := w.balance(w.owner.ID()); got != had+locked || j.Escrow != 0 {
+		t.Errorf("the owner of a job without places has %s, want %s", got, had+locked)
+	}
+	if got := w.s.Reputation(w.providers[4].ID().Address()).Missed; got != 1 {
+		t.Errorf("got %d missed, want 1", got)
+	}
+}
+
 // Where not every ticket wins, a node that does not claim may simply have lost: it misses nothing.
 func TestDispatch_OnlyACertainDrawIsMissed(t *testing.T) {
 	for _, tt := range []struct {
@@ -973,7 +1011,7 @@ func TestDispatch_OnlyACertainDrawIsMissed(t *testing.T) {
 		if len(drawn) != tt.claims {
 			t.Fatalf("%s: %d claimed, want %d", tt.name, len(drawn), tt.claims)
 		}
-		w.wait(w.s.Params().ClaimWindow)
+		w.closed(id)
 		w.in(id, Failed)
 		for _, k := range w.providers {
 			want := tt.missed

@@ -169,7 +169,7 @@ func TestAttack_DrawsThatAMachineCannotTakeCountAsMissed(t *testing.T) {
 		w.refused(NoProvider, w.owner, &Post{Spec: spec})
 		spec.Filters.Providers = append(spec.Filters.Providers, w.providers[2].ID())
 		id := w.drawn(spec, mine)
-		w.wait(w.s.Params().ClaimWindow + 1)
+		w.closed(id)
 		w.in(id, Failed)
 	}
 	r := w.s.Reputation(victim.ID().Address())

@@ -631,7 +631,7 @@ func (w *work) expire(id crowd.JobID) {
 	j.Due = 0 // its index entry is gone already
 	switch j.State {
 	case Claiming:
-		w.dispatch(&j)
+		w.closeClaims(&j)
 	case Running:
 		for i := range len(j.Places) { // drop appends
 			if p := &j.Places[i]; j.Awaits(p) && p.Due <= due {

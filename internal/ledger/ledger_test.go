@@ -186,6 +186,19 @@ func (w *world) drawn(spec crowd.JobSpec, claim ...*identity.Key) crowd.JobID {
 	return id
 }
 
+// closed lets the windows pass in which others could still claim.
+func (w *world) closed(id crowd.JobID) {
+	w.t.Helper()
+	for range claimWindows {
+		if w.job(id).State == Claiming {
+			w.wait(w.s.Params().ClaimWindow + 1)
+		}
+	}
+	if w.job(id).State == Claiming {
+		w.t.Fatalf("the draw of %s is open after %d windows", id.Short(), claimWindows)
+	}
+}
+
 func (w *world) keyOf(id crowd.NodeID) *identity.Key {
 	for _, k := range w.providers {
 		if k.ID() == id {

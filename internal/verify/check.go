@@ -140,7 +140,7 @@ func checkChance(p *ledger.Params, j *ledger.Job) (string, error) {
 		what = "an executor that gets a tenth of its items wrong, whoever its verifiers are, escapes"
 	}
 	s := fmt.Sprintf("%d nodes held a place: %s with a chance of %s if %.3g %% of the weight in the draw, the job's author included, act as one", len(j.Places), what, c, 100*DefaultColluding)
-	came := claimed(p, j)
+	came := Claimed(p, j)
 	left := uint64(j.Open) * came / Million
 	if left < Million {
 		c, _ = Passed(j, uint32(min(Million, Million*uint64(defaultColluding)/max(left, 1))))
@@ -153,20 +153,18 @@ func checkChance(p *ledger.Params, j *ledger.Job) (string, error) {
 }
 
 // fewClaims is the share of the winning tickets, in ppm, below which a receipt reckons with them alone: who keeps others from
-// claiming, as by a flood of jobs, has a larger share of the places than of the draw. More than this many is chance.
+// claiming, as by a flood of jobs, has a larger share of the places than of the draw. More than this many is chance,
+// unless every ticket wins.
 const fewClaims = 800_000
 
-// claimed is the share of the winning tickets that were claimed, in ppm; 1e6 if they are as many as can be expected, or if
+// Claimed is the share of the winning tickets that were claimed, in ppm; 1e6 if they are as many as can be expected, or if
 // better ones filled the list.
-func claimed(p *ledger.Params, j *ledger.Job) uint64 {
-	won, want := uint64(0), min(p.CommitteeUnits, j.Tickets)
-	for i := range j.Drawn {
-		won += uint64(j.Drawn[i].Won)
-	}
-	if uint32(len(j.Drawn)) >= p.MaxClaims || want == 0 || won >= want {
+func Claimed(p *ledger.Params, j *ledger.Job) uint64 {
+	won, want := p.Came(j)
+	if want == 0 || won >= want {
 		return Million
 	}
-	if share := won * Million / want; share < fewClaims {
+	if share := won * Million / want; share < fewClaims || j.Tickets <= p.CommitteeUnits {
 		return share
 	}
 	return Million

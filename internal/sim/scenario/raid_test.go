@@ -50,7 +50,7 @@ func holds(r *Raid, t Toll) error {
 		say("%d honest nodes lost their stake", t.HonestSlashes)
 	}
 	if p := atLeast(t.Wrong.Seen, t.Wrong.Of, t.Stated); p < 1e-4 { // of a hundred raids none fails by chance
-		say("%d of %d results are wrong, which has a chance of %.1g if %.4f are, as the plan states", t.Wrong.Seen, t.Wrong.Of, p, t.Stated)
+		say("%d of %d results are wrong, which has a chance of %.1g if %.4f are, as the plan and the claims state", t.Wrong.Seen, t.Wrong.Of, p, t.Stated)
 	}
 	most := 0.0
 	if slices.ContainsFunc(r.attacks, func(a Attack) bool { return a.rings }) {

@@ -30,6 +30,7 @@ type toll struct {
 	profit, damage, paid float64
 	squares              float64 // of the profits of the worlds
 	faults               int
+	thin                 float64 // sum of what few claims added to the stated chances
 	own                  float64 // the same of the attacker's
 	weight               float64 // sum over the worlds of the share of their draw weight that honest nodes lost
 }
@@ -41,7 +42,7 @@ type Toll struct {
 	Jobs   int        `json:"jobs"`   // posted by anybody
 	Units  int        `json:"units"`  // of them, those that the attack is about
 	Wrong  Share      `json:"wrong"`  // of the jobs in which the attacker wanted that, those that were settled with a wrong result
-	Stated float64    `json:"stated"` // chance of that by the plan's formula, with the attacker's share
+	Stated float64    `json:"stated"` // chance of that by the plan's formula, with the attacker's share of the tickets that were claimed, as a receipt reckons; mean of these jobs
 
 	Profit float64 `json:"profit"` // the attacker's: what came in and what it read without paying, less what it paid
 	Error  float64 `json:"error"`  // standard error of Profit
@@ -125,6 +126,10 @@ func (r *Raid) count(before weighed) {
 			}
 		}
 		if r.targets[p.ID] {
+			// Where tickets win by lot, few are chance in a raid.
+			if came := verify.Claimed(&w.Config.Params, j); len(j.Places) > 0 && j.Tickets <= w.Config.Params.CommitteeUnits && came < verify.Million {
+				t.thin += r.stated(uint32(min(verify.Million, verify.Million*uint64(r.share())/max(came, 1)))) - r.stated(r.share())
+			}
 			if t.tried++; wrong {
 				t.forged++
 			}
@@ -184,8 +189,13 @@ func (r *Raid) Toll() Toll {
 		c.Error = math.Sqrt(max(t.squares/m-mean*mean, 0)/(m-1)) * m / n
 	}
 	c.Ratio = ratio(c.Damage, c.Paid)
-	c.Stated = r.stated(uint32(math.Round(float64(r.crewSize()) / float64(r.Providers) * verify.Million)))
+	c.Stated = r.stated(r.share()) + t.thin/float64(max(t.tried, 1))
 	return c
+}
+
+// share is the attacker's among the providers, in ppm.
+func (r *Raid) share() uint32 {
+	return uint32(math.Round(float64(r.crewSize()) / float64(r.Providers) * verify.Million))
 }
 
 // stated is the plan's chance of a wrong result where so much of the weight is the attacker's.

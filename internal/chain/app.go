@@ -62,9 +62,11 @@ type app struct {
 	failed    func(error)          // the node cannot go on
 
 	// consensus connection's goroutine only
-	tried     *trial // of ProcessProposal
-	next      *trial // between FinalizeBlock and Commit
-	freshened bool   // this node held transactions back since the last block with some
+	tried     *trial       // of ProcessProposal
+	next      *trial       // between FinalizeBlock and Commit
+	first     crowd.Height // the oldest block that is kept
+	keep      crowd.Height // keepBlocks
+	freshened bool         // this node held transactions back since the last block with some
 	wall      time.Time
 
 	mu      sync.Mutex
@@ -457,6 +459,13 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 		a.failed(err)
 		return nil, err
 	}
+	first, err := a.db.prune(a.first, t.done.Head, a.keep, a.params.Retention)
+	if err != nil {
+		err = fmt.Errorf("forget old blocks: %w", err)
+		a.failed(err)
+		return nil, err
+	}
+	a.first = first
 	if len(t.results) > 0 {
 		a.freshened = false
 	}
@@ -497,7 +506,7 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 	a.committed(prev, a.head)
 	close(a.changed)
 	a.changed = make(chan struct{})
-	return &abci.ResponseCommit{}, nil
+	return &abci.ResponseCommit{RetainHeight: int64(first)}, nil
 }
 
 // txCache remembers transactions whose signatures have been checked, between

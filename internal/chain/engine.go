@@ -94,6 +94,9 @@ func (f *Full) genesisDoc() (*types.GenesisDoc, error) {
 	params := types.DefaultConsensusParams()
 	params.Block.MaxBytes = maxBlock
 	params.Evidence.MaxBytes = maxBlock / 4
+	// CometBFT never forgets the header of a block that was young enough for evidence when the block was pruned.
+	params.Evidence.MaxAgeNumBlocks = int64(f.app.keep)
+	params.Evidence.MaxAgeDuration = time.Duration(g.Params.Retention) * time.Millisecond
 	doc := &types.GenesisDoc{
 		GenesisTime:     time.UnixMilli(int64(g.Time)).UTC(),
 		ChainID:         g.ChainID(),

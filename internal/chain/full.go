@@ -103,7 +103,7 @@ func NewFull(c Config) (*Full, error) {
 	}
 	a := &app{
 		genesis: c.Genesis, chain: c.Genesis.ChainID(), params: c.Genesis.Params,
-		proposers: map[string]crowd.NodeID{}, log: f.log, now: time.Now, stale: staleAfter,
+		proposers: map[string]crowd.NodeID{}, log: f.log, now: time.Now, stale: staleAfter, keep: keepBlocks,
 		committed: f.onCommit, failed: f.fail,
 		changed: make(chan struct{}), flight: map[crowd.Hash]*flying{}, lanes: map[crowd.NodeID]*lane{}, waiters: map[crowd.Hash][]chan verdict{},
 	}
@@ -132,6 +132,9 @@ func NewFull(c Config) (*Full, error) {
 		var all []ledger.Change
 		state.Each("", func(key string, val []byte) bool { all = append(all, ledger.Change{Key: key, Val: val}); return true })
 		err = a.db.save(a.chain, head, all, nil)
+	}
+	if err == nil {
+		a.first, err = a.db.oldest(head.Height)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the chain: %w", err), f.state.bury())
@@ -169,6 +172,7 @@ func (f *Full) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(ctx)
 	var children sync.WaitGroup
 	children.Go(func() { f.retry(inner) })
+	children.Go(func() { f.sweep(inner) })
 	if f.app.vrf != nil {
 		children.Go(func() { f.tick(inner) })
 	}

@@ -2,11 +2,18 @@ package chain
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	dbm "github.com/cometbft/cometbft-db"
 	goleveldb "github.com/syndtr/goleveldb/leveldb"
@@ -25,7 +32,76 @@ const (
 	dbMeta  = "m"  // -> stateMeta
 	dbState = "s/" // key -> value
 	dbTx    = "t/" // hash -> height, index
+	dbBlock = "b/" // height -> blockMeta, of the blocks that are kept
 )
+
+// blockMeta is what it takes to forget a block.
+type blockMeta struct {
+	_    struct{} `cbor:",toarray"`
+	Time crowd.Time
+	Txs  []crowd.Hash // found under dbTx
+}
+
+func blockKey(h crowd.Height) []byte {
+	return binary.BigEndian.AppendUint64([]byte(dbBlock), uint64(h))
+}
+
+// Blocks are kept for as long as the records of ended jobs (Params.Retention), and at least keepBlocks of them. Of older ones
+// nobody needs more: a receipt carries its headers, and a transaction that they used is refused for its nonce.
+const keepBlocks = 1000
+
+// pruneStep bounds how many blocks one commit forgets: twice as many as come would do.
+const pruneStep = 20
+
+// oldest is the first block that can be forgotten, head if there is none yet.
+func (d stateDB) oldest(head crowd.Height) (crowd.Height, error) {
+	it, err := d.db.Iterator([]byte(dbBlock), []byte("b0")) // '0' follows '/'
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	if !it.Valid() {
+		return head, it.Error()
+	}
+	if len(it.Key()) != len(dbBlock)+8 {
+		return 0, fmt.Errorf("block index: %w", ErrCorrupt)
+	}
+	return crowd.Height(binary.BigEndian.Uint64(it.Key()[len(dbBlock):])), nil
+}
+
+// prune forgets blocks from first on that are old when head is the newest, and gives the first that is kept. The newest blocks are
+// kept, and those of the last keep ms.
+func (d stateDB) prune(first crowd.Height, head Head, blocks crowd.Height, keep int64) (crowd.Height, error) {
+	b := d.db.NewBatch()
+	defer b.Close()
+	forgotten := 0
+	for ; forgotten < pruneStep && first+blocks < head.Height; forgotten++ {
+		raw, err := d.db.Get(blockKey(first))
+		if err != nil {
+			return 0, err
+		}
+		var m blockMeta
+		if err := crowd.Decode(raw, &m); err != nil {
+			return 0, fmt.Errorf("block index: %w: %v", ErrCorrupt, err)
+		}
+		if int64(head.Time)-int64(m.Time) <= keep+1000 { // CometBFT reckons in nanoseconds
+			break
+		}
+		for _, tx := range m.Txs {
+			if err := b.Delete(append([]byte(dbTx), tx[:]...)); err != nil {
+				return 0, err
+			}
+		}
+		if err := b.Delete(blockKey(first)); err != nil {
+			return 0, err
+		}
+		first++
+	}
+	if forgotten == 0 {
+		return first, nil
+	}
+	return first, b.Write()
+}
 
 // stateMeta is what the state on disk claims to be.
 type stateMeta struct {
@@ -105,13 +181,16 @@ func (d stateDB) save(chain string, h Head, changes []ledger.Change, txs []crowd
 			err = b.Delete(key)
 		}
 	}
+	m := blockMeta{Time: h.Time}
 	for i, tx := range txs {
 		if tx == (crowd.Hash{}) {
 			continue
 		}
+		m.Txs = append(m.Txs, tx)
 		at := binary.BigEndian.AppendUint64(nil, uint64(h.Height))
 		set(append([]byte(dbTx), tx[:]...), binary.BigEndian.AppendUint32(at, uint32(i)))
 	}
+	set(blockKey(h.Height), crowd.Encode(m))
 	set([]byte(dbMeta), crowd.Encode(stateMeta{Chain: chain, Height: h.Height, Time: h.Time, Root: h.Root}))
 	if err == nil {
 		err = b.Write()
@@ -135,6 +214,50 @@ func (d stateDB) find(tx crowd.Hash) (h crowd.Height, index int, ok bool, err er
 		return 0, 0, false, nil
 	}
 	return crowd.Height(binary.BigEndian.Uint64(raw)), int(binary.BigEndian.Uint32(raw[8:])), true, nil
+}
+
+// CometBFT's log of votes grows to a gibibyte in files of 10 MiB, and a start reads its end only.
+const (
+	walKept  = 2 // rotated files
+	walSweep = time.Minute
+)
+
+// sweep removes what CometBFT's log of votes no longer needs.
+func (f *Full) sweep(ctx context.Context) {
+	t := time.NewTicker(walSweep)
+	defer t.Stop()
+	for {
+		if err := sweepLog(filepath.Dir(f.engineConfig().Consensus.WalFile())); err != nil {
+			f.log.Warn("remove old logs of votes", "err", err)
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sweepLog leaves the newest rotated files of the log in dir: wal.007 follows wal.006, and wal itself is the newest.
+func sweepLog(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var rotated []int
+	name := map[int]string{}
+	for _, e := range entries {
+		if n, err := strconv.Atoi(strings.TrimPrefix(e.Name(), "wal.")); err == nil && n >= 0 {
+			rotated, name[n] = append(rotated, n), e.Name()
+		}
+	}
+	slices.Sort(rotated)
+	for _, n := range rotated[:max(0, len(rotated)-walKept)] {
+		if err := os.Remove(filepath.Join(dir, name[n])); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // survivor is a database that outlives its closing. CometBFT leaves gossip goroutines

@@ -5,6 +5,8 @@ import (
 	"math/big"
 	"slices"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/identity"
 )
@@ -18,6 +20,36 @@ const drawDelay = 2
 func DrawInput(job crowd.JobID, node crowd.NodeID, r crowd.Hash) []byte {
 	h := crowd.Keccak256([]byte("crowd/assign\x00"), job[:], node[:], r[:])
 	return h[:]
+}
+
+// lots remembers proofs that have been checked, as one claim is when it is offered, proposed, decided and shown. It holds true
+// ones only: who sends others pays for the check, and pushes nothing out.
+var lots = must(lru.New[lot, identity.VRFOutput](4096))
+
+type lot struct {
+	key   identity.VRFPublic
+	input crowd.Hash
+	proof identity.VRFProof
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic("bug: " + err.Error())
+	}
+	return v
+}
+
+// checkLot is identity.VerifyVRF for a DrawInput.
+func checkLot(key identity.VRFPublic, input []byte, proof identity.VRFProof) (identity.VRFOutput, error) {
+	l := lot{key, crowd.Hash(input), proof}
+	if out, ok := lots.Get(l); ok {
+		return out, nil
+	}
+	out, err := identity.VerifyVRF(key, input, proof)
+	if err == nil {
+		lots.Add(l, out)
+	}
+	return out, err
 }
 
 // Tickets is how often a provider takes part in a draw: by its stake, which is
@@ -70,7 +102,7 @@ type Drawn struct {
 
 // Check recomputes d for a job whose draw had that beacon and that many tickets in all.
 func (d *Drawn) Check(job crowd.JobID, r crowd.Hash, total, units uint64) error {
-	out, err := identity.VerifyVRF(d.VRF, DrawInput(job, d.Node, r), d.Proof)
+	out, err := checkLot(d.VRF, DrawInput(job, d.Node, r), d.Proof)
 	if err != nil {
 		return err
 	}
@@ -118,7 +150,7 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 			return refuse(Duplicate, "%s has claimed", from.Short())
 		}
 	}
-	out, err := identity.VerifyVRF(p.VRF, DrawInput(j.ID, from, j.Beacon), m.Proof)
+	out, err := checkLot(p.VRF, DrawInput(j.ID, from, j.Beacon), m.Proof)
 	if err != nil {
 		return refuse(BadProof, "%v", err)
 	}

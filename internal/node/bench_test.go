@@ -3,7 +3,13 @@
 package node
 
 import (
+	"fmt"
+	"os"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,3 +76,82 @@ func benchmarkJob(b *testing.B, program string) {
 
 func BenchmarkJob_TrivialC(b *testing.B) { benchmarkJob(b, "trivial") }
 func BenchmarkJob_GoHello(b *testing.B)  { benchmarkJob(b, "hello") }
+
+// benchmarkClients is the same with so many clients at a time, each of which posts one job after the other. "jobs/s" and the
+// rest are of the whole process: node, authority and seven providers.
+func benchmarkClients(b *testing.B, clients int) {
+	n := start(b, LocalConfig{})
+	r := n.request(guest(b, "trivial"))
+	for range 8 { // compiled code, connections, workers
+		n.finish(r)
+	}
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	took := make([][]time.Duration, clients)
+	before := spent(b)
+	b.ResetTimer()
+	began := time.Now()
+	var all sync.WaitGroup
+	for i := range clients {
+		all.Go(func() {
+			for left.Add(-1) >= 0 {
+				at := time.Now()
+				id, err := n.Post(b.Context(), r)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				for ev, err := range n.Watch(b.Context(), id) {
+					if err != nil || ev.Stage.Final() && ev.Stage != rpc.Settled {
+						b.Errorf("job %s: %+v, %v", id.Short(), ev, err)
+						return
+					}
+				}
+				took[i] = append(took[i], time.Since(at))
+			}
+		})
+	}
+	all.Wait()
+	wall := time.Since(began)
+	after := spent(b)
+	b.StopTimer()
+	d := slices.Concat(took...)
+	if len(d) == 0 {
+		b.Fatal("no job has ended")
+	}
+	slices.Sort(d)
+	jobs := float64(len(d))
+	b.ReportMetric(jobs/wall.Seconds(), "jobs/s")
+	b.ReportMetric(float64(d[len(d)/2].Microseconds())/1000, "ms-p50")
+	b.ReportMetric(float64(d[len(d)*99/100].Microseconds())/1000, "ms-p99")
+	b.ReportMetric(1000*(after.cpu-before.cpu).Seconds()/jobs, "ms-cpu/job")
+	b.ReportMetric(float64(after.written-before.written)/1000/jobs, "KB-written/job")
+}
+
+// expense is what this process has used.
+type expense struct {
+	cpu     time.Duration
+	written int64 // bytes that went to a disk
+}
+
+func spent(b *testing.B) (e expense) {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	e.cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	raw, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(raw), "\nwrite_bytes: ")
+	if _, err := fmt.Sscan(rest, &e.written); err != nil {
+		b.Fatalf("/proc/self/io: %v", err)
+	}
+	return e
+}
+
+func BenchmarkJobs_1Client(b *testing.B)   { benchmarkClients(b, 1) }
+func BenchmarkJobs_4Clients(b *testing.B)  { benchmarkClients(b, 4) }
+func BenchmarkJobs_16Clients(b *testing.B) { benchmarkClients(b, 16) }
+func BenchmarkJobs_64Clients(b *testing.B) { benchmarkClients(b, 64) }

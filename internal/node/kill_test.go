@@ -24,10 +24,13 @@ func TestKill_ProviderInEveryState(t *testing.T) {
 		play func(t *testing.T, r task) crowd.JobID // ends with the victim alive or dead
 		then func(t *testing.T, j *ledger.Job)      // what is true of the settled job
 	}{
-		{"before it claims", func(t *testing.T, r task) crowd.JobID {
+		{"before it claims, and back before the draw ends", func(t *testing.T, r task) crowd.JobID {
 			f.kill(victim)
-			return f.post(r)
-		}, f.without},
+			id := f.post(r)
+			f.eye.until(id, "a second window", func(j *ledger.Job) bool { return windows(j) == 2 })
+			f.start(victim)
+			return id
+		}, f.revealed},
 		{"with its claim on chain", func(t *testing.T, r task) crowd.JobID {
 			f.freeze(third) // so that the claims stay open
 			id := f.post(r)
@@ -117,9 +120,26 @@ func TestKill_ProviderInEveryState(t *testing.T) {
 			f.restart()
 		})
 		if !ok {
-			break
+			return
 		}
 	}
+	t.Run("before it claims, for good", func(t *testing.T) {
+		f.at(t)
+		f.kill(victim)
+		if j := f.failed(f.post(f.task(rounds))); len(j.Places) != 0 || windows(j) < 2 {
+			t.Errorf("got %d places after %d windows: the small stake stood for the large one: %s", len(j.Places), windows(j), history(j))
+		}
+	})
+}
+
+// windows counts how often the claims of j were opened.
+func windows(j *ledger.Job) (n int) {
+	for _, s := range j.History {
+		if s.State == ledger.Claiming {
+			n++
+		}
+	}
+	return n
 }
 
 // at makes t the test that f's failures belong to.
@@ -142,12 +162,6 @@ func (f *fleet) undelivered(r task) crowd.JobID {
 	f.open(others...)
 	f.eye.in(id, ledger.Delivering)
 	return id
-}
-
-func (f *fleet) without(t *testing.T, j *ledger.Job) {
-	if p := j.Place(f.id(victim)); p != nil || j.Verdict.By != ledger.ByAgreement {
-		t.Errorf("got a place for the dead %+v and a verdict by %s", p, j.Verdict.By)
-	}
 }
 
 func (f *fleet) dropped(t *testing.T, j *ledger.Job) {

@@ -49,7 +49,7 @@ func (r *Runner) do(ctx context.Context, s slot, a *active, e job.Effect) error 
 			a.stop()
 		}
 	case job.Persist:
-		return r.writeJournal(s, e.Journal)
+		return r.journals.write(s, e.Journal)
 	case job.Keep:
 		return r.cfg.Blocks.Pin(e.CID, s.String())
 	case job.Release:
@@ -62,7 +62,7 @@ func (r *Runner) do(ctx context.Context, s slot, a *active, e job.Effect) error 
 		}
 	case job.Done:
 		r.drop(s, a)
-		return r.removeJournal(s)
+		return r.journals.remove(s)
 	default:
 		panic(fmt.Sprintf("bug: an effect that nothing carries out: %T", e))
 	}

@@ -1,12 +1,16 @@
 package runner
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	leveldberrors "github.com/syndtr/goleveldb/leveldb/errors"
+	"github.com/syndtr/goleveldb/leveldb/opt"
 
 	"github.com/crowdcompute/crowd/internal/job"
 )
@@ -17,8 +21,17 @@ type savedJournal struct {
 	journal []byte
 }
 
-// maxJournal bounds a journal read back, in bytes: sealed openings for some hundred authorities.
-const maxJournal = 1 << 20
+// journalFile keeps the journals under the names of their slots. One database takes a write with one sync, where a file for
+// each takes a new file, two syncs and a rename. A database that could not write, for example to a full disk, never writes
+// again: it is closed then, and opened anew for what is asked next.
+type journalFile struct {
+	dir string
+	log *slog.Logger
+	db  *leveldb.DB // nil when it must be opened
+}
+
+// damagedPrefix is before the name of a journal that cannot be read, which is kept for whoever wants to know why.
+const damagedPrefix = "damaged/"
 
 // openDir makes the folders, clears what a former Run left in scratch, and reads the journals.
 // A damaged journal is put aside: it must not keep the node from its other jobs.
@@ -31,109 +44,116 @@ func (r *Runner) openDir() (found []savedJournal, err error) {
 			return nil, fmt.Errorf("open runner: %w", err)
 		}
 	}
-	entries, err := os.ReadDir(r.journalDir())
-	if err != nil {
-		return nil, fmt.Errorf("open runner: %w", err)
+	r.journals.dir, r.journals.log = r.journalDir(), r.cfg.Log
+	return r.journals.all()
+}
+
+func (f *journalFile) open() (err error) {
+	if f.db != nil {
+		return nil
 	}
-	for _, e := range entries {
-		path := filepath.Join(r.journalDir(), e.Name())
-		switch {
-		case strings.HasSuffix(e.Name(), tmpSuffix):
-			if err := os.Remove(path); err != nil {
-				return nil, fmt.Errorf("open runner: %w", err)
-			}
-			continue
-		case strings.HasSuffix(e.Name(), damagedSuffix):
+	o := &opt.Options{WriteBuffer: 256 << 10, BlockCacheCapacity: 256 << 10, OpenFilesCacheCapacity: 16}
+	f.db, err = leveldb.OpenFile(f.dir, o)
+	if leveldberrors.IsCorrupted(err) {
+		f.log.Error("the journals are damaged; what can be read of them is used", "dir", f.dir, "err", err)
+		f.db, err = leveldb.RecoverFile(f.dir, o)
+	}
+	if err != nil {
+		return fmt.Errorf("open the journals in %s: %w", f.dir, err)
+	}
+	return nil
+}
+
+func (f *journalFile) close() {
+	if f.db == nil {
+		return
+	}
+	if err := f.db.Close(); err != nil {
+		f.log.Warn("close the journals", "err", err)
+	}
+	f.db = nil
+}
+
+// change is durable when it returns, if sync is asked for: a crash leaves what was or what is new.
+func (f *journalFile) change(b *leveldb.Batch, sync bool) error {
+	if err := f.open(); err != nil {
+		return err
+	}
+	err := f.db.Write(b, &opt.WriteOptions{Sync: sync})
+	if err != nil {
+		f.close()
+	}
+	return err
+}
+
+// all reads the journals, and puts aside what is none.
+func (f *journalFile) all() (found []savedJournal, err error) {
+	if err := f.open(); err != nil {
+		return nil, err
+	}
+	it := f.db.NewIterator(nil, nil)
+	defer it.Release()
+	aside := new(leveldb.Batch)
+	for it.Next() {
+		if bytes.HasPrefix(it.Key(), []byte(damagedPrefix)) {
 			continue
 		}
-		raw, err := readBounded(path)
-		if err != nil {
-			return nil, fmt.Errorf("read journal: %w", err)
-		}
+		raw := bytes.Clone(it.Value())
 		id, role, err := job.Journaled(raw)
 		s := slot{id, role}
-		if err == nil && s.String() != e.Name() {
+		if err == nil && s.String() != string(it.Key()) {
 			err = fmt.Errorf("it belongs to %s", s)
 		}
 		if err != nil {
-			r.cfg.Log.Error("a damaged journal is put aside", "file", path, "err", err)
-			if err := os.Rename(path, path+damagedSuffix); err != nil {
-				return nil, fmt.Errorf("put journal aside: %w", err)
-			}
+			f.log.Error("a damaged journal is put aside", "journal", string(it.Key()), "err", err)
+			aside.Put(append([]byte(damagedPrefix), it.Key()...), raw)
+			aside.Delete(bytes.Clone(it.Key()))
 			continue
 		}
 		found = append(found, savedJournal{s, raw})
 	}
+	if err := it.Error(); err != nil {
+		return nil, fmt.Errorf("read the journals: %w", err)
+	}
+	if aside.Len() == 0 {
+		return found, nil
+	}
+	if err := f.change(aside, false); err != nil {
+		return nil, fmt.Errorf("put journals aside: %w", err)
+	}
 	return found, nil
 }
 
-const (
-	tmpSuffix     = ".tmp"
-	damagedSuffix = ".damaged"
-)
-
-func readBounded(path string) ([]byte, error) {
-	fi, err := os.Lstat(path)
-	if err != nil {
+// read is nil without an error when there is none.
+func (f *journalFile) read(s slot) ([]byte, error) {
+	if err := f.open(); err != nil {
 		return nil, err
 	}
-	if !fi.Mode().IsRegular() || fi.Size() > maxJournal {
-		return nil, fmt.Errorf("%s is no file of at most %d bytes", path, maxJournal)
-	}
-	return os.ReadFile(path)
-}
-
-// readJournal is nil without an error when there is none.
-func (r *Runner) readJournal(s slot) ([]byte, error) {
-	raw, err := readBounded(filepath.Join(r.journalDir(), s.String()))
-	if errors.Is(err, fs.ErrNotExist) {
+	raw, err := f.db.Get([]byte(s.String()), nil)
+	if errors.Is(err, leveldb.ErrNotFound) {
 		return nil, nil
 	}
 	return raw, err
 }
 
-// writeJournal is durable when it returns: a crash leaves the old one or the new one.
-func (r *Runner) writeJournal(s slot, raw []byte) error {
-	path := filepath.Join(r.journalDir(), s.String())
-	f, err := os.OpenFile(path+tmpSuffix, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	_, err = f.Write(raw)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(path+tmpSuffix, path)
-	}
-	if err == nil {
-		err = syncDir(r.journalDir())
-	}
-	if err != nil {
+func (f *journalFile) write(s slot, raw []byte) error {
+	b := new(leveldb.Batch)
+	b.Put([]byte(s.String()), raw)
+	if err := f.change(b, true); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
 	return nil
 }
 
-func (r *Runner) removeJournal(s slot) error {
-	err := os.Remove(filepath.Join(r.journalDir(), s.String()))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// remove is not synced: a machine whose journal comes back sees that its job has ended.
+func (f *journalFile) remove(s slot) error {
+	b := new(leveldb.Batch)
+	b.Delete([]byte(s.String()))
+	if err := f.change(b, false); err != nil {
 		return fmt.Errorf("remove journal: %w", err)
 	}
 	return nil
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if e := d.Close(); err == nil {
-		err = e
-	}
-	return err
-}
+func (r *Runner) journalDir() string { return filepath.Join(r.cfg.Dir, "journals") }
+func (r *Runner) scratchDir() string { return filepath.Join(r.cfg.Dir, "scratch") }

@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -210,6 +209,7 @@ type Runner struct {
 	courtFetches *semaphore.Weighted
 	inbox        chan func(context.Context) // no capacity: who has an event waits for its turn
 	over         chan struct{}              // closed when Run returns
+	journals     journalFile                // Run's goroutine only
 
 	// Run's goroutine only
 	machines map[slot]*active
@@ -251,6 +251,7 @@ func (r *Runner) Run(outer context.Context) error {
 			a.timer.Stop()
 		}
 		r.tasks.Wait()
+		r.journals.close()
 	}()
 	journals, err := r.openDir()
 	if err != nil {
@@ -567,7 +568,7 @@ func (r *Runner) drop(s slot, a *active) {
 
 // reload resumes a dropped machine.
 func (r *Runner) reload(ctx context.Context, s slot) {
-	journal, err := r.readJournal(s)
+	journal, err := r.journals.read(s)
 	if err != nil {
 		r.cfg.Log.Error("read a journal", "job", s.id, "role", s.role, "err", err)
 		r.begin(func() { r.retry(ctx, func(ctx context.Context) { r.reload(ctx, s) }) })
@@ -602,6 +603,3 @@ func (r *Runner) Cancel(ctx context.Context, id crowd.JobID) error {
 		return fmt.Errorf("cancel job %s: %w", id.Short(), ctx.Err())
 	}
 }
-
-func (r *Runner) journalDir() string { return filepath.Join(r.cfg.Dir, "journals") }
-func (r *Runner) scratchDir() string { return filepath.Join(r.cfg.Dir, "scratch") }

@@ -22,9 +22,14 @@ import (
 )
 
 const (
-	// pilotItems are run first, with pilotGas each, when nobody says what an item needs.
-	pilotItems           = 32
-	pilotGas   crowd.Gas = 1e9
+	// pilotItems are run first, with pilotGas each, when nobody says what an item needs. If any of them runs out of it,
+	// raisedItems run with eight times as much, and so on up to mostPilotGas. A flow of no more than pilotItems has no
+	// first ones: each item has fewGas.
+	pilotItems             = 32
+	pilotGas     crowd.Gas = 250e6
+	raisedItems            = 4
+	mostPilotGas crowd.Gas = 16e9
+	fewGas       crowd.Gas = 1e9
 	// shardBytes is how large the items of a shard may be together: a node holds them for a while.
 	shardBytes = 256 << 20
 	// shownFailures is how many failed items are named.
@@ -144,6 +149,10 @@ beside --out, with ".map" at the end, and keeps the receipts.`,
 				return saidInFile(c, args[0])
 			case f.resume != "" && len(args) > 0:
 				return misuse("crowd map --resume "+f.resume, "map: --resume takes program and inputs from its folder")
+			case f.resume != "":
+				return onlyFlags(c, append([]string{"resume"}, howFlags...), func(name string) error {
+					return misuse("leave it out, or begin anew with another --out", "map: --%s has no effect on what %s has begun", name, f.resume)
+				})
 			case f.resume == "" && len(args) == 0:
 				return misuse("for example: crowd map count.wasm 'texts/*.txt' --out counts.txt", "map: which program?")
 			case f.resume == "" && len(args) == 1:
@@ -238,8 +247,17 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 		}
 		d, err = a.newMap(ctx, w, f.state)
 	} else {
+		var budget crowd.Credits
+		if f.budget != "" {
+			if budget, err = parseCredits(f.budget); err != nil {
+				return misuse("see: crowd map --help", "map: --budget: %v", err)
+			}
+		}
 		if d, err = openMapDir(f.resume); err == nil {
 			d.recognize()
+			if f.budget != "" {
+				err = d.change(func(s *mapState) { s.Budget = budget })
+			}
 		}
 	}
 	if err != nil {
@@ -337,11 +355,19 @@ func (s *mapSummary) cure() string {
 
 // saidInFile refuses flags that say what a job file says.
 func saidInFile(c *cobra.Command, file string) error {
-	run := []string{"out", "state", "resume", "budget", "parallel", "patience", "allow-failed", "quiet", "no-speculation", "json", "node", "token-file"}
-	var err error
+	return onlyFlags(c, append([]string{"out", "state", "resume"}, howFlags...), func(name string) error {
+		return misuse("write it into "+file, "%s: --%s is said in the job file", c.Name(), name)
+	})
+}
+
+// howFlags say how a flow is run, not what.
+var howFlags = []string{"budget", "parallel", "patience", "allow-failed", "quiet", "no-speculation", "json", "node", "token-file"}
+
+// onlyFlags is otherwise's error for the first flag that was typed and is none of those.
+func onlyFlags(c *cobra.Command, those []string, otherwise func(name string) error) (err error) {
 	c.Flags().Visit(func(f *pflag.Flag) {
-		if !slices.Contains(run, f.Name) && err == nil {
-			err = misuse("write it into "+file, "%s: --%s is said in the job file", c.Name(), f.Name)
+		if !slices.Contains(those, f.Name) && err == nil {
+			err = otherwise(f.Name)
 		}
 	})
 	return err

@@ -66,11 +66,24 @@ func (m *mapping) lay(e flow.Lay) task {
 				return news{}, err
 			}
 		}
+		switch {
+		case e.Pilot && e.Items == st.Index.Items && st.Request.Limits.Gas == pilotGas:
+			st.Request.Limits.Gas = fewGas
+		case e.Pilot && st.Request.Limits.Gas > pilotGas:
+			e.Items = min(e.Items, raisedItems)
+		}
 		if e.Pilot && e.Items < st.Index.Items {
 			m.show.say("%s: the first %d of %d items show how much gas one takes", st.Name, e.Items, st.Index.Items)
 		} else if !e.Pilot && st.Auto {
-			if err := m.measure(&st, done); err != nil {
+			again, err := m.measure(&st, done)
+			if err != nil {
 				return news{}, err
+			}
+			if again {
+				return news{ev: flow.Again{Stage: e.Stage}, do: func(s *mapState) {
+					to := s.Stages[e.Stage]
+					to.CID, to.Request, to.Shards = st.CID, st.Request, nil
+				}}, nil
 			}
 		}
 		if e.First > 0 && parts > 0 {
@@ -79,7 +92,7 @@ func (m *mapping) lay(e flow.Lay) task {
 			}
 		}
 		st.Request.Parts, st.Request.Gather = parts, reads
-		r := rpc.BatchRequest{Items: e.Items, Shard: st.shardLimit(), Gas: expected, Limits: st.Request.Limits, Filters: st.Request.Filters,
+		r := rpc.BatchRequest{Items: e.Items, Shard: st.shardLimit(), Gas: expected, Start: st.Start, Limits: st.Request.Limits, Filters: st.Request.Filters,
 			Confidence: st.Request.Confidence, Whole: st.Whole, Budget: e.Budget, Compare: st.Request.Compare}
 		q, err := m.c.PlanBatch(ctx, r)
 		if err == nil && q.Plan == nil && e.Pilot && e.Budget > 0 { // what crowd plan shows must do
@@ -93,8 +106,11 @@ func (m *mapping) lay(e flow.Lay) task {
 			return news{}, unmet(m.show.say, e.Items, &q)
 		}
 		for i, line := range planLines(e.Items, q.Plan) {
-			if i == 0 {
+			switch {
+			case i == 0:
 				line = who + line
+			case i == 1 && e.Pilot: // neither is known
+				line = "price: at most " + creditText(q.Plan.Bound)
 			}
 			m.show.say("%s", line)
 		}
@@ -244,46 +260,55 @@ func (st *stage) expected(f *flow.Stage) crowd.Gas {
 	return min(max(1, gas/crowd.Gas(items)), st.Request.Limits.Gas)
 }
 
-// measure sets the gas limit of the items to come from those that are done.
-func (m *mapping) measure(st *stage, done []piece) error {
+// measure sets the gas limit of the items to come from those that are done, or raises that of the first ones,
+// which are to run again then.
+func (m *mapping) measure(st *stage, done []piece) (again bool, err error) {
 	var most crowd.Gas
-	largest, good, all, together := uint32(1), 0, 0, uint64(0)
+	largest, good, all, dry, together := uint32(1), 0, 0, 0, uint64(0)
 	for _, p := range done {
 		items, err := readItems(m.d.path(st.Name, "items"), p.first, p.items)
 		if err != nil {
-			return err
+			return false, err
 		}
 		together = max(together, p.items)
 		err = m.each(st, p, func(i uint32, l batch.Leaf, _, _ io.Reader) error {
 			if all++; !l.UserError() {
 				good++
 			}
-			if l.Status != crowd.OutOfGas {
+			if l.Status == crowd.OutOfGas {
+				dry++
+			} else {
 				most, largest = max(most, l.Gas), max(largest, items[i].Size)
 			}
 			return nil
 		})
 		if err != nil {
-			return err
+			return false, err
 		}
+	}
+	if limit := &st.Request.Limits.Gas; dry > 0 && *limit < mostPilotGas {
+		was := *limit
+		*limit = min(*limit*8, mostPilotGas)
+		m.show.say("%s: %d of the first %s ran out of %s; they run again, with %s", st.Name, dry, count(uint64(all), "item"), gasText(was), gasText(*limit))
+		return true, nil
 	}
 	if good == 0 {
 		some, err := m.failures(st, done[0])
 		if err != nil {
-			return err
+			return false, err
 		}
 		why := ""
 		if len(some) > 0 {
-			why = fmt.Sprintf(": %s: %s, exit code %d: %.200s", some[0].Name, some[0].Status, some[0].ExitCode, some[0].Stderr)
+			why = fmt.Sprintf(": %s: %.200s", some[0].Name, some[0].why())
 		}
-		return &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("all of the first %d items failed%s", all, why), Hint: "correct the program, or give it what it needs with --gas and --memory, and begin anew"}
+		return false, &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("all of the first %d items failed%s", all, why), Hint: "correct the program, or give it what it needs with --gas and --memory, and begin anew"}
 	}
 	hi, lo := bits.Mul64(uint64(most)*4, uint64(max(st.Index.Largest, largest)))
 	limit, _ := bits.Div64(hi, lo, uint64(largest)) // largest item of all against largest of these: both below 2^21
 	m.show.say("%s: an item took at most %s; the limit for the others is %s", st.Name, gasText(most), gasText(crowd.Gas(limit+100_000)))
 	st.Request.Limits.Gas, st.Auto = crowd.Gas(limit+100_000), false
 	st.Start = most * crowd.Gas(together) // each of these bore as much as the others, and no more than it used
-	return nil
+	return false, nil
 }
 
 // post is the request for a shard of so many items.

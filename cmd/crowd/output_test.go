@@ -78,7 +78,7 @@ func TestPlan_AssumesTheGasThatMapGives(t *testing.T) {
 		gas   crowd.Gas
 		says  string
 	}{
-		{pilotItems, pilotGas, "at most 1 Ggas for an item, as crowd map gives so few items"},
+		{pilotItems, fewGas, "at most 1 Ggas for an item, as crowd map gives so few items"},
 		{pilotItems + 1, planGas, "at most 100 Mgas for an item; say it with --gas"},
 	} {
 		p, wish := stagePlan{indexed: indexed{Items: tt.items}}, stageWish{auto: true}

@@ -156,7 +156,7 @@ func (p *stagePlan) assumeGas(wish *stageWish) {
 	why := fmt.Sprintf("; say it with --gas (crowd map gives the first %d up to %s, unless the budget keeps from it, "+
 		"and measures)", pilotItems, gasText(pilotGas))
 	if p.Items <= pilotItems {
-		wish.request.Limits.Gas = pilotGas
+		wish.request.Limits.Gas = fewGas
 		why = ", as crowd map gives so few items; say another limit with --gas"
 	}
 	p.Assumed = append(p.Assumed, fmt.Sprintf("at most %s for an item%s", gasText(wish.request.Limits.Gas), why))

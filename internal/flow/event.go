@@ -31,6 +31,9 @@ type Laid struct {
 	Shards []Layout
 }
 
+// Again answers Lay: what is done of the stage is worth nothing, as where its limits were too tight. All of it is laid anew.
+type Again struct{ Stage int }
+
 // Layout is a shard to be.
 type Layout struct {
 	Items  uint64
@@ -95,6 +98,7 @@ func (Began) event()   {}
 func (WasCut) event()  {}
 func (NotCut) event()  {}
 func (Laid) event()    {}
+func (Again) event()   {}
 func (Posted) event()  {}
 func (Refused) event() {}
 func (Found) event()   {}

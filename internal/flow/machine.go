@@ -64,6 +64,10 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.notCut(ev)
 	case Laid:
 		m.laid(ev)
+	case Again:
+		if m.state.Stages[ev.Stage].laying {
+			m.forget(ev.Stage)
+		}
 	case Posted:
 		if a := m.attempt(ev.Ref); a == nil {
 			m.emit(Cancel{Ref: ev.Ref, Job: ev.Job}) // given up meanwhile
@@ -488,23 +492,30 @@ func (m *Machine) redo(s int) {
 		if !slices.Contains(st.From, s) || !st.Cut {
 			continue
 		}
-		for j := range st.Shards {
-			for i := range st.Shards[j].Attempts {
-				switch a := &st.Shards[j].Attempts[i]; a.State {
-				case Open:
-					m.emit(Cancel{Ref: Ref{k, j, a.Try}, Job: a.Job})
-					m.state.Paid += st.Shards[j].Bound
-				case Posting:
-					if a.asked {
-						m.state.Paid += st.Shards[j].Bound
-					}
-				}
-			}
-			st.Base = max(st.Base, st.Shards[j].Tries)
-		}
-		st.Cut, st.Items, st.Shards, st.cutting, st.laying = false, 0, nil, false, false
+		m.forget(k)
+		st.Cut, st.Items, st.cutting = false, 0, false
 		m.redo(k)
 	}
+}
+
+// forget gives up the shards of stage s.
+func (m *Machine) forget(s int) {
+	st := &m.state.Stages[s]
+	for j := range st.Shards {
+		for i := range st.Shards[j].Attempts {
+			switch a := &st.Shards[j].Attempts[i]; a.State {
+			case Open:
+				m.emit(Cancel{Ref: Ref{s, j, a.Try}, Job: a.Job})
+				m.state.Paid += st.Shards[j].Bound
+			case Posting:
+				if a.asked {
+					m.state.Paid += st.Shards[j].Bound
+				}
+			}
+		}
+		st.Base = max(st.Base, st.Shards[j].Tries)
+	}
+	st.Shards, st.laying = nil, false
 }
 
 // probe asks whether the parts of stage s are there.

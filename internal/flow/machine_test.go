@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -152,6 +153,53 @@ func TestMachine_TakesBackWhatIsPostedTooLate(t *testing.T) {
 	}
 	if last = m.Step(now, Ended{Ref: b, State: Cancelled}); !slices.Equal(last, []Effect{Done{}}) {
 		t.Errorf("got %v want an end", last)
+	}
+}
+
+// A pilot that showed nothing is laid again: its price counts, its numbers are not used again, and nothing of it is in the end.
+func TestMachine_LaysThePilotAgain(t *testing.T) {
+	s, err := New([]Node{{Name: "map", Pilot: 5}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Resume(Config{}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1e9, 0)
+	step := func(ev Event) []Effect {
+		now = now.Add(time.Second)
+		return m.Step(now, ev)
+	}
+	wants := func(got []Effect, want Effect) {
+		t.Helper()
+		if !slices.ContainsFunc(got, func(e Effect) bool { return fmt.Sprint(e) == fmt.Sprint(want) }) {
+			t.Fatalf("got %v, want %v among them", got, want)
+		}
+	}
+	step(Began{})
+	pilot := Lay{Stage: 0, Items: 5, Pilot: true}
+	wants(step(WasCut{0, 20}), pilot)
+	for try, size := range []uint64{5, 2} {
+		r := Ref{0, 0, try + 1}
+		wants(step(Laid{0, []Layout{{Items: size, Bound: 9}}}), Post{Ref: r, Bound: 9})
+		step(Posted{r, crowd.JobID{byte(try + 1)}})
+		step(Ended{Ref: r, State: Settled, Paid: 7})
+		wants(step(Fetched{r}), Lay{Stage: 0, First: size, Items: 20 - size})
+		if try == 0 {
+			wants(step(Again{0}), pilot)
+			if st := s.Stages[0]; len(st.Shards) != 0 || st.Items != 20 {
+				t.Fatalf("got %+v want an empty stage of 20 items", st)
+			}
+		}
+	}
+	r := Ref{0, 1, 2} // numbers of the shards before are not used again
+	wants(step(Laid{0, []Layout{{Items: 18}}}), Post{Ref: r})
+	step(Posted{r, crowd.JobID{9}})
+	step(Ended{Ref: r, State: Settled, Paid: 1})
+	wants(step(Fetched{r}), Done{})
+	if s.Paid != 15 || s.Stages[0].covered() != 20 {
+		t.Errorf("got %d paid for %d items, want 15 for 20", s.Paid, s.Stages[0].covered())
 	}
 }
 

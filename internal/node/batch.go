@@ -49,7 +49,8 @@ type batchPlanner struct {
 	most      uint64 // items of one shard
 	checks    uint64 // most of one verifier
 	wall      time.Duration
-	shards    uint64 // that the budget and a promise about the whole are divided by
+	claims    time.Duration // that a draw waits for; 0: it ends when all have come
+	shards    uint64        // that the budget and a promise about the whole are divided by
 }
 
 // PlanBatch implements rpc.Backend.
@@ -62,6 +63,9 @@ func (b backend) PlanBatch(ctx context.Context, r rpc.BatchRequest) (rpc.BatchQu
 	}
 	if r.Items == 0 || r.Items > 1<<40 {
 		return rpc.BatchQuote{}, rpc.Errorf(rpc.BadRequest, "%d items, want 1 to %d", r.Items, uint64(1)<<40)
+	}
+	if r.Start > 1<<53 {
+		return rpc.BatchQuote{}, rpc.Errorf(rpc.BadRequest, "a start of %d gas, want up to %d", r.Start, uint64(1)<<53)
 	}
 	if r.Gas > r.Limits.Gas {
 		return rpc.BatchQuote{}, rpc.Errorf(rpc.BadRequest, "%d gas are expected of an item, its limit is %d", r.Gas, r.Limits.Gas)
@@ -94,6 +98,9 @@ func (b backend) PlanBatch(ctx context.Context, r rpc.BatchRequest) (rpc.BatchQu
 	slices.SortFunc(pl.providers, func(x, y ledger.Provider) int { return cmp.Compare(y.Stake, x.Stake) })
 	q := rpc.BatchQuote{Price: pl.price, Eligible: int(e.Count), Requirements: requirements(e)}
 	pl.most, pl.wall = min(r.Items, crowd.MaxItems), crowd.MaxWall
+	if e.Tickets > pl.params.CommitteeUnits {
+		pl.claims = time.Duration(pl.params.ClaimWindow) * time.Millisecond
+	}
 	if r.Limits.WallMillis > 0 {
 		pl.wall = spec.Task.Limits.Wall
 	}
@@ -170,16 +177,21 @@ func (pl *batchPlanner) plan() (verify.BatchPlan, error) {
 	return *found, nil
 }
 
+// limit is the gas limit of an item in a shard of n: the fewer, the more of the start does each bear.
+func (pl *batchPlanner) limit(n uint64) crowd.Gas {
+	return pl.r.Limits.Gas + (pl.r.Start+crowd.Gas(n)-1)/crowd.Gas(n)
+}
+
 // affordable is of how many items a stake covers the pay, which the ledger asks of every place, as far as
 // their gas fits the wall time.
 func (pl *batchPlanner) affordable(stake crowd.Credits) uint64 {
 	n := uint64(1)
 	for step := uint64(1) << 20; step > 0; step /= 2 {
 		m := n + step
-		if uint64(pl.r.Limits.Gas) > (1<<63)/m {
+		if uint64(pl.limit(m)) > (1<<63)/m {
 			continue
 		}
-		if gas := pl.r.Limits.Gas * crowd.Gas(m); pl.price.Cost(gas) <= stake && crowd.LeastWall(crowd.Limits{Gas: gas, Memory: pl.r.Limits.Memory}) <= pl.wall {
+		if gas := pl.limit(m) * crowd.Gas(m); pl.price.Cost(gas) <= stake && crowd.LeastWall(crowd.Limits{Gas: gas, Memory: pl.r.Limits.Memory}) <= pl.wall {
 			n = m
 		}
 	}
@@ -189,6 +201,7 @@ func (pl *batchPlanner) affordable(stake crowd.Credits) uint64 {
 // besides is what a shard of n items locks besides the pay for gas: for starts, the court and an inspection.
 func (pl *batchPlanner) besides(n uint64, verifiers uint32) crowd.Credits {
 	s := pl.spec
+	s.Task.Limits.Gas = pl.limit(n)
 	s.Items, s.Plan.Verifiers, s.Plan.Checks = uint32(min(n, crowd.MaxItems)), verifiers, 1
 	free := pl.params
 	free.StartGas, free.InspectFee = 0, 0
@@ -203,7 +216,7 @@ func (pl *batchPlanner) besides(n uint64, verifiers uint32) crowd.Credits {
 func (pl *batchPlanner) fit(n uint64) (verify.BatchPlan, error) {
 	for {
 		r := verify.Request{
-			Tasks: n, Shards: 1, Gas: pl.r.Gas, MaxGas: pl.r.Limits.Gas, Price: pl.price, MaxVerifiers: crowd.MaxVerifiers,
+			Tasks: n, Shards: 1, Gas: pl.r.Gas, MaxGas: pl.limit(n), Price: pl.price, MaxVerifiers: crowd.MaxVerifiers,
 			Confidence: pl.r.Confidence, Promise: verify.Detection, BurnPPM: pl.burn,
 		}
 		if !pl.compare.Strict() {
@@ -231,8 +244,8 @@ func (pl *batchPlanner) fit(n uint64) (verify.BatchPlan, error) {
 
 // Of viewPlan's guess how long a batch takes.
 const (
-	jobLatency  = 3 * time.Second // of draw, commitment, reveal and delivery, besides the claims
-	gasRate     = 1e9             // gas that an executor does in a second
+	jobLatency  = time.Second // of draw, commitment, reveal and delivery, besides the claims
+	gasRate     = 1e9         // gas that an executor does in a second
 	jobsAtATime = 8
 )
 
@@ -249,7 +262,7 @@ func (b backend) viewPlan(pl *batchPlanner, p *verify.BatchPlan) *rpc.BatchPlan 
 		return c * crowd.Credits(n)
 	}
 	side := max(1, min(uint64(len(pl.providers))/max(p.Nodes, 1), jobsAtATime))
-	one := jobLatency + time.Duration(b.params.ClaimWindow)*time.Millisecond + time.Duration(float64(p.Items)*float64(pl.r.Gas)/gasRate*float64(time.Second))
+	one := jobLatency + pl.claims + time.Duration(float64(p.Items)*float64(pl.r.Gas)/gasRate*float64(time.Second))
 	return &rpc.BatchPlan{
 		SamplePlan: rpc.SamplePlan{Verifiers: p.Verifiers, Checks: uint32(p.Checks), Replacements: p.Replacements}, Shards: n, Items: p.Items, Nodes: p.Nodes,
 		Undetected: p.Undetected.Float(), Accepted: p.Accepted.Float(), Any: p.Accepted.Times(n).Float(),

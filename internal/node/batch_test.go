@@ -161,7 +161,8 @@ func TestLocal_BatchWithALiarEqualsNative(t *testing.T) {
 
 // A plan that nodes, stakes or the budget cannot meet names the nearest that can.
 func TestLocal_PlanOfABatch(t *testing.T) {
-	n := start(t, LocalConfig{Providers: 3})
+	small := 100 * crowd.Credit
+	n := start(t, LocalConfig{Providers: 3, Stakes: map[int]crowd.Credits{0: small, 1: small, 2: small}})
 	ask := rpc.BatchRequest{Items: 3000, Limits: itemLimits, Gas: 100_000}
 	for _, c := range []struct {
 		name   string
@@ -177,8 +178,11 @@ func TestLocal_PlanOfABatch(t *testing.T) {
 		{"no budget", func(r *rpc.BatchRequest) { r.Confidence, r.Budget = 0.9, 1000 }, func(q rpc.BatchQuote) bool {
 			return q.Plan == nil && strings.Contains(q.Why, "budget")
 		}},
-		{"more than a stake covers", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.Gas, r.Gas = 0.9, 1e9, 1e9 }, func(q rpc.BatchQuote) bool {
-			return q.Plan != nil && q.Plan.Items <= 100 // 100 credits of stake, one for each item
+		{"more than a stake covers", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.Gas, r.Gas, r.Limits.WallMillis = 0.8, 1e9, 1e9, 0 }, func(q rpc.BatchQuote) bool {
+			return q.Plan != nil && q.Plan.Items > 50 && q.Plan.Items <= 100 // 100 credits of stake, one for each item
+		}},
+		{"more than a stake covers, with a start", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.Gas, r.Gas, r.Start, r.Limits.WallMillis = 0.8, 1e9, 1e9, 50e9, 0 }, func(q rpc.BatchQuote) bool {
+			return q.Plan != nil && q.Plan.Items > 10 && q.Plan.Items <= 50
 		}},
 		{"more than the wall time allows", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.WallMillis = 0.9, 14_000 }, func(q rpc.BatchQuote) bool {
 			return q.Plan != nil && q.Plan.Items <= 1000 && crowd.LeastWall(crowd.Limits{Gas: itemLimits.Gas * crowd.Gas(q.Plan.Items), Memory: itemLimits.Memory}) <= 14*time.Second

@@ -33,7 +33,7 @@ type LocalConfig struct {
 	Providers int                   // default 7
 	Params    ledger.Params         // of a new network; default ledger.LocalParams
 	Cheats    map[int]Cheat         // by provider, 0-based; adversaries for demonstrations and tests
-	Stakes    map[int]crowd.Credits // of a new network's providers; default 100 credits
+	Stakes    map[int]crowd.Credits // of a new network's providers; default 10,000 credits
 	RPC       string                // TCP address; default a free port of 127.0.0.1
 	Listen    []string              // multiaddrs of the authority; the other nodes take free ports of the same IP addresses; default loopback
 	Worker    []string              // command that starts a wasm worker
@@ -85,7 +85,7 @@ func freePorts(listen []string) (out []string, err error) {
 const (
 	consumerFunds  = 1_000_000 * crowd.Credit
 	providerFunds  = 10 * crowd.Credit
-	providerStake  = 100 * crowd.Credit
+	providerStake  = 10_000 * crowd.Credit // enough for a run of 10 Tgas at the reference price
 	authorityFunds = 10 * crowd.Credit
 )
 

@@ -335,7 +335,7 @@ func TestLocal_UserErrorsArePaidAndBlameNobody(t *testing.T) {
 }
 
 func TestLocal_RefusalsNameTheCause(t *testing.T) {
-	n := start(t, LocalConfig{Providers: 2})
+	n := start(t, LocalConfig{Providers: 2, Stakes: map[int]crowd.Credits{0: 100 * crowd.Credit, 1: 100 * crowd.Credit}})
 	good := n.request(guest(t, "trivial"))
 	for _, c := range []struct {
 		name       string

@@ -19,6 +19,7 @@ type BatchRequest struct {
 	Items      uint64        `json:"items"`
 	Shard      uint64        `json:"shard,omitempty"`  // most items of one job; 0: what keeps all nodes busy
 	Gas        crowd.Gas     `json:"gas,omitempty"`    // expected of one item; 0: limits.gas
+	Start      crowd.Gas     `json:"start,omitempty"`  // that a job takes besides its items; their limits share it
 	Limits     Limits        `json:"limits"`           // of one item; wallMillis is for a shard, 0: as long as its gas may take
 	Filters    Filters       `json:"filters"`          //
 	Budget     crowd.Credits `json:"budget,omitempty"` // most that may be locked for all of it; 0: any amount

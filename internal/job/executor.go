@@ -165,7 +165,7 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 	switch {
 	case e.quitting != 0:
 		e.stop()
-		e.send(now, &ledger.GiveUp{Job: e.id, Reason: e.quitting, Why: giveUpTexts[e.quitting]})
+		e.send(now, GiveUp(e.id, e.quitting, errors.Is(e.work.err, ErrLocal)))
 	case e.busy(now):
 	case e.work.fetched:
 		e.keep(e.inputs()...)
@@ -173,6 +173,15 @@ func (e *Executor) toil(now time.Time, p *ledger.Place) {
 	default:
 		e.fetchInputs(now, e.sample(p))
 	}
+}
+
+// GiveUp leaves a place to an alternate. local: for want of something of the machine's own, as space on its disk.
+func GiveUp(id crowd.JobID, why ledger.Reason, local bool) *ledger.GiveUp {
+	m := &ledger.GiveUp{Job: id, Reason: why, Why: giveUpTexts[why]}
+	if local {
+		m.Why += ": its own machine lacks something, perhaps disk space"
+	}
+	return m
 }
 
 // giveUpTexts say why a place is given up, as the chain is told: an error's own text may name
@@ -205,8 +214,10 @@ func (e *Executor) hopeless(now time.Time, p *ledger.Place) ledger.Reason {
 	switch {
 	case w.kind == running && errors.Is(w.err, ErrWall): // a second run would take as long
 		return ledger.TooSlow
-	case w.kind == running && w.fails >= runFaults:
+	case w.kind == running && (w.fails >= runFaults || errors.Is(w.err, ErrLocal)):
 		return ledger.CannotRun
+	case w.kind == fetching && errors.Is(w.err, ErrLocal):
+		return ledger.CannotFetch
 	case w.kind == fetching && e.due(now, p.Due-half) && errors.Is(w.err, ErrParts):
 		return ledger.NoParts
 	case w.kind == fetching && e.due(now, p.Due-half):

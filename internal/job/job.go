@@ -122,8 +122,8 @@ var ErrUnusable = errors.New("unusable content")
 // may take. A second run would take as long.
 var ErrWall = errors.New("the run took too long")
 
-// ErrLocal marks the end of a Fetch that this machine could not finish for want of something of its own, as space on its disk. It
-// says nothing about those who serve the content.
+// ErrLocal marks the end of a Fetch or Run that this machine could not finish for want of something of its own, as space on its
+// disk. It says nothing about those who serve the content.
 var ErrLocal = errors.New("this machine could not")
 
 // Effect is what a machine wants done.

@@ -536,6 +536,26 @@ func TestExecutor_GivesUpAfterOneTimeOut(t *testing.T) {
 	}
 }
 
+// A machine without disk space leaves its place to an alternate at once.
+func TestExecutor_GivesUpWhereItsDiskIsFull(t *testing.T) {
+	full := fmt.Errorf("%w: no space", ErrLocal)
+	for _, runs := range []bool{false, true} {
+		w := newWorld(t)
+		w.running(w.one, w.two)
+		e := w.machine(t, w.one, AsExecutor, nil)
+		es, want := e.Step(w.now, w.record(t)), ledger.CannotFetch
+		if f := find[Fetch](t, es); runs {
+			r := find[Run](t, e.Step(w.now, Fetched{Try: f.Try}))
+			es, want = e.Step(w.now, Ran{Try: r.Try, Err: full}), ledger.CannotRun
+		} else {
+			es = e.Step(w.now, Fetched{Try: f.Try, Err: full})
+		}
+		if m := find[Send](t, es).Message.(*ledger.GiveUp); m.Reason != want || !strings.Contains(m.Why, "disk") {
+			t.Errorf("got %+v want the place given up for its disk", m)
+		}
+	}
+}
+
 func TestAuthority_VotesOnlyOnWhatItRan(t *testing.T) {
 	w := newWorld(t)
 	w.running(w.one, w.two)

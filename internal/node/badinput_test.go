@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -251,7 +252,14 @@ func TestDiskFull_TheAlternateTakesOver(t *testing.T) {
 	f.thaw(third)
 	j := f.settled(id, r)
 	f.dropped(t, j)
-	t.Logf("it said: %s", j.Place(f.id(victim)).Why)
+	if p := j.Place(f.id(victim)); !strings.Contains(p.Why, "disk") || j.History[len(j.History)-1].Time-p.Since > 20_000 {
+		t.Errorf("it said %q, and the job took %d ms", p.Why, j.History[len(j.History)-1].Time-p.Since)
+	}
+
+	// While its disk is full it takes part in nothing.
+	if j := f.failed(f.post(f.task(rounds))); slices.ContainsFunc(j.Drawn, func(d ledger.Drawn) bool { return d.Node == f.id(victim) }) {
+		t.Error("it claimed a place with a full disk")
+	}
 
 	// With space again it works again.
 	if err := os.Remove(filepath.Join(dir, "ballast")); err != nil {

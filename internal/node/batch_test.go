@@ -181,7 +181,9 @@ func TestLocal_PlanOfABatch(t *testing.T) {
 		{"more than a stake covers", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.Gas, r.Gas, r.Limits.WallMillis = 0.8, 1e9, 1e9, 0 }, func(q rpc.BatchQuote) bool {
 			return q.Plan != nil && q.Plan.Items > 50 && q.Plan.Items <= 100 // 100 credits of stake, one for each item
 		}},
-		{"more than a stake covers, with a start", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.Gas, r.Gas, r.Start, r.Limits.WallMillis = 0.8, 1e9, 1e9, 50e9, 0 }, func(q rpc.BatchQuote) bool {
+		{"more than a stake covers, with a start", func(r *rpc.BatchRequest) {
+			r.Confidence, r.Limits.Gas, r.Gas, r.Start, r.Limits.WallMillis = 0.8, 1e9, 1e9, 50e9, 0
+		}, func(q rpc.BatchQuote) bool {
 			return q.Plan != nil && q.Plan.Items > 10 && q.Plan.Items <= 50
 		}},
 		{"more than the wall time allows", func(r *rpc.BatchRequest) { r.Confidence, r.Limits.WallMillis = 0.9, 14_000 }, func(q rpc.BatchQuote) bool {

@@ -155,6 +155,14 @@ func (n *Node) providers(ctx context.Context) (ledger.State, crowd.Height, error
 // mostMemory is what an offer of this machine says of its memory.
 func mostMemory() uint64 { return runner.MostMemory(wasm.RunMemory()) }
 
+// takes says why this machine takes no job now, or not this one.
+func (n *Node) takes(s *crowd.JobSpec) error {
+	if err := n.spaced(n.store.Full()); err != nil {
+		return err
+	}
+	return accept(s)
+}
+
 // accept says why this machine would only fail at a job: whoever posts it could have all small machines blamed.
 func accept(s *crowd.JobSpec) error {
 	if have, need := wasm.RunMemory(), runner.LeastMemory(s.Task.Limits.Memory); need > have {

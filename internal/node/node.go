@@ -153,8 +153,8 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	n.runner, err = runner.New(runner.Config{
 		Dir: filepath.Join(cfg.Dir, "runner"), Key: cfg.Key, Rand: rand.Reader, Params: n.params, Authorities: cfg.Genesis.Authorities,
-		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable, Full: func(err error) bool { return errors.Is(err, store.ErrNoSpace) },
-		Roles: n.jobRoles(), Accept: accept, Logs: n.teller, Report: n.reported, Undelivered: n.undelivered, Log: cfg.Log,
+		Chain: jobChain{n}, Blocks: jobBlocks{n}, Executor: cfg.Exec, Unusable: unusable, Full: full,
+		Roles: n.jobRoles(), Accept: n.takes, Logs: n.teller, Report: n.reported, Undelivered: n.undelivered, Log: cfg.Log,
 		Memory: wasm.RunMemory(),
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
 	"github.com/crowdcompute/crowd/internal/store"
@@ -44,6 +45,9 @@ func (n *Node) shortage() {
 	default: // somebody has asked
 	}
 }
+
+// full reports whether err says that the disk is.
+func full(err error) bool { return errors.Is(err, store.ErrNoSpace) || errors.Is(err, syscall.ENOSPC) }
 
 // spaced passes err on, and sees to it when it is about space.
 func (n *Node) spaced(err error) error {

@@ -118,7 +118,7 @@ type Config struct {
 	Accept      func(s *crowd.JobSpec) error            // says why this node wants no part in executing a job; nil: it takes all
 	Undelivered func(j *ledger.Job) bool                // j, settled, is the node's own and its result is not here: killed before its first journal; nil: never
 	Unusable    func(error) bool                        // an error of Blocks that says something about the content, on every machine alike; nil: one that wraps job.ErrUnusable
-	Full        func(error) bool                        // an error of Blocks that says that this machine has no room left; nil: never
+	Full        func(error) bool                        // an error of Blocks or the disk that says that this machine has no room left; nil: never
 	Runs        int                                     // at once; 0: one for each CPU
 	Fetches     int                                     // at once, and as many for the court; 0: 16
 	Memory      uint64                                  // bytes that all runs together may use; what needs more than three quarters of it is not run; 0: no bound
@@ -213,6 +213,7 @@ type Runner struct {
 
 	// Run's goroutine only
 	machines map[slot]*active
+	toldFull time.Time            // that no job is taken part in
 	looking  map[crowd.JobID]bool // a look-up is on its way; true: and another is wanted after it
 	tasks    sync.WaitGroup       // goroutines that an effect began
 
@@ -491,7 +492,12 @@ func (r *Runner) accepts(role job.Role, j *ledger.Job) bool {
 		return true
 	}
 	err := r.cfg.Accept(&j.Spec)
-	if err != nil {
+	switch {
+	case err == nil:
+	case r.cfg.Full(err) && time.Since(r.toldFull) >= time.Minute:
+		r.toldFull = time.Now()
+		r.cfg.Log.Warn("no part in any job while the disk is full", "err", err)
+	default:
 		r.cfg.Log.Debug("no part in a job", "job", j.ID, "why", err)
 	}
 	return err == nil
@@ -543,6 +549,7 @@ func (r *Runner) step(ctx context.Context, s slot, a *active, ev job.Event) {
 		if err := r.do(ctx, s, a, e); err != nil {
 			r.cfg.Log.Error("drop a job's machine for a while", "job", s.id, "role", s.role, "err", err)
 			r.drop(s, a)
+			r.forsake(ctx, s, err)
 			r.begin(func() { r.retry(ctx, func(ctx context.Context) { r.reload(ctx, s) }) })
 			return
 		}
@@ -555,6 +562,32 @@ func (r *Runner) step(ctx context.Context, s slot, a *active, ev job.Event) {
 	} else {
 		a.timer.Reset(max(time.Until(d), 0))
 	}
+}
+
+// forsake leaves an executor's place to an alternate when no journal can be kept, so that its machine cannot even say so.
+// A machine that has bound itself meanwhile loses the place, and no more: nothing of it is on chain while the place is Working.
+func (r *Runner) forsake(ctx context.Context, s slot, err error) {
+	if s.role != job.AsExecutor || !r.cfg.Full(err) {
+		return
+	}
+	r.begin(func() {
+		if r.looks.Acquire(ctx, 1) != nil {
+			return
+		}
+		defer r.looks.Release(1)
+		ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+		defer cancel()
+		rec, err := r.cfg.Chain.Job(ctx, s.id)
+		if err != nil || rec.Job == nil || rec.Job.State != ledger.Running {
+			return
+		}
+		if p := rec.Job.Place(r.self); p == nil || p.State != ledger.Working {
+			return
+		}
+		if _, err := r.cfg.Chain.Send(ctx, job.GiveUp(s.id, ledger.CannotRun, true)); err != nil {
+			r.cfg.Log.Warn("give a place up", "job", s.id, "err", err)
+		}
+	})
 }
 
 // drop forgets a machine and aborts its work.
@@ -571,6 +604,7 @@ func (r *Runner) reload(ctx context.Context, s slot) {
 	journal, err := r.journals.read(s)
 	if err != nil {
 		r.cfg.Log.Error("read a journal", "job", s.id, "role", s.role, "err", err)
+		r.forsake(ctx, s, err)
 		r.begin(func() { r.retry(ctx, func(ctx context.Context) { r.reload(ctx, s) }) })
 		return
 	}

@@ -69,7 +69,11 @@ func (r *Runner) execute(ctx context.Context, s slot, owner crowd.NodeID, e job.
 	if r.cfg.Executor == nil {
 		return o, nil, "", errors.New("this node executes nothing")
 	}
-	defer func() { err = wall(err) }()
+	defer func() {
+		if err = wall(err); err != nil && r.cfg.Full(err) {
+			err = fmt.Errorf("%w: %w", job.ErrLocal, err)
+		}
+	}()
 	lanes := r.lanes(&e)
 	release, err := r.room(ctx, uint64(lanes)*runMemory(e.Task.Limits.Memory), e.Only != nil)
 	if err != nil {

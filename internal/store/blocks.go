@@ -130,6 +130,9 @@ func (b *blocks) fits(n uint64) error {
 	return err
 }
 
+// Full says why not even a small block would be taken, or nothing.
+func (s *Store) Full() error { return s.blocks.fits(1) }
+
 // PutMany puts one after the other; on an error some are written and some are not.
 func (b *blocks) PutMany(ctx context.Context, blks []block.Block) error {
 	for _, blk := range blks {

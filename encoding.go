@@ -55,6 +55,15 @@ func Decode(data []byte, v any) error {
 	return nil
 }
 
+// DecodeTrusted is Decode of bytes that Encode made, as the root of a state vouches for: it does not look whether they are canonical,
+// which takes a third of the time.
+func DecodeTrusted(data []byte, v any) error {
+	if err := decMode.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("decode %T: %w", v, err)
+	}
+	return nil
+}
+
 // Digest is the hash of v under a purpose, so that a signature or commitment
 // made for one purpose means nothing for another.
 func Digest(purpose string, v any) Hash {

@@ -68,7 +68,7 @@ func (x *jobIndex) follow(before ledger.State, changes []ledger.Change) {
 			if j, ok := before.Job(id); ok {
 				x.remove(&j)
 			}
-		case crowd.Decode(c.Val, &j) != nil:
+		case crowd.DecodeTrusted(c.Val, &j) != nil:
 			panic("bug: the state holds a job that cannot be decoded")
 		case !j.State.Ended():
 			x.open[id] = struct{}{}

@@ -212,7 +212,7 @@ func (s *shared) job(val []byte) *ledger.Job {
 	j := s.jobs[&val[0]]
 	if j == nil {
 		j = &ledger.Job{}
-		if err := crowd.Decode(val, j); err != nil {
+		if err := crowd.DecodeTrusted(val, j); err != nil {
 			panic("bug: the state holds a job that cannot be decoded: " + err.Error())
 		}
 		s.jobs[&val[0]] = j

@@ -22,14 +22,22 @@ func DrawInput(job crowd.JobID, node crowd.NodeID, r crowd.Hash) []byte {
 	return h[:]
 }
 
-// lots remembers proofs that have been checked, as one claim is when it is offered, proposed, decided and shown. It holds true
-// ones only: who sends others pays for the check, and pushes nothing out.
-var lots = must(lru.New[lot, identity.VRFOutput](4096))
+// lots remembers what came of proofs that were good, as one claim is counted when it is offered, proposed, decided and shown.
+// It holds good ones only: whoever sends others pays for the check, and pushes nothing out.
+var lots = must(lru.New[lot, luck](4096))
 
 type lot struct {
-	key   identity.VRFPublic
-	input crowd.Hash
-	proof identity.VRFProof
+	key     identity.VRFPublic
+	input   crowd.Hash // DrawInput
+	proof   identity.VRFProof
+	tickets uint32
+	total   uint64
+	units   uint64
+}
+
+type luck struct {
+	won      uint32
+	priority crowd.Hash
 }
 
 func must[T any](v T, err error) T {
@@ -39,17 +47,19 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// checkLot is identity.VerifyVRF for a DrawInput.
-func checkLot(key identity.VRFPublic, input []byte, proof identity.VRFProof) (identity.VRFOutput, error) {
-	l := lot{key, crowd.Hash(input), proof}
-	if out, ok := lots.Get(l); ok {
-		return out, nil
+// count checks the proof and is Won of its output.
+func (l lot) count() (luck, error) {
+	if known, ok := lots.Get(l); ok {
+		return known, nil
 	}
-	out, err := identity.VerifyVRF(key, input, proof)
-	if err == nil {
-		lots.Add(l, out)
+	out, err := identity.VerifyVRF(l.key, l.input[:], l.proof)
+	if err != nil {
+		return luck{}, err
 	}
-	return out, err
+	var k luck
+	k.won, k.priority = Won(out, l.tickets, l.total, l.units)
+	lots.Add(l, k)
+	return k, nil
 }
 
 // Tickets is how often a provider takes part in a draw: by its stake, which is
@@ -102,13 +112,12 @@ type Drawn struct {
 
 // Check recomputes d for a job whose draw had that beacon and that many tickets in all.
 func (d *Drawn) Check(job crowd.JobID, r crowd.Hash, total, units uint64) error {
-	out, err := checkLot(d.VRF, DrawInput(job, d.Node, r), d.Proof)
+	k, err := lot{d.VRF, crowd.Hash(DrawInput(job, d.Node, r)), d.Proof, d.Tickets, total, units}.count()
 	if err != nil {
 		return err
 	}
-	won, priority := Won(out, d.Tickets, total, units)
-	if won == 0 || won != d.Won || priority != d.Priority {
-		return refuse(BadProof, "%s won %d tickets with best %x, not %d with %x", d.Node.Short(), won, priority[:4], d.Won, d.Priority[:4])
+	if k.won == 0 || k.won != d.Won || k.priority != d.Priority {
+		return refuse(BadProof, "%s won %d tickets with best %x, not %d with %x", d.Node.Short(), k.won, k.priority[:4], d.Won, d.Priority[:4])
 	}
 	return nil
 }
@@ -150,12 +159,12 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 			return refuse(Duplicate, "%s has claimed", from.Short())
 		}
 	}
-	out, err := checkLot(p.VRF, DrawInput(j.ID, from, j.Beacon), m.Proof)
+	d := Drawn{Node: from, VRF: p.VRF, Proof: m.Proof, Tickets: w.params.Tickets(&p, j.Favoured), Price: p.Offer.Price}
+	k, err := lot{p.VRF, crowd.Hash(DrawInput(j.ID, from, j.Beacon)), m.Proof, d.Tickets, j.Tickets, w.params.CommitteeUnits}.count()
 	if err != nil {
 		return refuse(BadProof, "%v", err)
 	}
-	d := Drawn{Node: from, VRF: p.VRF, Proof: m.Proof, Tickets: w.params.Tickets(&p, j.Favoured), Price: p.Offer.Price}
-	if d.Won, d.Priority = Won(out, d.Tickets, j.Tickets, w.params.CommitteeUnits); d.Won == 0 {
+	if d.Won, d.Priority = k.won, k.priority; d.Won == 0 {
 		return refuse(BadProof, "none of %d tickets won", d.Tickets)
 	}
 	at, _ := slices.BinarySearchFunc(j.Drawn, d, func(a, b Drawn) int {

@@ -145,7 +145,7 @@ func load[T any](get func(string) []byte, key string) (v T, ok bool) {
 	if raw == nil {
 		return v, false
 	}
-	if err := crowd.Decode(raw, &v); err != nil {
+	if err := crowd.DecodeTrusted(raw, &v); err != nil {
 		panic("bug: state holds " + key + ": " + err.Error())
 	}
 	return v, true

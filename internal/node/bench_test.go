@@ -88,7 +88,14 @@ func benchmarkClients(b *testing.B, clients int) {
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	took := make([][]time.Duration, clients)
-	before := spent(b)
+	blocks := func() float64 {
+		info, err := n.Info(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		return float64(info.Height)
+	}
+	before, height := spent(b), blocks()
 	b.ResetTimer()
 	began := time.Now()
 	var all sync.WaitGroup
@@ -115,6 +122,7 @@ func benchmarkClients(b *testing.B, clients int) {
 	wall := time.Since(began)
 	after := spent(b)
 	b.StopTimer()
+	height = blocks() - height
 	d := slices.Concat(took...)
 	if len(d) == 0 {
 		b.Fatal("no job has ended")
@@ -125,6 +133,7 @@ func benchmarkClients(b *testing.B, clients int) {
 	b.ReportMetric(float64(d[len(d)/2].Microseconds())/1000, "ms-p50")
 	b.ReportMetric(float64(d[len(d)*99/100].Microseconds())/1000, "ms-p99")
 	b.ReportMetric(1000*(after.cpu-before.cpu).Seconds()/jobs, "ms-cpu/job")
+	b.ReportMetric(height/jobs, "blocks/job")
 	b.ReportMetric(float64(after.written-before.written)/1000/jobs, "KB-written/job")
 }
 

@@ -46,7 +46,7 @@ func (c jobChain) Job(ctx context.Context, id crowd.JobID) (runner.Record, error
 		return rec, err
 	}
 	rec.Job = &ledger.Job{}
-	if err := crowd.Decode(raw, rec.Job); err != nil {
+	if err := crowd.DecodeTrusted(raw, rec.Job); err != nil {
 		return rec, err
 	}
 	c.recorded(*rec.Job)
@@ -115,7 +115,7 @@ func (c jobChain) Watch(ctx context.Context) <-chan runner.Update {
 					continue
 				}
 				var j ledger.Job
-				if err := crowd.Decode(x.Val, &j); err != nil {
+				if err := crowd.DecodeTrusted(x.Val, &j); err != nil {
 					c.log.Error("job record", "job", id.Short(), "err", err)
 					continue
 				}

@@ -3,6 +3,7 @@ package instrument
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -140,19 +141,24 @@ func TestEffort_WhatTakesLongIsRefusedOrPaidFor(t *testing.T) {
 		if info.Effort > 1_500_000_000 {
 			continue // no time for that here; the smaller ones of its kind show it
 		}
-		before := processTime(t)
-		m, err := wasmtime.NewModule(wasmtimeEngine, out)
-		took := processTime(t) - before
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		m.Close()
 		const free = 100 * time.Millisecond
-		if most := slack*time.Duration(info.Effort) + free; took > most {
+		most := slack*time.Duration(info.Effort) + free
+		paid := time.Duration(info.Code) + effortFree*time.Duration(len(out)+effortSpare)
+		took := time.Duration(math.MaxInt64)
+		// The least counts: others on this machine push what a wide function works on out of the caches, and double its time.
+		for try := 0; try < 8 && took > min(most, slack*paid+free); try++ {
+			before := processTime(t)
+			m, err := wasmtime.NewModule(wasmtimeEngine, out)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			took = min(took, processTime(t)-before)
+			m.Close()
+		}
+		if took > most {
 			t.Errorf("%s, %d KiB: compiled in %v, want at most %v", name, len(wasm)>>10, took, most)
 		}
-		if paid := time.Duration(info.Code) + effortFree*time.Duration(len(out)+effortSpare); took > slack*paid+free {
+		if took > slack*paid+free {
 			t.Errorf("%s, %d KiB: compiled in %v for %d gas", name, len(wasm)>>10, took, info.Code)
 		}
 		worst = max(worst, took.Seconds()/(time.Duration(info.Effort)+free).Seconds())

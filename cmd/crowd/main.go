@@ -194,6 +194,8 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.reputationCommand(), a.peersCommand(), a.findCommand(), a.doctorCommand())
 	add("net", a.upCommand(), a.nodeCommand(), a.networkCommand(), a.sendCommand(), a.demoCommand(), a.simCommand())
 	root.AddCommand(a.versionCommand(), a.workerCommand())
+	root.SetFlagErrorFunc(flagError)
+	onlyOnce(root)
 	return root
 }
 

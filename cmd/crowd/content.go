@@ -238,6 +238,27 @@ func (o *output) deliver(ctx context.Context, c *rpc.Client, id crowd.JobID, res
 	return o.finish()
 }
 
+// leftOut says which files of a result are not delivered, since o is no folder; "" if there are none.
+func (o *output) leftOut(ctx context.Context, c *rpc.Client, id crowd.JobID) (string, error) {
+	if o.dir != "" {
+		return "", nil
+	}
+	files := 0
+	for e, err := range c.ListResult(ctx, id) {
+		if err != nil {
+			return "", err
+		}
+		if strings.HasPrefix(e.Path, "out/") && !e.Folder {
+			files++
+		}
+	}
+	if files == 0 {
+		return "", nil
+	}
+	return fmt.Sprintf("the program wrote %s to /out, which only a folder receives; get all with: crowd job get %s --out FOLDER/",
+		count(files, "file"), id.Short()), nil
+}
+
 // outputs writes what the items of a batch wrote, one after another.
 func outputs(ctx context.Context, c *rpc.Client, id crowd.JobID, items uint32, w io.Writer) error {
 	f, err := os.CreateTemp("", "crowd-stdout-")

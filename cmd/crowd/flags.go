@@ -28,14 +28,6 @@ func (s *single) Set(value string) error {
 	return s.Value.Set(value)
 }
 
-// String is empty for no time at all, so that a help text does not call that the default.
-func (s *single) String() string {
-	if text := s.Value.String(); text != "0s" {
-		return text
-	}
-	return ""
-}
-
 // onlyOnce makes every flag below c that takes one value refuse a second one.
 func onlyOnce(c *cobra.Command) {
 	guard := func(f *pflag.Flag) {
@@ -46,6 +38,9 @@ func onlyOnce(c *cobra.Command) {
 		hint := ""
 		if f.Name == "in" {
 			hint = "put the files into a folder and say --in FOLDER: the program sees them in /in"
+		}
+		if f.DefValue == "0s" { // a help text knows by the type of Value alone that this is no default to name
+			f.DefValue = "0"
 		}
 		f.Value = &single{Value: f.Value, hint: hint}
 	}

@@ -354,6 +354,13 @@ With --json and without --out: a description of the result and its files.`,
 					}
 					return kept(err, fmt.Sprintf("the result of job %s is paid", id.Short()), again)
 				}
+				more, err := out.leftOut(ctx, c, id)
+				if err != nil {
+					return err
+				}
+				if more != "" {
+					st.say("%s", more)
+				}
 			}
 			if !a.json {
 				return nil

@@ -68,7 +68,7 @@ for which the cheapest plan is taken that reaches it:
 
 --in FILE is the program's stdin, --in DIR its read-only folder /in.
 --out FILE receives its stdout; --out DIR receives stdout, stderr and what it wrote
-to /out. Without --out its stdout is this command's, so pipes work.
+to /out, which --out FILE leaves at the node: the last lines say so. Without --out its stdout is this command's, so pipes work.
 A program may have %d files and folders in /out and /tmp at a time. Where it can end for want of
 memory, gas, time or space, the last line says so, and which flag gives it more.
 If the program exits with another code than 0, this command exits with 1, as at any failure; the program's
@@ -308,6 +308,15 @@ func (r *running) finish(ctx context.Context, id crowd.JobID, out *output) error
 	}
 	if err := out.deliver(ctx, c, id, res, r.st); err != nil {
 		return r.left(kept(err, what, again))
+	}
+	if !f.quiet {
+		more, err := out.leftOut(ctx, c, id)
+		if err != nil {
+			return r.left(err)
+		}
+		if more != "" {
+			r.st.say("%s", more)
+		}
 	}
 	if f.receipt != "" {
 		if err := saveReceipt(ctx, c, id, f.receipt); err != nil {

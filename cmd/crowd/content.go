@@ -166,6 +166,13 @@ func openOutput(name string, stdout io.Writer) (*output, error) {
 		if err := os.MkdirAll(name, 0o777); err != nil {
 			return nil, fmt.Errorf("output: %w", err)
 		}
+		f, err := os.CreateTemp(name, ".crowd-")
+		if err != nil {
+			return nil, fmt.Errorf("output: %w", named(err, name))
+		}
+		if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+			return nil, fmt.Errorf("output: %w", err)
+		}
 		return &output{dir: name}, nil
 	case err == nil && !info.Mode().IsRegular(): // a device or a pipe
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)

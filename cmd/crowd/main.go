@@ -37,7 +37,7 @@ type env struct {
 	itemReceipt   func(receipt, leaves []byte, item uint32, stdout, stderr []byte) ([]byte, error)
 	joinNetwork   func(context.Context, joinConfig) (joined, error)
 	demo          func() (demoAssets, error)
-	checkProgram  func([]byte) error // why a program is none that executors run
+	checkProgram  func(code []byte, memory uint64) error // why a program is none that executors run in so much memory (0: any)
 	wasmWorker    func() int
 }
 

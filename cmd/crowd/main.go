@@ -5,13 +5,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -96,17 +99,41 @@ func run(ctx context.Context, e env) int {
 		if misuse != nil && misuse.hint != "" {
 			hint = misuse.hint
 		}
-		a.complain(err.Error(), hint)
+		a.json = a.json || jsonAsked(e.args) // the flags may have been read up to the misuse alone
+		a.complain(complaint{rpc.BadRequest, err.Error(), hint})
 		return exitMisused
 	case errors.Is(err, errSaid):
 	case errors.As(err, &border):
-		a.complain(err.Error(), forUser(border.Hint, cmd))
+		a.complain(complaint{border.Kind, err.Error(), forUser(border.Hint, cmd)})
 	case errors.Is(err, context.Canceled):
-		a.complain("interrupted", "")
+		a.complain(complaint{rpc.Conflict, "interrupted", ""})
 	default:
-		a.complain(err.Error(), "")
+		a.complain(complaint{ownKind(err), err.Error(), ""})
 	}
 	return exitFailed
+}
+
+// jsonAsked reports whether --json stands among the flags of a command line.
+func jsonAsked(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--json")
+}
+
+// ownKind is the kind of an error that this program met itself, most often with a file.
+func ownKind(err error) rpc.Kind {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return rpc.NotFound
+	case errors.Is(err, fs.ErrPermission):
+		return rpc.Forbidden
+	case errors.Is(err, fs.ErrExist):
+		return rpc.Conflict
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return rpc.Unavailable
+	}
+	return rpc.Internal
 }
 
 // forUser is a node's hint in the terms of the command line, where it is one for programs.
@@ -147,10 +174,24 @@ func notBuilt(what string) error {
 	return &rpc.Error{Kind: rpc.Unavailable, Err: fmt.Errorf("%s: not built into this binary", what), Hint: "use a binary that is built with it"}
 }
 
-func (a *app) complain(text, hint string) {
-	fmt.Fprintf(a.stderr, "crowd: %s\n", clean(text))
-	if hint != "" {
-		fmt.Fprintf(a.stderr, "hint: %s\n", clean(hint))
+// complaint is why a command failed, and what to do.
+type complaint struct {
+	Kind    rpc.Kind `json:"kind"`
+	Message string   `json:"message"`
+	Hint    string   `json:"hint"`
+}
+
+// complain ends the talk of a command that fails: in words, or with --json as one line of JSON.
+func (a *app) complain(f complaint) {
+	if a.json {
+		enc := json.NewEncoder(a.stderr)
+		enc.SetEscapeHTML(false)
+		enc.Encode(f) // there is nobody left to tell that stderr is closed
+		return
+	}
+	fmt.Fprintf(a.stderr, "crowd: %s\n", clean(f.Message))
+	if f.Hint != "" {
+		fmt.Fprintf(a.stderr, "hint: %s\n", clean(f.Hint))
 	}
 }
 
@@ -166,7 +207,8 @@ func (a *app) root() *cobra.Command {
 		Long: `Run programs on machines that you neither own nor trust, and get the result with
 a receipt that says how sure you can be.
 
-Results go to stdout, all talk to stderr; --json makes results machine-readable.
+Results go to stdout, all talk to stderr. --json makes results machine-readable, and of a
+failure the last line of stderr: an object with its kind, a message and a hint.
 Exit codes: 0 done, 1 failed, 2 misused.`,
 		Example: `  crowd up                                   a network on this machine
   crowd node run --network network.json      a node of somebody's network

@@ -296,7 +296,7 @@ func checksError(what string, checks []Check) error {
 		}
 	}
 	if failed > 0 || len(checks) == 0 {
-		return fmt.Errorf("%s: %d of %d checks failed", what, failed, len(checks))
+		return rpc.Errorf(rpc.Conflict, "%s: %d of %d checks failed", what, failed, len(checks))
 	}
 	return nil
 }

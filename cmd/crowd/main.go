@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/rpc"
 )
 
@@ -203,6 +204,7 @@ func (a *app) say(format string, args ...any) {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "crowd",
+		Args:  cobra.ArbitraryArgs, // of which there are none, see below
 		Short: "Run programs on machines that you neither own nor trust",
 		Long: `Run programs on machines that you neither own nor trust, and get the result with
 a receipt that says how sure you can be.
@@ -220,6 +222,21 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 
 		DisableSuggestions: true, // they come in lines of their own
+	}
+	asked := false
+	root.Flags().BoolVar(&asked, "version", false, "print the version of this program")
+	root.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			hint := "see: crowd --help"
+			if near := nearest(args[0], namesBelow(c)); near != "" {
+				hint = fmt.Sprintf("did you mean: crowd %s? %s", near, hint)
+			}
+			return misuse(hint, "unknown command %q", args[0])
+		}
+		if a.begun = true; asked {
+			return a.sayVersion()
+		}
+		return c.Help()
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.node, "node", "", "the node to use: its folder or URL (default $CROWD_NODE, else the local network)")
@@ -254,7 +271,11 @@ func noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 		if len(args) == 0 {
 			return misuse(known, "crowd %s: a verb is missing", use)
 		}
-		return misuse(known, "crowd %s: unknown verb %q", use, args[0])
+		hint := known
+		if near := nearest(args[0], namesBelow(c)); near != "" {
+			hint = fmt.Sprintf("did you mean: crowd %s %s? %s", use, near, known)
+		}
+		return misuse(hint, "crowd %s: unknown verb %q", use, args[0])
 	}
 	return c
 }
@@ -297,14 +318,15 @@ func (a *app) with(f func(ctx context.Context, c *rpc.Client, args []string) err
 	})
 }
 
-// version of this program, as Go's build stamped it.
+// version of this program, as Go's build stamped it; without a stamp, the rules that it has and, where it is known, the commit.
 func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version
 	}
-	return "(devel)"
+	return strings.TrimSuffix(fmt.Sprintf("rules-%d+%.12s", crowd.RulesVersion, commit()), "+")
 }
 
+// commit that this program was built from; "" where the build did not stamp it.
 func commit() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
@@ -313,7 +335,24 @@ func commit() string {
 			}
 		}
 	}
-	return "unknown"
+	return ""
+}
+
+// sayVersion prints what crowd version and crowd --version print.
+func (a *app) sayVersion() error {
+	v := struct {
+		Version string `json:"version"`
+		Commit  string `json:"commit"` // "" where it is not known
+		Rules   uint64 `json:"rules"`
+		Go      string `json:"go"`
+	}{version(), commit(), uint64(crowd.RulesVersion), runtime.Version()}
+	return a.result(v, func(w io.Writer) {
+		at := "unknown commit"
+		if v.Commit != "" {
+			at = fmt.Sprintf("commit %.12s", v.Commit)
+		}
+		fmt.Fprintf(w, "crowd %s, %s, rules %d, %s\n", v.Version, at, v.Rules, v.Go)
+	})
 }
 
 func (a *app) versionCommand() *cobra.Command {
@@ -322,14 +361,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Example: "  crowd version --json",
 		RunE: func(*cobra.Command, []string) error {
 			a.begun = true
-			v := struct {
-				Version string `json:"version"`
-				Commit  string `json:"commit"`
-				Go      string `json:"go"`
-			}{version(), commit(), runtime.Version()}
-			return a.result(v, func(w io.Writer) {
-				fmt.Fprintf(w, "crowd %s, commit %.12s, %s\n", v.Version, v.Commit, v.Go)
-			})
+			return a.sayVersion()
 		},
 	}
 }

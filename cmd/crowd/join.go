@@ -103,7 +103,7 @@ the stake.`,
 				if err != nil {
 					return err
 				}
-				cfg.Dir = filepath.Join(filepath.Dir(local), "node")
+				cfg.Dir = filepath.Join(filepath.Dir(local), nodeDir)
 			}
 			if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 				return err

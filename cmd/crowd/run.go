@@ -413,6 +413,9 @@ func (r *running) outcomeError(ctx context.Context, id crowd.JobID, last rpc.Job
 	if hint != "" {
 		e.Hint = hint
 	}
+	if r.f.quiet {
+		e.Hint += "; --quiet left out its stderr: see crowd job logs " + id.Short()
+	}
 	return e
 }
 

@@ -125,7 +125,7 @@ func (d *mapDir) close() { d.lock.Close() }
 
 func openMapDir(dir string) (_ *mapDir, err error) {
 	d := &mapDir{dir: dir}
-	if _, err := os.Stat(dir); err == nil {
+	if _, err := os.Stat(d.path("map.json")); err == nil { // else nothing is written there, not even the lock
 		if err := d.hold(); err != nil {
 			return nil, err
 		}

@@ -274,7 +274,7 @@ func (m *mapping) measure(st *stage, done []piece) error {
 		}
 		why := ""
 		if len(some) > 0 {
-			why = fmt.Sprintf(": %s: %s, exit code %d: %.200s", some[0].Name, some[0].Status, some[0].ExitCode, some[0].Stderr)
+			why = fmt.Sprintf(": %s: %.200s", some[0].Name, some[0].why())
 		}
 		return &rpc.Error{Kind: rpc.UserError, Err: fmt.Errorf("all of the first %d items failed%s", all, why), Hint: "correct the program, or give it what it needs with --gas and --memory, and begin anew"}
 	}

@@ -226,7 +226,11 @@ func (d *mapDir) change(f func(*mapState)) error {
 	if err != nil || bytes.Equal(raw, d.written) {
 		return err
 	}
-	if err := atomicfile.Write(d.path("map.json"), raw, 0o644); err != nil {
+	made, err := os.Stat(d.dir)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(d.path("map.json"), raw, made.Mode().Perm()&0o666); err != nil { // as the umask let the folder be
 		return err
 	}
 	if d.written = raw; d.wrote == nil {

@@ -320,7 +320,7 @@ func (c *Client) send(ctx context.Context, id, path string, r io.Reader, progres
 		n, err := io.ReadFull(r, buf)
 		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !end {
-			return fmt.Errorf("read %s: %w", path, err)
+			return fmt.Errorf("%s: %w", strings.TrimSpace("read input "+path), err)
 		}
 		if n > 0 || at == 0 { // an empty file is one empty chunk
 			if err := do0(ctx, c, strings.TrimSpace("upload "+path), "crowd_writeUpload", id, path, at, buf[:n]); err != nil {

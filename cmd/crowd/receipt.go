@@ -126,6 +126,9 @@ func (a *app) checkReceipts(path, leavesFile string, trusted []byte) ([]Check, e
 		return a.checkReceipt(path, leavesFile, trusted)
 	}
 	d, err := openMapDir(path)
+	if e := (*rpc.Error)(nil); errors.As(err, &e) && e.Kind == rpc.NotFound {
+		return nil, rpc.Errorf(rpc.NotFound, "it holds no receipts").WithHint("name a receipt, or the folder of a crowd map, as counts.txt.map")
+	}
 	if err != nil {
 		return nil, err
 	}

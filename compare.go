@@ -134,7 +134,9 @@ func ParseCompare(text string) (Compare, error) {
 			c.GasPPM = uint32(min(ppm, math.MaxUint32))
 		case name == "gas" && kind == CompareWasm:
 			var gas uint64
-			gas, err = strconv.ParseUint(value, 10, 64)
+			if gas, err = strconv.ParseUint(value, 10, 64); err != nil {
+				err = fmt.Errorf("want a whole number of gas")
+			}
 			c.Gas = Gas(gas)
 		default:
 			err = fmt.Errorf("want abs=, rel= or gas-apart=, or gas= behind the program of %s", CompareWasm)

@@ -61,7 +61,7 @@ func (a *app) checkComparator(flag string) error {
 	if file == "" {
 		return nil
 	}
-	if _, err := a.readProgram(file); err != nil {
+	if _, err := a.readProgram(file, 0); err != nil {
 		return fmt.Errorf("--compare: %w", err)
 	}
 	return nil

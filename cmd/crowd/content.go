@@ -166,6 +166,13 @@ func openOutput(name string, stdout io.Writer) (*output, error) {
 		if err := os.MkdirAll(name, 0o777); err != nil {
 			return nil, fmt.Errorf("output: %w", err)
 		}
+		f, err := os.CreateTemp(name, ".crowd-")
+		if err != nil {
+			return nil, fmt.Errorf("output: %w", named(err, name))
+		}
+		if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+			return nil, fmt.Errorf("output: %w", err)
+		}
 		return &output{dir: name}, nil
 	case err == nil && !info.Mode().IsRegular(): // a device or a pipe
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
@@ -236,6 +243,27 @@ func (o *output) deliver(ctx context.Context, c *rpc.Client, id crowd.JobID, res
 		return err
 	}
 	return o.finish()
+}
+
+// leftOut says which files of a result are not delivered, since o is no folder; "" if there are none.
+func (o *output) leftOut(ctx context.Context, c *rpc.Client, id crowd.JobID) (string, error) {
+	if o.dir != "" {
+		return "", nil
+	}
+	files := 0
+	for e, err := range c.ListResult(ctx, id) {
+		if err != nil {
+			return "", err
+		}
+		if strings.HasPrefix(e.Path, "out/") && !e.Folder {
+			files++
+		}
+	}
+	if files == 0 {
+		return "", nil
+	}
+	return fmt.Sprintf("the program wrote %s to /out, which only a folder receives; get all with: crowd job get %s --out FOLDER/",
+		count(files, "file"), id.Short()), nil
 }
 
 // outputs writes what the items of a batch wrote, one after another.

@@ -70,8 +70,12 @@ the right picture, a receipt, and your money back for what was wrong.`,
 			if len(args) > 0 {
 				assets.Args = args
 			}
+			_, before := os.Stat(out)
 			if err := os.MkdirAll(out, 0o777); err != nil {
 				return fmt.Errorf("output: %w", err)
+			}
+			if before != nil {
+				defer os.Remove(out) // which fails if there is something in it
 			}
 			return a.runDemo(ctx, assets, upConfig{Providers: providers, Cheat: cheat}, out)
 		}),

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,8 +61,14 @@ func (a *app) examine(ctx context.Context) (checks []Check) {
 		if info, err := os.Stat(target); err != nil {
 			add("folder", false, "%v; it is made by: crowd up", err)
 		} else {
-			private := info.Mode().Perm()&0o077 == 0
-			add("folder", private, "%s, mode %04o%s", target, info.Mode().Perm(), unless(private, "; make it private with: chmod 700"))
+			owner, me := os.Geteuid(), os.Geteuid()
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				owner = int(st.Uid)
+			}
+			check, ours := folderCheck(target, info.Mode().Perm(), owner, me)
+			if checks = append(checks, check); !ours {
+				return checks
+			}
 			if _, err := rpc.ReadToken(filepath.Join(target, "token")); err != nil {
 				fail("token", err)
 			} else {
@@ -111,6 +120,20 @@ func (a *app) examine(ctx context.Context) (checks []Check) {
 		add("account", account.Balance > 0, "%s%s", creditText(account.Balance), unless(account.Balance > 0, "; fund "+info.Address.String()))
 	}
 	return checks
+}
+
+// folderCheck says whether the folder of a node is as it should be, and whether user me can see more of that node.
+func folderCheck(dir string, mode fs.FileMode, owner, me int) (c Check, ours bool) {
+	if owner != me && me != 0 {
+		name := fmt.Sprintf("the user number %d", owner)
+		if u, err := user.LookupId(fmt.Sprint(owner)); err == nil {
+			name = u.Username
+		}
+		return Check{"folder", false, fmt.Sprintf("%s belongs to %s, and only they can see how its node is: run crowd doctor as that user, "+
+			"or name a node of your own with --node", dir, name)}, false
+	}
+	private := mode&0o077 == 0
+	return Check{"folder", private, fmt.Sprintf("%s, mode %04o%s", dir, mode, unless(private, "; make it private with: chmod 700 "+dir))}, true
 }
 
 // mostLost is how often a stream from a full node may end in five minutes: one may restart.

@@ -16,24 +16,31 @@ import (
 )
 
 func (a *app) jobCommand() *cobra.Command {
-	return noun("job", "List, follow, explain and cancel jobs",
-		a.jobListCommand(), a.jobDescribeCommand(), a.jobLogsCommand(), a.jobGetCommand(), a.jobCancelCommand(), a.jobExplainCommand())
+	return noun("job", "List, follow, explain, cancel and remove jobs",
+		a.jobListCommand(), a.jobDescribeCommand(), a.jobLogsCommand(), a.jobGetCommand(), a.jobCancelCommand(), a.jobExplainCommand(),
+		a.jobRemoveCommand(), a.jobPruneCommand())
 }
 
 // onJob is a command on the one job that its argument names.
 func (a *app) onJob(f func(ctx context.Context, c *rpc.Client, id crowd.JobID) error) func(*cobra.Command, []string) error {
 	return a.with(func(ctx context.Context, c *rpc.Client, args []string) error {
-		id, err := c.ResolveJob(ctx, args[0])
-		if rpc.KindOf(err) == rpc.NotFound {
-			var e *rpc.Error
-			errors.As(err, &e)
-			e.Hint = "see: crowd job list"
-		}
+		id, err := resolveJob(ctx, c, args[0])
 		if err != nil {
 			return err
 		}
 		return f(ctx, c, id)
 	})
+}
+
+// resolveJob is the job that a command's argument names.
+func resolveJob(ctx context.Context, c *rpc.Client, arg string) (crowd.JobID, error) {
+	id, err := c.ResolveJob(ctx, arg)
+	if rpc.KindOf(err) == rpc.NotFound {
+		var e *rpc.Error
+		errors.As(err, &e)
+		e.Hint = "see: crowd job list"
+	}
+	return id, err
 }
 
 // oneJob wants the argument that onJob reads.
@@ -354,6 +361,13 @@ With --json and without --out: a description of the result and its files.`,
 					}
 					return kept(err, fmt.Sprintf("the result of job %s is paid", id.Short()), again)
 				}
+				more, err := out.leftOut(ctx, c, id)
+				if err != nil {
+					return err
+				}
+				if more != "" {
+					st.say("%s", more)
+				}
 			}
 			if !a.json {
 				return nil
@@ -397,6 +411,71 @@ job's limit. What is left of the escrow comes back. Once a machine has committed
 			return a.result(map[string]crowd.JobID{"cancelled": id}, func(w io.Writer) { fmt.Fprintf(w, "cancelled %s\n", id.Short()) })
 		}),
 	}
+}
+
+func (a *app) jobRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "remove JOB...", Aliases: []string{"rm"}, Short: "Remove ended jobs and their results from the node's disk",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return misuse("JOB is a job's ID or its first digits; see: crowd job list", "job remove: which jobs?")
+			}
+			return nil
+		},
+		Long: `Remove ended jobs from the disk of the node that posted them: the record, the result, the
+receipt, and the program and input where no other job of the node has them. What you
+saved with --out and --receipt stays, and so does what is on the chain. If one of the jobs
+has not ended, none is removed. What lies in the node's content store goes within the hour.
+A crowd map that is not done yet needs the results of its jobs: crowd map --resume cannot go on without them.`,
+		Example: "  crowd job remove 3fa2 77c0",
+		RunE: a.with(func(ctx context.Context, c *rpc.Client, args []string) error {
+			var ids []crowd.JobID
+			for _, arg := range args {
+				id, err := resolveJob(ctx, c, arg)
+				if err != nil {
+					return err
+				}
+				ids = append(ids, id)
+			}
+			removed, err := c.Remove(ctx, ids)
+			if err != nil {
+				return err
+			}
+			return a.sayRemoved(removed)
+		}),
+	}
+}
+
+func (a *app) jobPruneCommand() *cobra.Command {
+	older := time.Duration(-1)
+	c := &cobra.Command{
+		Use: "prune --older TIME", Short: "Remove all jobs that ended before some time", Args: cobra.NoArgs,
+		Long: `Remove all jobs that ended longer ago than --older, as crowd job remove does. Jobs that have
+not ended stay, and so do those whose result or receipt is still on its way.`,
+		Example: "  crowd job prune --older 24h\n  crowd job prune --older 0s        all that have ended",
+	}
+	prune := a.with(func(ctx context.Context, c *rpc.Client, _ []string) error {
+		removed, err := c.Prune(ctx, time.Now().Add(-older))
+		if err != nil {
+			return err
+		}
+		return a.sayRemoved(removed)
+	})
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if older < 0 {
+			return misuse("for example: crowd job prune --older 24h", "job prune: how old must a job be?")
+		}
+		return prune(cmd, args)
+	}
+	c.Flags().DurationVar(&older, "older", older, "how long ago a job must have ended, as 24h")
+	c.Flags().Lookup("older").DefValue = "0" // there is none
+	return c
+}
+
+func (a *app) sayRemoved(r rpc.Removed) error {
+	return a.result(r, func(w io.Writer) {
+		fmt.Fprintf(w, "removed %s with %s of results\n", count(r.Jobs, "job"), sizeText(r.Bytes))
+	})
 }
 
 func (a *app) jobExplainCommand() *cobra.Command {

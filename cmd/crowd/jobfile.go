@@ -392,7 +392,7 @@ func (w *flowWish) check(a *app) error {
 		if read := slices.ContainsFunc(w.stages, func(r stageWish) bool { return slices.Contains(r.from, s.name) }); (read || len(s.from) > 0) && !exactly(s.request.Compare) {
 			return misuse("leave out compare where stages read each other", "stage %s: %s lets outputs differ, and what goes from stage to stage is compared byte for byte", s.name, s.request.Compare)
 		}
-		if _, err := a.readProgram(s.program); err != nil {
+		if _, err := a.readProgram(s.program, s.request.Limits.Memory); err != nil {
 			return err
 		}
 		if err := a.checkComparator(s.request.Compare); err != nil {

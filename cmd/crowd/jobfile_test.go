@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -125,6 +127,9 @@ func TestJobFile_OfTheDocs(t *testing.T) {
 	if err != nil || len(w.stages) != 3 || w.stages[2].program != "bin/grep.wasm" {
 		t.Errorf("got %+v, %v", w, err)
 	}
+	if file, err := os.ReadFile("../../docs/job.yaml"); err != nil || string(file) != example {
+		t.Errorf("docs/job.yaml: %v; want what docs/job.md shows", err)
+	}
 	for name := range strings.SplitSeq(strings.ReplaceAll(knownFields["jobFile"]+", "+knownFields["jobStage"], "and for all stages: ", ""), ", ") {
 		if !strings.Contains(string(raw), "`"+name+"`") {
 			t.Errorf("docs/job.md does not say what %s is", name)
@@ -147,5 +152,23 @@ func TestJobFile_NoLooseComparatorOnAnEdge(t *testing.T) {
 		if err := w.check(&app{}); err == nil || !strings.Contains(err.Error(), "stage "+stage+": numeric") {
 			t.Errorf("%s: got %v", stage, err)
 		}
+	}
+}
+
+// Files that the README has its readers type lie in a fresh clone, or are built or written by what they typed before.
+func TestREADME_NamesWhatIsThere(t *testing.T) {
+	raw, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`(?m)crowd (?:plan|map) (?:bin/\S+ )?'?([^\s'` + "`" + `-][^\s'` + "`" + `]*)|--in (\S+)`)
+	found := named.FindAllStringSubmatch(string(raw), -1)
+	for _, m := range found {
+		if files, err := filepath.Glob(filepath.Join("../..", m[1]+m[2])); err != nil || len(files) == 0 {
+			t.Errorf("%q: there is no file %s", m[0], m[1]+m[2])
+		}
+	}
+	if len(found) < 4 {
+		t.Errorf("got %q, want more: does this test still read the README?", found)
 	}
 }

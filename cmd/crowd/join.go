@@ -103,7 +103,7 @@ the stake.`,
 				if err != nil {
 					return err
 				}
-				cfg.Dir = filepath.Join(filepath.Dir(local), "node")
+				cfg.Dir = filepath.Join(filepath.Dir(local), nodeDir)
 			}
 			if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 				return err
@@ -170,7 +170,7 @@ func parseOffer(stake, price, country string, tags []string, owners float64) (*o
 			return nil, misuse("for example --price 0.9", "node run: %v", err)
 		}
 	}
-	if c := o.Country; c != "" && (len(c) != 2 || strings.Trim(c, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "") {
+	if o.Country != "" && !isCountry(o.Country) {
 		return nil, misuse("for example --country CH", "node run: country %q: want two letters", country)
 	}
 	for _, t := range tags {

@@ -5,19 +5,23 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/crowdcompute/crowd"
 	"github.com/crowdcompute/crowd/internal/rpc"
 )
 
@@ -37,7 +41,7 @@ type env struct {
 	itemReceipt   func(receipt, leaves []byte, item uint32, stdout, stderr []byte) ([]byte, error)
 	joinNetwork   func(context.Context, joinConfig) (joined, error)
 	demo          func() (demoAssets, error)
-	checkProgram  func([]byte) error // why a program is none that executors run
+	checkProgram  func(code []byte, memory uint64) error // why a program is none that executors run in so much memory (0: any)
 	wasmWorker    func() int
 }
 
@@ -96,17 +100,41 @@ func run(ctx context.Context, e env) int {
 		if misuse != nil && misuse.hint != "" {
 			hint = misuse.hint
 		}
-		a.complain(err.Error(), hint)
+		a.json = a.json || jsonAsked(e.args) // the flags may have been read up to the misuse alone
+		a.complain(complaint{rpc.BadRequest, err.Error(), hint})
 		return exitMisused
 	case errors.Is(err, errSaid):
 	case errors.As(err, &border):
-		a.complain(err.Error(), forUser(border.Hint, cmd))
+		a.complain(complaint{border.Kind, err.Error(), forUser(border.Hint, cmd)})
 	case errors.Is(err, context.Canceled):
-		a.complain("interrupted", "")
+		a.complain(complaint{rpc.Conflict, "interrupted", ""})
 	default:
-		a.complain(err.Error(), "")
+		a.complain(complaint{ownKind(err), err.Error(), ""})
 	}
 	return exitFailed
+}
+
+// jsonAsked reports whether --json stands among the flags of a command line.
+func jsonAsked(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--json")
+}
+
+// ownKind is the kind of an error that this program met itself, most often with a file.
+func ownKind(err error) rpc.Kind {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return rpc.NotFound
+	case errors.Is(err, fs.ErrPermission):
+		return rpc.Forbidden
+	case errors.Is(err, fs.ErrExist):
+		return rpc.Conflict
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return rpc.Unavailable
+	}
+	return rpc.Internal
 }
 
 // forUser is a node's hint in the terms of the command line, where it is one for programs.
@@ -147,10 +175,24 @@ func notBuilt(what string) error {
 	return &rpc.Error{Kind: rpc.Unavailable, Err: fmt.Errorf("%s: not built into this binary", what), Hint: "use a binary that is built with it"}
 }
 
-func (a *app) complain(text, hint string) {
-	fmt.Fprintf(a.stderr, "crowd: %s\n", clean(text))
-	if hint != "" {
-		fmt.Fprintf(a.stderr, "hint: %s\n", clean(hint))
+// complaint is why a command failed, and what to do.
+type complaint struct {
+	Kind    rpc.Kind `json:"kind"`
+	Message string   `json:"message"`
+	Hint    string   `json:"hint"`
+}
+
+// complain ends the talk of a command that fails: in words, or with --json as one line of JSON.
+func (a *app) complain(f complaint) {
+	if a.json {
+		enc := json.NewEncoder(a.stderr)
+		enc.SetEscapeHTML(false)
+		enc.Encode(f) // there is nobody left to tell that stderr is closed
+		return
+	}
+	fmt.Fprintf(a.stderr, "crowd: %s\n", clean(f.Message))
+	if f.Hint != "" {
+		fmt.Fprintf(a.stderr, "hint: %s\n", clean(f.Hint))
 	}
 }
 
@@ -162,11 +204,13 @@ func (a *app) say(format string, args ...any) {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "crowd",
+		Args:  cobra.ArbitraryArgs, // of which there are none, see below
 		Short: "Run programs on machines that you neither own nor trust",
 		Long: `Run programs on machines that you neither own nor trust, and get the result with
 a receipt that says how sure you can be.
 
-Results go to stdout, all talk to stderr; --json makes results machine-readable.
+Results go to stdout, all talk to stderr. --json makes results machine-readable, and of a
+failure the last line of stderr: an object with its kind, a message and a hint.
 Exit codes: 0 done, 1 failed, 2 misused.`,
 		Example: `  crowd up                                   a network on this machine
   crowd node run --network network.json      a node of somebody's network
@@ -178,6 +222,21 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 
 		DisableSuggestions: true, // they come in lines of their own
+	}
+	asked := false
+	root.Flags().BoolVar(&asked, "version", false, "print the version of this program")
+	root.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			hint := "see: crowd --help"
+			if near := nearest(args[0], namesBelow(c)); near != "" {
+				hint = fmt.Sprintf("did you mean: crowd %s? %s", near, hint)
+			}
+			return misuse(hint, "unknown command %q", args[0])
+		}
+		if a.begun = true; asked {
+			return a.sayVersion()
+		}
+		return c.Help()
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.node, "node", "", "the node to use: its folder or URL (default $CROWD_NODE, else the local network)")
@@ -194,6 +253,8 @@ Exit codes: 0 done, 1 failed, 2 misused.`,
 	add("look", a.infoCommand(), a.accountCommand(), a.providerCommand(), a.reputationCommand(), a.peersCommand(), a.findCommand(), a.doctorCommand())
 	add("net", a.upCommand(), a.nodeCommand(), a.networkCommand(), a.sendCommand(), a.demoCommand(), a.simCommand())
 	root.AddCommand(a.versionCommand(), a.workerCommand())
+	root.SetFlagErrorFunc(flagError)
+	onlyOnce(root)
 	return root
 }
 
@@ -210,7 +271,11 @@ func noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 		if len(args) == 0 {
 			return misuse(known, "crowd %s: a verb is missing", use)
 		}
-		return misuse(known, "crowd %s: unknown verb %q", use, args[0])
+		hint := known
+		if near := nearest(args[0], namesBelow(c)); near != "" {
+			hint = fmt.Sprintf("did you mean: crowd %s %s? %s", use, near, known)
+		}
+		return misuse(hint, "crowd %s: unknown verb %q", use, args[0])
 	}
 	return c
 }
@@ -253,14 +318,15 @@ func (a *app) with(f func(ctx context.Context, c *rpc.Client, args []string) err
 	})
 }
 
-// version of this program, as Go's build stamped it.
+// version of this program, as Go's build stamped it; without a stamp, the rules that it has and, where it is known, the commit.
 func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version
 	}
-	return "(devel)"
+	return strings.TrimSuffix(fmt.Sprintf("rules-%d+%.12s", crowd.RulesVersion, commit()), "+")
 }
 
+// commit that this program was built from; "" where the build did not stamp it.
 func commit() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
@@ -269,7 +335,24 @@ func commit() string {
 			}
 		}
 	}
-	return "unknown"
+	return ""
+}
+
+// sayVersion prints what crowd version and crowd --version print.
+func (a *app) sayVersion() error {
+	v := struct {
+		Version string `json:"version"`
+		Commit  string `json:"commit"` // "" where it is not known
+		Rules   uint64 `json:"rules"`
+		Go      string `json:"go"`
+	}{version(), commit(), uint64(crowd.RulesVersion), runtime.Version()}
+	return a.result(v, func(w io.Writer) {
+		at := "unknown commit"
+		if v.Commit != "" {
+			at = fmt.Sprintf("commit %.12s", v.Commit)
+		}
+		fmt.Fprintf(w, "crowd %s, %s, rules %d, %s\n", v.Version, at, v.Rules, v.Go)
+	})
 }
 
 func (a *app) versionCommand() *cobra.Command {
@@ -278,14 +361,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Example: "  crowd version --json",
 		RunE: func(*cobra.Command, []string) error {
 			a.begun = true
-			v := struct {
-				Version string `json:"version"`
-				Commit  string `json:"commit"`
-				Go      string `json:"go"`
-			}{version(), commit(), runtime.Version()}
-			return a.result(v, func(w io.Writer) {
-				fmt.Fprintf(w, "crowd %s, commit %.12s, %s\n", v.Version, v.Commit, v.Go)
-			})
+			return a.sayVersion()
 		},
 	}
 }

@@ -186,6 +186,14 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("stdout is JSON: %v", ok)
 				}
 			},
+			// failure KIND TEXT: the last line of stderr is a failure of that kind, with a message that has TEXT.
+			"failure": func(ts *testscript.TestScript, _ bool, args []string) {
+				lines := strings.Split(strings.TrimSpace(ts.ReadFile("stderr")), "\n")
+				var f complaint
+				if err := json.Unmarshal([]byte(lines[len(lines)-1]), &f); err != nil || string(f.Kind) != args[0] || !strings.Contains(f.Message, args[1]) {
+					ts.Fatalf("got %+v, %v; want %s with %q", f, err, args[0], args[1])
+				}
+			},
 			// binary FILE: makes the file that rpctest's program "files" makes.
 			"binary": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), bytes.Repeat([]byte{0, 1, 2, 255, '\r', '\n'}, 300_000), 0o644))

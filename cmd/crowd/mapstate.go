@@ -125,7 +125,7 @@ func (d *mapDir) close() { d.lock.Close() }
 
 func openMapDir(dir string) (_ *mapDir, err error) {
 	d := &mapDir{dir: dir}
-	if _, err := os.Stat(dir); err == nil {
+	if _, err := os.Stat(d.path("map.json")); err == nil { // else nothing is written there, not even the lock
 		if err := d.hold(); err != nil {
 			return nil, err
 		}
@@ -226,7 +226,11 @@ func (d *mapDir) change(f func(*mapState)) error {
 	if err != nil || bytes.Equal(raw, d.written) {
 		return err
 	}
-	if err := atomicfile.Write(d.path("map.json"), raw, 0o644); err != nil {
+	made, err := os.Stat(d.dir)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(d.path("map.json"), raw, made.Mode().Perm()&0o666); err != nil { // as the umask let the folder be
 		return err
 	}
 	if d.written = raw; d.wrote == nil {

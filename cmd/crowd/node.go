@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -51,8 +53,8 @@ func (a *app) endpoint() (rpc.Endpoint, error) {
 	if !isURL {
 		end, err := rpc.Discover(target)
 		var e *rpc.Error
-		if local, _ := a.defaultDir(); errors.As(err, &e) && e.Kind == rpc.Unavailable && target != local {
-			e.Hint = "start one with: crowd up --dir " + target
+		if errors.As(err, &e) && e.Kind == rpc.Unavailable {
+			e.Hint = a.noNodeHint(target)
 		}
 		return end, err
 	}
@@ -65,6 +67,36 @@ func (a *app) endpoint() (rpc.Endpoint, error) {
 		end.Token = token
 	}
 	return end, nil
+}
+
+// noNodeHint says what to do where no node runs in the folder dir.
+func (a *app) noNodeHint(dir string) string {
+	local, err := a.defaultDir()
+	if err == nil && dir == local {
+		if node := filepath.Join(filepath.Dir(local), nodeDir); runsIn(node) {
+			return fmt.Sprintf("a node runs in %s; use it with: export CROWD_NODE=%s", node, node)
+		}
+		return "start one with: crowd up; if one runs in another folder, name that: export CROWD_NODE=FOLDER, or --node FOLDER"
+	}
+	if isNodeDir(dir) {
+		return "start it with: crowd node run --dir " + dir
+	}
+	return "start one with: crowd up --dir " + dir
+}
+
+// nodeDir is the folder of crowd node run, beside that of the local network.
+const nodeDir = "node"
+
+func runsIn(dir string) bool {
+	_, err := rpc.Discover(dir)
+	return rpc.KindOf(err) != rpc.Unavailable // whatever else may be wrong with it
+}
+
+// isNodeDir reports whether crowd node run made the folder: it keeps its network's file, and no network of its own.
+func isNodeDir(dir string) bool {
+	_, network := os.Stat(filepath.Join(dir, networkFile))
+	_, genesis := os.Stat(filepath.Join(dir, "genesis"))
+	return network == nil && errors.Is(genesis, fs.ErrNotExist)
 }
 
 func (a *app) connect(ctx context.Context) (*rpc.Client, error) {

@@ -73,9 +73,15 @@ func (n *localNetwork) Close() error {
 
 func startNetwork(getenv func(string) string) func(context.Context, upConfig) (network, error) {
 	return func(ctx context.Context, c upConfig) (network, error) {
+		if err := ownFolder(c.Dir, filepath.Join("authority", "key"), "authority", "lock"); err != nil {
+			return nil, err
+		}
 		worker, err := workerCommand()
 		if err != nil {
 			return nil, err
+		}
+		if n, ok := providersOf(c.Dir); ok {
+			c.Providers = n
 		}
 		cfg := node.LocalConfig{
 			Dir: c.Dir, Providers: c.Providers, RPC: c.Addr, Listen: c.Listen, Worker: worker,
@@ -99,7 +105,7 @@ func startNetwork(getenv func(string) string) func(context.Context, upConfig) (n
 		}
 		local, err := node.OpenLocal(cfg)
 		if err != nil {
-			return nil, err
+			return nil, explain(err, c.Addr)
 		}
 		run, stop := context.WithCancel(context.WithoutCancel(ctx)) // an interrupt closes it in order, through Close
 		n := &localNetwork{Local: local, stop: stop, ended: make(chan struct{})}
@@ -120,6 +126,41 @@ func startNetwork(getenv func(string) string) func(context.Context, upConfig) (n
 		}
 		return n, nil
 	}
+}
+
+// ownFolder refuses to begin a network or a node in a folder with files of somebody else's. mark is a file that every
+// folder of ours has; one without it may hold nothing besides what a start that was cut off leaves.
+func ownFolder(dir, mark string, leftover ...string) error {
+	if _, err := os.Stat(filepath.Join(dir, mark)); err == nil {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if !slices.Contains(leftover, e.Name()) {
+			return &rpc.Error{Kind: rpc.Conflict, Err: fmt.Errorf("the folder %s holds other files, as %s", dir, e.Name()),
+				Hint: "name a new or an empty folder with --dir; crowd leaves alone what it did not make"}
+		}
+	}
+	return nil
+}
+
+// providersOf is how many providers the network in dir was made with; false: there is none that can be read.
+func providersOf(dir string) (int, bool) {
+	raw, err := os.ReadFile(filepath.Join(dir, "genesis"))
+	var g ledger.Genesis
+	if err != nil || crowd.Decode(raw, &g) != nil {
+		return 0, false
+	}
+	n := 0
+	for _, grant := range g.Grants {
+		if grant.Stake > 0 {
+			n++
+		}
+	}
+	return n, n > 0
 }
 
 // localNode is a node in this process.
@@ -150,6 +191,9 @@ func joinNetwork(getenv func(string) string) func(context.Context, joinConfig) (
 			level = slog.LevelInfo
 		}
 		log := slog.New(slog.NewTextHandler(c.Log, &slog.HandlerOptions{Level: level}))
+		if err := ownFolder(c.Dir, "key", networkFile); err != nil {
+			return nil, err
+		}
 		file, genesis, err := chooseNetwork(ctx, c, log)
 		if err != nil {
 			return nil, err

@@ -20,9 +20,9 @@ const buildHint = "compile it to WebAssembly with WASI preview 1: GOOS=wasip1 GO
 	"--target=wasm32-wasi, " +
 	"or cargo build --target wasm32-wasip1"
 
-// readProgram reads the program at path. It refuses a file of another kind, and a module that no executor runs, each
-// with what to do.
-func (a *app) readProgram(path string) ([]byte, error) {
+// readProgram reads the program at path. It refuses a file of another kind, and a module that no executor runs within
+// memory bytes (0: any), each with what to do.
+func (a *app) readProgram(path string, memory uint64) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && looksLikeImage(path):
@@ -50,7 +50,7 @@ func (a *app) readProgram(path string) ([]byte, error) {
 	if what, hint := foreign(path, code); what != "" {
 		return nil, notRunnable(fmt.Errorf("program %s: it is %s, not a WebAssembly module", path, what), hint)
 	}
-	if err := a.checkProgram(code); err != nil {
+	if err := a.checkProgram(code, memory); err != nil {
 		return nil, notRunnable(fmt.Errorf("program %s: %w", path, err), moduleHint(err.Error()))
 	}
 	return code, nil
@@ -113,6 +113,7 @@ func foreign(path string, code []byte) (what, hint string) {
 // moduleHint is what helps against the reason for which a module was refused.
 func moduleHint(reason string) string {
 	for _, x := range []struct{ in, hint string }{
+		{"bytes of memory, the limit is", "give it more with --memory"},
 		{"wasi_unstable", "build it with a newer compiler: wasi_unstable came before WASI preview 1 " +
 			"(wasi_snapshot_preview1)"},
 		{"exceptions are not supported", "build it without exceptions: -fno-exceptions, and without setjmp"},
@@ -137,5 +138,5 @@ func moduleHint(reason string) string {
 	return buildHint
 }
 
-// checkModule finds what executors would: nil for a program that they run.
-func checkModule(code []byte) error { return wasm.Check(code) }
+// checkModule finds what executors would: nil for a program that they run within that memory.
+func checkModule(code []byte, memory uint64) error { return wasm.Check(code, memory) }

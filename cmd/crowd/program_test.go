@@ -57,14 +57,14 @@ func TestReadProgram(t *testing.T) {
 	if err := os.WriteFile(good, []byte(code), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := (&app{env: env{checkProgram: checkModule}}).readProgram(good); err != nil || string(got) != code {
+	if got, err := (&app{env: env{checkProgram: checkModule}}).readProgram(good, 0); err != nil || string(got) != code {
 		t.Errorf("a program: got %d bytes, %v; want it", len(got), err)
 	}
 }
 
 func refused(t *testing.T, path, want, hint string) {
 	t.Helper()
-	_, err := (&app{env: env{checkProgram: checkModule}}).readProgram(path)
+	_, err := (&app{env: env{checkProgram: checkModule}}).readProgram(path, 0)
 	var e *rpc.Error
 	if !errors.As(err, &e) || !strings.Contains(err.Error(), want) || !strings.Contains(e.Hint, hint) {
 		t.Errorf("%s: got %v (%+v), want %q and the hint %q", path, err, e, want, hint)

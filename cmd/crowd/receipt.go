@@ -52,20 +52,34 @@ func (a *app) receiptGetCommand() *cobra.Command {
 }
 
 func saveReceipt(ctx context.Context, c *rpc.Client, id crowd.JobID, file string) error {
-	data, err := c.Receipt(ctx, id)
+	o, err := openReceipt(file)
 	if err != nil {
 		return err
 	}
+	defer o.abandon()
+	return o.saveReceipt(ctx, c, id, file)
+}
+
+// openReceipt fails early, as openOutput does, where a receipt cannot be saved.
+func openReceipt(file string) (*output, error) {
 	o, err := openOutput(file, nil)
 	if err == nil && o.w == nil {
 		err = fmt.Errorf("%s: not a file", file)
 	}
-	if err == nil {
-		defer o.abandon()
-		_, err = o.w.Write(data)
-		err = errors.Join(err, o.finish())
-	}
 	if err != nil {
+		return nil, fmt.Errorf("save receipt: %w", named(err, file))
+	}
+	return o, nil
+}
+
+// saveReceipt writes the receipt of a job to o, which is the file of that name.
+func (o *output) saveReceipt(ctx context.Context, c *rpc.Client, id crowd.JobID, file string) error {
+	data, err := c.Receipt(ctx, id)
+	if err != nil {
+		return err
+	}
+	_, err = o.w.Write(data)
+	if err = errors.Join(err, o.finish()); err != nil {
 		return fmt.Errorf("save receipt: %w", named(err, file))
 	}
 	return nil
@@ -112,6 +126,9 @@ func (a *app) checkReceipts(path, leavesFile string, trusted []byte) ([]Check, e
 		return a.checkReceipt(path, leavesFile, trusted)
 	}
 	d, err := openMapDir(path)
+	if e := (*rpc.Error)(nil); errors.As(err, &e) && e.Kind == rpc.NotFound {
+		return nil, rpc.Errorf(rpc.NotFound, "it holds no receipts").WithHint("name a receipt, or the folder of a crowd map, as counts.txt.map")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -282,7 +299,7 @@ func checksError(what string, checks []Check) error {
 		}
 	}
 	if failed > 0 || len(checks) == 0 {
-		return fmt.Errorf("%s: %d of %d checks failed", what, failed, len(checks))
+		return rpc.Errorf(rpc.Conflict, "%s: %d of %d checks failed", what, failed, len(checks))
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ const (
 	autoGas crowd.Gas = 100e9
 	// goodbye is how long a cancelled job may take to say so.
 	goodbye = 5 * time.Second
+	// leastMemory is one page, of which a program's memory is made, in bytes.
+	leastMemory = 64 << 10
 )
 
 // runFlags are the flags of crowd run, as typed.
@@ -68,7 +70,7 @@ for which the cheapest plan is taken that reaches it:
 
 --in FILE is the program's stdin, --in DIR its read-only folder /in.
 --out FILE receives its stdout; --out DIR receives stdout, stderr and what it wrote
-to /out. Without --out its stdout is this command's, so pipes work.
+to /out, which --out FILE leaves at the node: the last lines say so. Without --out its stdout is this command's, so pipes work.
 A program may have %d files and folders in /out and /tmp at a time. Where it can end for want of
 memory, gas, time or space, the last line says so, and which flag gives it more.
 If the program exits with another code than 0, this command exits with 1, as at any failure; the program's
@@ -128,7 +130,7 @@ cancelled job is paid for the time that it ran: see crowd job cancel --help.`, e
 func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	bad := func(err error) error { return misuse("see: crowd run --help", "run: %v", err) }
 	r := rpc.PostRequest{Args: args, Env: f.env, Confidence: f.confidence,
-		Filters: rpc.Filters{Tags: f.tags, Countries: f.country}}
+		Filters: rpc.Filters{Tags: f.tags}}
 	gas := uint64(autoGas)
 	var err error
 	if f.gas != "auto" {
@@ -144,8 +146,18 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	if err != nil {
 		return r, bad(err)
 	}
+	if memory < leastMemory {
+		return r, bad(fmt.Errorf("--memory %s: want at least %s, the least that a program has; with a unit, as 512MiB",
+			f.memory, sizeText(leastMemory)))
+	}
 	output, err := parseUnits("--max-output", f.maxOutput, sizeUnits)
 	if err != nil {
+		return r, bad(err)
+	}
+	if output == 0 {
+		return r, bad(errors.New("--max-output: a program that may write nothing has no result"))
+	}
+	if r.Filters.Countries, err = parseCountries(f.country); err != nil {
 		return r, bad(err)
 	}
 	if f.budget != "" {
@@ -202,6 +214,23 @@ func (f *runFlags) request(args []string) (rpc.PostRequest, error) {
 	return r, nil
 }
 
+// parseCountries reads --country.
+func parseCountries(list []string) (out []string, err error) {
+	for _, s := range list {
+		c := strings.ToUpper(s)
+		if !isCountry(c) {
+			return nil, fmt.Errorf("--country %q: want two letters, as CH", s)
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// isCountry reports whether s has the form of a country's code of ISO 3166-1: two capital letters.
+func isCountry(s string) bool {
+	return len(s) == 2 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+}
+
 // parsePlan reads --plan: nil for none.
 func parsePlan(s string) (*rpc.TaskPlan, error) {
 	method, n, numbered := strings.Cut(s, "=")
@@ -228,6 +257,10 @@ func (a *app) run(ctx context.Context, f *runFlags, program string, args []strin
 	if err != nil {
 		return err
 	}
+	if f.detach && (f.out != "" || f.receipt != "") {
+		return misuse("leave out --detach; or get them when the job has ended: crowd job get JOB --out, crowd receipt get JOB --out",
+			"run: --detach does not wait for what --out and --receipt would save")
+	}
 	if a.json && !f.detach && f.out == "" {
 		return misuse("give --out FILE, so that the program's output and the JSON do not mix", "run: --json without --out")
 	}
@@ -244,7 +277,7 @@ func (a *app) run(ctx context.Context, f *runFlags, program string, args []strin
 		}
 	}()
 
-	code, err := a.readProgram(program)
+	code, err := a.readProgram(program, req.Limits.Memory)
 	if err == nil {
 		err = a.checkComparator(req.Compare)
 	}
@@ -261,6 +294,13 @@ func (a *app) run(ctx context.Context, f *runFlags, program string, args []strin
 		return err
 	}
 	defer out.abandon()
+	var receipt *output
+	if f.receipt != "" {
+		if receipt, err = openReceipt(f.receipt); err != nil {
+			return err
+		}
+		defer receipt.abandon()
+	}
 	if r.c, err = a.connect(ctx); err != nil {
 		return r.left(err)
 	}
@@ -282,11 +322,11 @@ func (a *app) run(ctx context.Context, f *runFlags, program string, args []strin
 		}
 		return nil
 	}
-	return r.finish(ctx, id, out)
+	return r.finish(ctx, id, out, receipt)
 }
 
-// finish waits for the job's end and delivers.
-func (r *running) finish(ctx context.Context, id crowd.JobID, out *output) error {
+// finish waits for the job's end and delivers. receipt may be nil.
+func (r *running) finish(ctx context.Context, id crowd.JobID, out, receipt *output) error {
 	a, c, f := r.app, r.c, r.f
 	if !f.quiet {
 		r.st.say("job %s", id.Short())
@@ -309,8 +349,17 @@ func (r *running) finish(ctx context.Context, id crowd.JobID, out *output) error
 	if err := out.deliver(ctx, c, id, res, r.st); err != nil {
 		return r.left(kept(err, what, again))
 	}
-	if f.receipt != "" {
-		if err := saveReceipt(ctx, c, id, f.receipt); err != nil {
+	if !f.quiet {
+		more, err := out.leftOut(ctx, c, id)
+		if err != nil {
+			return r.left(err)
+		}
+		if more != "" {
+			r.st.say("%s", more)
+		}
+	}
+	if receipt != nil {
+		if err := receipt.saveReceipt(ctx, c, id, f.receipt); err != nil {
 			return r.left(kept(err, "the receipt of job "+id.Short()+" is there", fmt.Sprintf("crowd receipt get %s "+
 				"--out %s", id.Short(), f.receipt)))
 		}
@@ -353,9 +402,7 @@ func (r *running) outcomeError(ctx context.Context, id crowd.JobID, last rpc.Job
 		e.Err = fmt.Errorf("the program exited with code %d (%s; nobody else is to blame)", o.ExitCode, paid)
 		hint = r.lack(ctx, id)
 	case crowd.Trapped.String():
-		if hint = r.lack(ctx, id); strings.Contains(o.Reason, "bytes of memory, the limit is") {
-			hint = "give it more with --memory"
-		}
+		hint = r.lack(ctx, id)
 	case crowd.OutOfGas.String():
 		if r.f.timed {
 			hint = fmt.Sprintf("--timeout %v gave it %s, what a slow machine does in that time: give it a longer "+
@@ -365,6 +412,9 @@ func (r *running) outcomeError(ctx context.Context, id crowd.JobID, last rpc.Job
 	}
 	if hint != "" {
 		e.Hint = hint
+	}
+	if r.f.quiet {
+		e.Hint += "; --quiet left out its stderr: see crowd job logs " + id.Short()
 	}
 	return e
 }

@@ -143,7 +143,7 @@ func viewOf(s *simOverlay, c swarm.Cell) simCell {
 	}
 }
 
-func (a *app) simOverlay(ctx context.Context, s simOverlay) error {
+func (a *app) simOverlay(ctx context.Context, s simOverlay) (err error) {
 	switch s.churn {
 	case "none":
 		s.plan.Quiet, s.plan.Warm = true, 0
@@ -181,9 +181,7 @@ func (a *app) simOverlay(ctx context.Context, s simOverlay) error {
 		w := bufio.NewWriter(f)
 		s.plan.Trace = sim.NewTrace(w)
 		defer func() {
-			if err := errors.Join(s.plan.Trace.Close(), w.Flush()); err != nil {
-				a.complain(err.Error(), "")
-			}
+			err = errors.Join(err, s.plan.Trace.Close(), w.Flush())
 		}()
 	}
 	cells, err := a.simCells(ctx, s, shares)

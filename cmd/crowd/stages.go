@@ -27,6 +27,7 @@ type stages struct {
 	last  rpc.JobEvent
 	bar   *progressbar.ProgressBar // what moves now, or nil
 	text  string                   // beside it
+	open  bool                     // the program has begun a line on stderr and not ended it
 	quit  chan struct{}            // ends the goroutine that moves it
 }
 
@@ -57,6 +58,7 @@ func (s *stages) show(ev rpc.JobEvent) {
 		s.spin(text)
 	} else if moved || ev.Why != s.last.Why {
 		s.clear()
+		s.endLine()
 		for _, line := range stageLines(ev, s.start) {
 			fmt.Fprintln(s.w, line)
 		}
@@ -75,6 +77,9 @@ func (s *stages) guest(data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clear()
+	if n := len(data); n > 0 {
+		s.open = data[n-1] != '\n'
+	}
 	_, err := s.program.Write(data)
 	return err
 }
@@ -84,6 +89,7 @@ func (s *stages) say(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clear()
+	s.endLine()
 	fmt.Fprintln(s.w, clean(fmt.Sprintf(format, args...)))
 }
 
@@ -92,9 +98,18 @@ func (s *stages) done() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clear()
+	s.endLine()
 	if s.quit != nil {
 		close(s.quit)
 		s.quit = nil
+	}
+}
+
+// endLine has what we say begin on a line of its own.
+func (s *stages) endLine() {
+	if s.open {
+		fmt.Fprintln(s.w)
+		s.open = false
 	}
 }
 

@@ -40,7 +40,7 @@ with an account that holds credits. It listens on loopback only unless you say -
 keeps its state in its folder, and continues from it at the next start. Others join it
 with the file network.json in that folder: crowd node run --network network.json`,
 		Example: "  crowd up\n  crowd up --dir /tmp/net --providers 4\n  crowd up --listen 0.0.0.0:4141      open to other machines",
-		RunE: a.until(func(_ *cobra.Command, ctx context.Context, _ []string) error {
+		RunE: a.until(func(cmd *cobra.Command, ctx context.Context, _ []string) error {
 			if cfg.Providers < needed || cfg.Providers > 64 {
 				return misuse("a pair of executors needs at least 2; one machine serves at most 64", "up: %d providers", cfg.Providers)
 			}
@@ -71,6 +71,10 @@ with the file network.json in that folder: crowd node run --network network.json
 			net, err := a.startNetwork(ctx, cfg)
 			if err != nil {
 				return fmt.Errorf("start network: %w", err)
+			}
+			if cmd.Flags().Changed("providers") && cfg.Providers != net.Providers() {
+				a.say("the network in this folder keeps the %d providers that it was made with; --providers %d is for a new one: name another folder with --dir",
+					net.Providers(), cfg.Providers)
 			}
 			if err := a.greet(net, cfg); err != nil {
 				net.Close()

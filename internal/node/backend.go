@@ -437,7 +437,7 @@ func (b backend) outcome(ctx context.Context, p *page) *rpc.Outcome {
 	}
 	if o.Status == crowd.Invalid.String() {
 		if program, err := jobBlocks(b).Read(ctx, p.job.Spec.Task.Program, executor.MaxProgram); err == nil {
-			if err := wasm.Check(program); err != nil {
+			if err := wasm.Check(program, 0); err != nil {
 				o.Reason = err.Error()
 				return o
 			}

@@ -115,11 +115,14 @@ func (b *book) find(id crowd.JobID) *page {
 	return &p
 }
 
-// update does f to the page of id and wakes who watches it.
+// update does f to the page of id and wakes who watches it. A job that was removed stays away.
 func (b *book) update(id crowd.JobID, f func(*page)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.find(id)
+	if p == nil && b.file.gone(id) {
+		return
+	}
 	if p == nil {
 		p = &page{changed: make(chan struct{})}
 	}

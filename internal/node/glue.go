@@ -72,7 +72,7 @@ func (c jobChain) OpenJobs(ctx context.Context) ([]crowd.JobID, error) {
 	}
 	for _, id := range all {
 		p, ok := c.book.look(id)
-		wanted[id] = !ok || !p.complete()
+		wanted[id] = !ok && !c.book.file.gone(id) || ok && !p.complete()
 	}
 	var ids []crowd.JobID
 	for id, ok := range wanted {
@@ -292,7 +292,7 @@ func (n *Node) recorded(j ledger.Job) {
 		n.log.Error("job book", "err", err)
 	}
 	if j.State.Ended() {
-		if p, _ := n.book.look(j.ID); p.receipt == nil {
+		if p, ok := n.book.look(j.ID); ok && p.receipt == nil {
 			n.chore(func(ctx context.Context) { n.makeReceipt(ctx, j.ID) })
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"time"
 
 	"github.com/crowdcompute/crowd"
 )
@@ -28,6 +29,11 @@ type Backend interface {
 	Post(ctx context.Context, r PostRequest) (crowd.JobID, error)
 	PlanBatch(ctx context.Context, r BatchRequest) (BatchQuote, error)
 	Cancel(ctx context.Context, id crowd.JobID) error // TooLate when it cannot be taken back
+
+	// Remove forgets jobs, with their results and receipts: all of them, or with Conflict none if one has not ended. Prune
+	// removes those that ended before then, and leaves alone those of which something is to come.
+	Remove(ctx context.Context, ids []crowd.JobID) (Removed, error)
+	Prune(ctx context.Context, before time.Time) (Removed, error)
 
 	Jobs(ctx context.Context, limit int) ([]JobSummary, error)                                // newest first
 	MatchJobs(ctx context.Context, prefix string, limit int) ([]crowd.JobID, error)           // hex digits, lower case

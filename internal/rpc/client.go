@@ -129,6 +129,16 @@ func (c *Client) Cancel(ctx context.Context, id crowd.JobID) error {
 }
 
 // Jobs lists the newest jobs; limit 0 is as many as one answer may have.
+// Remove forgets ended jobs, at most 1000 of them.
+func (c *Client) Remove(ctx context.Context, jobs []crowd.JobID) (Removed, error) {
+	return do[Removed](ctx, c, "remove jobs", "crowd_remove", jobs)
+}
+
+// Prune forgets all jobs that ended before that time.
+func (c *Client) Prune(ctx context.Context, before time.Time) (Removed, error) {
+	return do[Removed](ctx, c, "remove old jobs", "crowd_prune", before)
+}
+
 func (c *Client) Jobs(ctx context.Context, limit int) ([]JobSummary, error) {
 	return do[[]JobSummary](ctx, c, "list jobs", "crowd_jobs", orNil(limit))
 }
@@ -320,7 +330,7 @@ func (c *Client) send(ctx context.Context, id, path string, r io.Reader, progres
 		n, err := io.ReadFull(r, buf)
 		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !end {
-			return fmt.Errorf("read %s: %w", path, err)
+			return fmt.Errorf("%s: %w", strings.TrimSpace("read input "+path), err)
 		}
 		if n > 0 || at == 0 { // an empty file is one empty chunk
 			if err := do0(ctx, c, strings.TrimSpace("upload "+path), "crowd_writeUpload", id, path, at, buf[:n]); err != nil {

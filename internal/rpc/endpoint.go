@@ -35,7 +35,7 @@ func tokenPath(dir string) string   { return filepath.Join(dir, "token") }
 func uploadsPath(dir string) string { return filepath.Join(dir, "uploads") }
 
 // Discover finds the node whose folder is dir. It fails with Unavailable when
-// none runs there.
+// none runs there, and with Forbidden when this user may not look.
 func Discover(dir string) (Endpoint, error) {
 	gone := func() error {
 		e := Errorf(Unavailable, "no node is running at %s", dir)
@@ -46,6 +46,10 @@ func Discover(dir string) (Endpoint, error) {
 		return Endpoint{}, err
 	}
 	end := Endpoint{Socket: socketPath(abs)}
+	if _, err := os.Stat(end.Socket); errors.Is(err, fs.ErrPermission) {
+		return Endpoint{}, Errorf(Forbidden, "the folder %s belongs to another user", dir).WithHint("work as that user, or " +
+			"ask for the node's URL and token, and give them with --node URL and --token-file FILE")
+	}
 	if !serving(end.Socket) {
 		return Endpoint{}, gone()
 	}

@@ -24,6 +24,8 @@ var docs = []struct{ method, summary, params string }{
 	{"Post", "Posts a job and returns its ID.", "request"},
 	{"PlanBatch", "How many items would be cut into jobs and checked, what that costs and how sure it is; where that cannot be had, the nearest that can.", "request"},
 	{"Cancel", "Takes a job back, while that is possible.", "job"},
+	{"Remove", "Forgets ended jobs, with their results, receipts and what was uploaded for them alone; at most 1000. If one has not ended, none is removed.", "jobs"},
+	{"Prune", "Forgets all jobs that ended before that time, as remove does.", "before"},
 	{"Jobs", "The jobs that this node knows, newest first.", "limit"},
 	{"ResolveJob", "The one job whose ID begins with the given hex digits.", "prefix"},
 	{"Job", "All that the node knows of a job.", "job"},

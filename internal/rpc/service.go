@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	geth "github.com/ethereum/go-ethereum/rpc"
 
@@ -112,6 +113,21 @@ func (m methods) Cancel(ctx context.Context, job crowd.JobID) error {
 		return none{}, m.s.backend.Cancel(ctx, job)
 	})
 	return err
+}
+
+func (m methods) Remove(ctx context.Context, jobs []crowd.JobID) (Removed, error) {
+	return answer(ctx, m.s, "remove jobs", func(ctx context.Context) (Removed, error) {
+		if len(jobs) > maxList {
+			return Removed{}, Errorf(TooLarge, "%d jobs, at most %d at once", len(jobs), maxList)
+		}
+		return m.s.backend.Remove(ctx, jobs)
+	})
+}
+
+func (m methods) Prune(ctx context.Context, before time.Time) (Removed, error) {
+	return answer(ctx, m.s, "remove old jobs", func(ctx context.Context) (Removed, error) {
+		return m.s.backend.Prune(ctx, before)
+	})
 }
 
 func (m methods) Jobs(ctx context.Context, limit *int) ([]JobSummary, error) {

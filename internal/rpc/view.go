@@ -303,6 +303,12 @@ type JobSummary struct {
 	Stdin   crowd.CID     `json:"stdin,omitempty"`
 }
 
+// Removed is what a removal of jobs took off the node's disk.
+type Removed struct {
+	Jobs  int   `json:"jobs"`
+	Bytes int64 `json:"bytes"` // of files of results; content in the store is collected within the hour
+}
+
 // JobView is all that the node knows of a job.
 type JobView struct {
 	JobSummary

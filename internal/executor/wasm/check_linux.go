@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -8,14 +9,22 @@ import (
 	"github.com/crowdcompute/crowd/internal/executor/wasm/instrument"
 )
 
-// Check says why program is none that an executor runs, without running it; nil if it is one. Executors of the same
-// rules find the same.
-func Check(program []byte) error {
+// Check says why program is none that an executor runs within that memory, without running it; nil if it is one. A
+// memory of 0 stands for any. Executors of the same rules find the same.
+func Check(program []byte, memory uint64) error {
 	if len(program) > executor.MaxProgram {
 		return fmt.Errorf("%w: %d bytes, at most %d", errModule, len(program), executor.MaxProgram)
 	}
-	_, _, err := prepare(program)
+	_, p, err := prepare(program)
+	if err == nil && memory > 0 && p.Memory > memory {
+		err = errors.New(tooLittle(p.Memory, memory))
+	}
 	return err
+}
+
+// tooLittle is why a program that begins with so much memory does not run within limit, both in bytes.
+func tooLittle(begins, limit uint64) string {
+	return fmt.Sprintf("the program begins with %d bytes of memory, the limit is %d", begins, limit)
 }
 
 // prepare checks and instruments a program, and says what it costs before it runs.

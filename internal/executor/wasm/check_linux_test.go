@@ -14,12 +14,14 @@ func TestCheck(t *testing.T) {
 		{"a program", head + start, ""},
 		{"nothing", "", "invalid wasm"},
 		{"ELF", "\x7fELF", "invalid wasm"},
+		{"two pages", head + strings.Replace(start, "\x07\x0a", "\x05\x03\x01\x00\x02\x07\x0a", 1),
+			"begins with 131072 bytes of memory, the limit is 65536"},
 		{"no start", head, "no function _start"},
 		{"another host's import", head + "\x01\x04\x01\x60\x00\x00" + "\x02\x09\x01\x03env\x01f\x00\x00",
 			`import of "f" from "env"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			err := Check([]byte(tt.module))
+			err := Check([]byte(tt.module), 64<<10)
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q in it", err, tt.want)
 			}

@@ -333,7 +333,7 @@ func call(h *host, l crowd.Limits, begins uint64, start crowd.Gas, run func(h *h
 		return outOfGas(l), l.Gas
 	}
 	if limit := memoryOf(l); begins > limit {
-		return ending{status: crowd.Trapped, reason: fmt.Sprintf("the program begins with %d bytes of memory, the limit is %d", begins, limit)}, start
+		return ending{status: crowd.Trapped, reason: tooLittle(begins, limit)}, start
 	}
 	left, err := run(h, int64(gas-start))
 	return verdict(h, l, left, err)

@@ -371,6 +371,42 @@ func (b *Backend) Cancel(_ context.Context, id crowd.JobID) error {
 	return nil
 }
 
+func (b *Backend) Remove(_ context.Context, ids []crowd.JobID) (r rpc.Removed, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, id := range ids {
+		j, err := b.find(id)
+		if err != nil {
+			return r, err
+		}
+		if !j.view.Stage.Final() {
+			return r, rpc.Errorf(rpc.Conflict, "job %s has not ended: it is %s", id.Short(), j.view.Stage).WithHint("wait for its end")
+		}
+	}
+	return b.drop(func(j *job) bool { return slices.Contains(ids, j.view.ID) }), nil
+}
+
+func (b *Backend) Prune(_ context.Context, before time.Time) (rpc.Removed, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.drop(func(j *job) bool { return j.view.Stage.Final() && j.view.Updated.Before(before) }), nil
+}
+
+// drop forgets the jobs that gone picks. It needs mu.
+func (b *Backend) drop(gone func(*job) bool) (r rpc.Removed) {
+	b.jobs = slices.DeleteFunc(b.jobs, func(j *job) bool {
+		if !gone(j) {
+			return false
+		}
+		r.Jobs++
+		for _, data := range j.result {
+			r.Bytes += int64(len(data))
+		}
+		return true
+	})
+	return r
+}
+
 func (b *Backend) find(id crowd.JobID) (*job, error) {
 	for _, j := range b.jobs {
 		if j.view.ID == id {

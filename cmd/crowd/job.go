@@ -468,7 +468,7 @@ not ended stay, and so do those whose result or receipt is still on its way.`,
 		return prune(cmd, args)
 	}
 	c.Flags().DurationVar(&older, "older", older, "how long ago a job must have ended, as 24h")
-	c.Flags().Lookup("older").DefValue = "0" // there is none
+	c.Flags().Lookup("older").DefValue = "0" // so that the help names no default: there is none
 	return c
 }
 

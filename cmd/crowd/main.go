@@ -41,7 +41,7 @@ type env struct {
 	itemReceipt   func(receipt, leaves []byte, item uint32, stdout, stderr []byte) ([]byte, error)
 	joinNetwork   func(context.Context, joinConfig) (joined, error)
 	demo          func() (demoAssets, error)
-	checkProgram  func(code []byte, memory uint64) error // why a program is none that executors run in so much memory (0: any)
+	checkProgram  func(code []byte, memory uint64) error // why executors refuse a program under that memory limit (0: any limit)
 	wasmWorker    func() int
 }
 
@@ -187,7 +187,7 @@ func (a *app) complain(f complaint) {
 	if a.json {
 		enc := json.NewEncoder(a.stderr)
 		enc.SetEscapeHTML(false)
-		enc.Encode(f) // there is nobody left to tell that stderr is closed
+		enc.Encode(f) // if stderr is closed, the error has no place to go
 		return
 	}
 	fmt.Fprintf(a.stderr, "crowd: %s\n", clean(f.Message))
@@ -204,7 +204,7 @@ func (a *app) say(format string, args ...any) {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "crowd",
-		Args:  cobra.ArbitraryArgs, // of which there are none, see below
+		Args:  cobra.ArbitraryArgs, // RunE answers an unknown command itself, with a suggestion
 		Short: "Run programs on machines that you neither own nor trust",
 		Long: `Run programs on machines that you neither own nor trust, and get the result with
 a receipt that says how sure you can be.

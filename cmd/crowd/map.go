@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// pilotItems are run first, with pilotGas each, when nobody says what an item needs. If any of them runs out of it,
+	// pilotItems are run first, with pilotGas each, when the user does not say what an item needs. If any of them runs out of it,
 	// raisedItems run with eight times as much, and so on up to mostPilotGas. A flow of no more than pilotItems has no
 	// first ones: each item has fewGas.
 	pilotItems             = 32
@@ -247,18 +247,7 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 		}
 		d, err = a.newMap(ctx, w, f.state)
 	} else {
-		var budget crowd.Credits
-		if f.budget != "" {
-			if budget, err = parseCredits(f.budget); err != nil {
-				return misuse("see: crowd map --help", "map: --budget: %v", err)
-			}
-		}
-		if d, err = openMapDir(f.resume); err == nil {
-			d.recognize()
-			if f.budget != "" {
-				err = d.change(func(s *mapState) { s.Budget = budget })
-			}
-		}
+		d, err = f.reopen()
 	}
 	if err != nil {
 		return err
@@ -338,6 +327,38 @@ func (a *app) mapReduce(ctx context.Context, f *mapFlags, args []string) (err er
 	return nil
 }
 
+// reopen opens the folder that --resume names, with a new budget if there is one.
+func (f *mapFlags) reopen() (*mapDir, error) {
+	budget, err := f.total()
+	if err != nil {
+		return nil, err
+	}
+	d, err := openMapDir(f.resume)
+	if err != nil {
+		return nil, err
+	}
+	d.recognize()
+	if f.budget != "" {
+		if err := d.change(func(s *mapState) { s.Budget = budget }); err != nil {
+			d.close()
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// total is what --budget says; 0 without it.
+func (f *mapFlags) total() (crowd.Credits, error) {
+	if f.budget == "" {
+		return 0, nil
+	}
+	budget, err := parseCredits(f.budget)
+	if err != nil {
+		return 0, misuse("see: crowd map --help", "map: --budget: %v", err)
+	}
+	return budget, nil
+}
+
 // cure is what may help where items failed.
 func (s *mapSummary) cure() string {
 	others, first := "the outputs of the others are delivered; --allow-failed makes that a success", ""
@@ -363,7 +384,7 @@ func saidInFile(c *cobra.Command, file string) error {
 // howFlags say how a flow is run, not what.
 var howFlags = []string{"budget", "parallel", "patience", "allow-failed", "quiet", "no-speculation", "json", "node", "token-file"}
 
-// onlyFlags is otherwise's error for the first flag that was typed and is none of those.
+// onlyFlags checks that the user typed no flags but those, and returns otherwise's error for the first other one.
 func onlyFlags(c *cobra.Command, those []string, otherwise func(name string) error) (err error) {
 	c.Flags().Visit(func(f *pflag.Flag) {
 		if !slices.Contains(those, f.Name) && err == nil {
@@ -383,8 +404,8 @@ func (f *mapFlags) fromFile(name string) (*flowWish, error) {
 		w.out = f.out
 	}
 	if f.budget != "" {
-		if w.budget, err = parseCredits(f.budget); err != nil {
-			return nil, misuse("see: crowd map --help", "map: --budget: %v", err)
+		if w.budget, err = f.total(); err != nil {
+			return nil, err
 		}
 	}
 	w.allow, w.noSpeculation = w.allow || f.allowFailed, w.noSpeculation || f.noSpeculation

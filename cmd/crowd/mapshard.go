@@ -92,8 +92,7 @@ func (m *mapping) lay(e flow.Lay) task {
 			}
 		}
 		st.Request.Parts, st.Request.Gather = parts, reads
-		r := rpc.BatchRequest{Items: e.Items, Shard: st.shardLimit(), Gas: expected, Start: st.Start, Limits: st.Request.Limits, Filters: st.Request.Filters,
-			Confidence: st.Request.Confidence, Whole: st.Whole, Budget: e.Budget, Compare: st.Request.Compare}
+		r := st.asks(e, expected)
 		q, err := m.c.PlanBatch(ctx, r)
 		if err == nil && q.Plan == nil && e.Pilot && e.Budget > 0 { // what crowd plan shows must do
 			st.Request.Limits.Gas, r.Limits.Gas = planGas, planGas
@@ -125,6 +124,12 @@ func (m *mapping) lay(e flow.Lay) task {
 			to.Shards = append(to.Shards[:len(s.Flow.Stages[e.Stage].Shards)], shards...)
 		}}, nil
 	}
+}
+
+// asks is the question for a plan of the items of e. The plan allows for what layout adds to the limits.
+func (st *stage) asks(e flow.Lay, expected crowd.Gas) rpc.BatchRequest {
+	return rpc.BatchRequest{Items: e.Items, Shard: st.shardLimit(), Gas: expected, Start: st.Start, Limits: st.Request.Limits, Filters: st.Request.Filters,
+		Confidence: st.Request.Confidence, Whole: st.Whole, Budget: e.Budget, Compare: st.Request.Compare}
 }
 
 // layout is the shards of a plan.

@@ -20,6 +20,9 @@ func TestLayout_AnItemOfASmallShardMayBearMore(t *testing.T) {
 		t.Fatalf("got %d shards, %v, want three", len(shards), err)
 	}
 	for i, sh := range shards {
+		if asked := st.asks(flow.Lay{Items: 203}, 0); sh.Limits.Gas > asked.Limits.Gas+asked.Start/crowd.Gas(layout[i].Items)+1 {
+			t.Errorf("shard %d: an item may use %d gas, the plan was asked for %d and a start of %d: stakes may not cover it", i, sh.Limits.Gas, asked.Limits.Gas, asked.Start)
+		}
 		if need := own + crowd.Gas(start)/crowd.Gas(layout[i].Items); sh.Limits.Gas < need || sh.Limits.Gas > need+1 {
 			t.Errorf("shard %d of %d items: got a limit of %d gas, want %d", i, layout[i].Items, sh.Limits.Gas, need)
 		}

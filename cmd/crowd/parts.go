@@ -147,7 +147,7 @@ func ownFolder(dir, mark string, leftover ...string) error {
 	return nil
 }
 
-// providersOf is how many providers the network in dir was made with; false: there is none that can be read.
+// providersOf is how many providers the network in dir was made with; false if no network can be read there.
 func providersOf(dir string) (int, bool) {
 	raw, err := os.ReadFile(filepath.Join(dir, "genesis"))
 	var g ledger.Genesis

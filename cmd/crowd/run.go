@@ -26,7 +26,7 @@ const (
 	autoGas crowd.Gas = 100e9
 	// goodbye is how long a cancelled job may take to say so.
 	goodbye = 5 * time.Second
-	// leastMemory is one page, of which a program's memory is made, in bytes.
+	// leastMemory is the page size of a program's memory, in bytes.
 	leastMemory = 64 << 10
 )
 

@@ -22,12 +22,13 @@ func DrawInput(job crowd.JobID, node crowd.NodeID, r crowd.Hash) []byte {
 	return h[:]
 }
 
-// lots remembers what came of proofs that were good, as one claim is counted when it is offered, proposed, decided and shown.
-// It holds good ones only: whoever sends others pays for the check, and pushes nothing out.
-var lots = must(lru.New[lot, luck](4096))
+// counted remembers the claims whose proof was good: a node meets the same claim when it is offered, proposed, decided and shown.
+// A key holds all that the count depends on, so that a remembered count is the one that would be computed. Bad proofs are not
+// remembered: a sender of those pushes nothing out.
+var counted = must(lru.New[claimKey, claimCount](4096))
 
-type lot struct {
-	key     identity.VRFPublic
+type claimKey struct {
+	vrf     identity.VRFPublic
 	input   crowd.Hash // DrawInput
 	proof   identity.VRFProof
 	tickets uint32
@@ -35,7 +36,7 @@ type lot struct {
 	units   uint64
 }
 
-type luck struct {
+type claimCount struct {
 	won      uint32
 	priority crowd.Hash
 }
@@ -48,18 +49,17 @@ func must[T any](v T, err error) T {
 }
 
 // count checks the proof and is Won of its output.
-func (l lot) count() (luck, error) {
-	if known, ok := lots.Get(l); ok {
+func (k claimKey) count() (c claimCount, err error) {
+	if known, ok := counted.Get(k); ok {
 		return known, nil
 	}
-	out, err := identity.VerifyVRF(l.key, l.input[:], l.proof)
+	out, err := identity.VerifyVRF(k.vrf, k.input[:], k.proof)
 	if err != nil {
-		return luck{}, err
+		return c, err
 	}
-	var k luck
-	k.won, k.priority = Won(out, l.tickets, l.total, l.units)
-	lots.Add(l, k)
-	return k, nil
+	c.won, c.priority = Won(out, k.tickets, k.total, k.units)
+	counted.Add(k, c)
+	return c, nil
 }
 
 // Tickets is how often a provider takes part in a draw: by its stake, which is
@@ -112,12 +112,12 @@ type Drawn struct {
 
 // Check recomputes d for a job whose draw had that beacon and that many tickets in all.
 func (d *Drawn) Check(job crowd.JobID, r crowd.Hash, total, units uint64) error {
-	k, err := lot{d.VRF, crowd.Hash(DrawInput(job, d.Node, r)), d.Proof, d.Tickets, total, units}.count()
+	c, err := claimKey{d.VRF, crowd.Hash(DrawInput(job, d.Node, r)), d.Proof, d.Tickets, total, units}.count()
 	if err != nil {
 		return err
 	}
-	if k.won == 0 || k.won != d.Won || k.priority != d.Priority {
-		return refuse(BadProof, "%s won %d tickets with best %x, not %d with %x", d.Node.Short(), k.won, k.priority[:4], d.Won, d.Priority[:4])
+	if c.won == 0 || c.won != d.Won || c.priority != d.Priority {
+		return refuse(BadProof, "%s won %d tickets with best %x, not %d with %x", d.Node.Short(), c.won, c.priority[:4], d.Won, d.Priority[:4])
 	}
 	return nil
 }
@@ -160,11 +160,11 @@ func (w *work) claim(from crowd.NodeID, m *Claim) *Refusal {
 		}
 	}
 	d := Drawn{Node: from, VRF: p.VRF, Proof: m.Proof, Tickets: w.params.Tickets(&p, j.Favoured), Price: p.Offer.Price}
-	k, err := lot{p.VRF, crowd.Hash(DrawInput(j.ID, from, j.Beacon)), m.Proof, d.Tickets, j.Tickets, w.params.CommitteeUnits}.count()
+	c, err := claimKey{p.VRF, crowd.Hash(DrawInput(j.ID, from, j.Beacon)), m.Proof, d.Tickets, j.Tickets, w.params.CommitteeUnits}.count()
 	if err != nil {
 		return refuse(BadProof, "%v", err)
 	}
-	if d.Won, d.Priority = k.won, k.priority; d.Won == 0 {
+	if d.Won, d.Priority = c.won, c.priority; d.Won == 0 {
 		return refuse(BadProof, "none of %d tickets won", d.Tickets)
 	}
 	at, _ := slices.BinarySearchFunc(j.Drawn, d, func(a, b Drawn) int {

@@ -30,7 +30,7 @@ func (f bookFile) gone(id crowd.JobID) bool {
 	return err == nil && raw != nil
 }
 
-// remove deletes all of a job, and what says that jobs are gone of which nothing can come any more.
+// remove deletes all that the book has of a job, and the notes about removed jobs that the chain cannot mention any more.
 func (f bookFile) remove(j *ledger.Job) error {
 	seen, err := f.seen()
 	if err != nil {

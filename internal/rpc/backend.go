@@ -31,7 +31,7 @@ type Backend interface {
 	Cancel(ctx context.Context, id crowd.JobID) error // TooLate when it cannot be taken back
 
 	// Remove forgets jobs, with their results and receipts: all of them, or with Conflict none if one has not ended. Prune
-	// removes those that ended before then, and leaves alone those of which something is to come.
+	// removes those that ended before then, except jobs whose result or receipt is still on its way.
 	Remove(ctx context.Context, ids []crowd.JobID) (Removed, error)
 	Prune(ctx context.Context, before time.Time) (Removed, error)
 

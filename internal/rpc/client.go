@@ -128,7 +128,6 @@ func (c *Client) Cancel(ctx context.Context, id crowd.JobID) error {
 	return do0(ctx, c, "cancel job", "crowd_cancel", id)
 }
 
-// Jobs lists the newest jobs; limit 0 is as many as one answer may have.
 // Remove forgets ended jobs, at most 1000 of them.
 func (c *Client) Remove(ctx context.Context, jobs []crowd.JobID) (Removed, error) {
 	return do[Removed](ctx, c, "remove jobs", "crowd_remove", jobs)
@@ -139,6 +138,7 @@ func (c *Client) Prune(ctx context.Context, before time.Time) (Removed, error) {
 	return do[Removed](ctx, c, "remove old jobs", "crowd_prune", before)
 }
 
+// Jobs lists the newest jobs; limit 0 is as many as one answer may have.
 func (c *Client) Jobs(ctx context.Context, limit int) ([]JobSummary, error) {
 	return do[[]JobSummary](ctx, c, "list jobs", "crowd_jobs", orNil(limit))
 }

@@ -30,7 +30,7 @@ type journalFile struct {
 	db  *leveldb.DB // nil when it must be opened
 }
 
-// damagedPrefix is before the name of a journal that cannot be read, which is kept for whoever wants to know why.
+// damagedPrefix begins the name of a journal that cannot be read. It is kept so that the operator can see what is wrong with it.
 const damagedPrefix = "damaged/"
 
 // openDir makes the folders, clears what a former Run left in scratch, and reads the journals.
@@ -86,7 +86,7 @@ func (f *journalFile) change(b *leveldb.Batch, sync bool) error {
 	return err
 }
 
-// all reads the journals, and puts aside what is none.
+// all reads the journals. Entries that are no valid journal are put aside under damagedPrefix.
 func (f *journalFile) all() (found []savedJournal, err error) {
 	if err := f.open(); err != nil {
 		return nil, err

@@ -354,6 +354,26 @@ func TestRunner_TakesNoPartInWhatItDoesNotAccept(t *testing.T) {
 	})
 }
 
+// A node that can keep nothing more, so that its machine cannot go on, leaves its place to an alternate at once.
+func TestRunner_GivesItsPlaceUpWhereNothingCanBeKept(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, w *world, rs []*Runner) {
+		n := w.nodes[providerA]
+		n.mu.Lock()
+		n.full = true
+		n.mu.Unlock()
+		id := w.post(ctx, "echo", nil)
+		until(t, "the end of its place", func() bool {
+			j := w.job(id)
+			p := j.Place(n.key.ID())
+			return p != nil && p.State == ledger.Dropped
+		})
+		j := w.job(id)
+		if p := j.Place(n.key.ID()); !strings.Contains(p.Why, "disk") || w.now() >= p.Due {
+			t.Errorf("it was dropped at %d, due at %d: %q", w.now(), p.Due, p.Why)
+		}
+	})
+}
+
 // A sample is short, and others wait for it: it stands behind no whole batch.
 func TestRunner_ASampleHasItsOwnRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

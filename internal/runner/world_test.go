@@ -202,6 +202,12 @@ func (w *world) kick() {
 	}
 }
 
+func (w *world) now() crowd.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.time
+}
+
 func (w *world) job(id crowd.JobID) ledger.Job {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -226,6 +232,7 @@ type node struct {
 	lies   bool                   // about every fourth item
 	shy    bool                   // wants no part in any job
 	hides  bool                   // serves nobody
+	full   bool                   // its disk takes nothing more
 	doctor func(dir string) error // changes a result before it is stored; nil: not
 	bends  bool                   // the parts of its results, before they are stored
 	claims uint64                 // bytes that all content claims to have; 0: what it has
@@ -524,10 +531,18 @@ func (n *node) Pin(c crowd.CID, by string) error {
 		return err
 	}
 	n.mu.Lock()
-	n.pins[string(c)+" "+by] = true
+	full := n.full
+	if !full {
+		n.pins[string(c)+" "+by] = true
+	}
 	n.mu.Unlock()
+	if full {
+		return errFull
+	}
 	return n.alive(true)
 }
+
+var errFull = errors.New("no space")
 
 func (n *node) Unpin(c crowd.CID, by string) error {
 	n.mu.Lock()
@@ -696,6 +711,7 @@ func (n *node) start(ctx context.Context) (r *Runner, ended chan struct{}) {
 		},
 		Dir: filepath.Join(n.dir, "runner"), Key: n.key, Rand: rand.NewChaCha8([32]byte{9, byte(n.calls)}), Params: params, Authorities: n.w.auths,
 		Chain: n, Blocks: n, Executor: n, Logs: n, Report: n.report, Roles: roles, Unusable: func(err error) bool { return errors.Is(err, errTooBig) },
+		Full: func(err error) bool { return errors.Is(err, errFull) },
 	})
 	if err != nil {
 		n.w.t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"github.com/crowdcompute/crowd/internal/executor/wasm/instrument"
 )
 
-// Check says why program is none that an executor runs within that memory, without running it; nil if it is one. A
+// Check says why executors refuse program under that memory limit, without running it; nil if they do not. A
 // memory of 0 stands for any. Executors of the same rules find the same.
 func Check(program []byte, memory uint64) error {
 	if len(program) > executor.MaxProgram {

@@ -172,6 +172,13 @@ func TestRealHosts(t *testing.T) {
 	t.Logf("the halves met %v after a cut of %v", time.Since(healed).Round(10*time.Millisecond), cut.Round(10*time.Millisecond))
 	c.within(patience, "healed: p3 follows the chain", func() error { return c.p3.joined(true) })
 	c.within(patience, "healed: the old chain goes on", func() error { return c.buyer.joined(true) })
+	c.within(patience, "healed: p3 has registered", func() error { // which costs it a fee, and no other one is to come
+		s, err := c.p3.status()
+		if err == nil && s.Provide != "registered" {
+			err = fmt.Errorf("got %q", s.Provide)
+		}
+		return err
+	})
 	c.send(c.buyer, c.p3)
 
 	// A power cut takes the seed and two more. They come back by what they remember.
